@@ -1,0 +1,1 @@
+"""Autoencoders: pictures ↔ the latents that the transformer denoises."""

@@ -1,0 +1,152 @@
+"""The settings of a run: one tree of frozen models, read from and written to JSON, strict about every name.
+
+Responsible for the tree, for overrides such as ``train.steps=100`` and for saying which setting was meant when a
+name is unknown. Each part stands beside what it configures.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from transfusion.data.encode import EncodeConfig
+from transfusion.data.sources import DataConfig, ShapesConfig
+from transfusion.diffusion.process import DiffusionConfig
+from transfusion.generate.options import DenoisingOptions
+from transfusion.model.transfusion import ModelConfig
+from transfusion.objective import ObjectiveConfig
+from transfusion.tokenizer import TokenizerConfig
+from transfusion.train.optimizer import OptimizerConfig
+
+
+CONFIG_FILE = "config.json"
+
+
+class ConfigError(ValueError):
+    """A setting is unknown or has a bad value; the message names it and what would do."""
+
+
+class TrainConfig(BaseModel):
+    """The loop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(1000, gt=0, description="Optimizer steps of the whole run")
+    batch_size: int = Field(64, gt=0, description="Documents per step, over all micro-batches")
+    accumulation: int = Field(1, gt=0, description="Micro-batches per step")
+    row_length: int = Field(256, gt=0, description="Slots T of a row; documents are packed into rows")
+    seed: int = Field(0, description="Key of all draws: weights, order, times, noise")
+    num_workers: int = Field(1, ge=0, description="Background processes that prepare batches")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Compute dtype; auto: bf16 where the hardware multiplies it, decided when a run begins"
+    )
+    use_compile: bool = Field(False, description="Compile the model")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Optimizer and rates")
+    ema_decay: float | None = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; None: no average")
+    checkpoint_every: int = Field(500, gt=0, description="Steps between checkpoints; the last step has one always")
+    num_checkpoints: int = Field(2, gt=0, description="Newest checkpoints that are kept")
+    log_every: int = Field(10, gt=0, description="Steps between rows of metrics")
+    preview_every: int = Field(0, ge=0, description="Steps between sheets of sample pictures; 0: none")
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("run", description="Name of the recipe; the default folder is runs/<name>")
+    model: ModelConfig = Field(ModelConfig(), description="The network")
+    tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="Text ↔ tokens")
+    data: DataConfig = Field(ShapesConfig(), discriminator="kind", description="What is trained on")
+    encode: EncodeConfig = Field(EncodeConfig(), description="How records become documents")
+    diffusion: DiffusionConfig = Field(DiffusionConfig(), description="The diffusion process")
+    objective: ObjectiveConfig = Field(ObjectiveConfig(), description="Weights of the losses")
+    train: TrainConfig = Field(TrainConfig(), description="The loop")
+    denoising: DenoisingOptions = Field(DenoisingOptions(), description="How pictures are drawn by default")
+
+    def to_json(self) -> str:
+        """Write the whole tree."""
+        return self.model_dump_json(indent=2)
+
+
+def from_json(text: str, where: str) -> RunConfig:
+    """Read a tree.
+
+    Raises:
+        ConfigError: It is no JSON, or a setting is unknown or bad.
+    """
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where} is not JSON: {error}") from error
+    return _validated(tree, where)
+
+
+def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
+    """Change settings by assignments such as ``train.steps=100``.
+
+    Args:
+        config: The tree to begin from.
+        assignments: ``path=value``; the value is JSON, or else a plain string. ``data.kind=...`` and other kinds
+            begin again from that kind's defaults.
+
+    Raises:
+        ConfigError: A path is unknown (the nearest one is named) or a value is bad.
+    """
+    tree = config.model_dump(mode="json")
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"expected path=value, such as train.steps=100; got {assignment!r}")
+        _assign(tree, path, _value(text))
+    return _validated(tree, "override")
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
+    *parents, leaf = path.split(".")
+    node: Any = tree
+    for name in parents:
+        node = node[int(name)] if isinstance(node, list) and name.isdigit() else _child(node, name, path, tree)
+    if leaf == "kind" and isinstance(node, dict):
+        node.clear()
+    elif not (isinstance(node, list) and leaf.isdigit()):
+        _child(node, leaf, path, tree)
+    node[int(leaf) if isinstance(node, list) else leaf] = value
+
+
+def _child(node: Any, name: str, path: str, tree: Mapping[str, Any]) -> Any:
+    if isinstance(node, dict) and name in node:
+        return node[name]
+    known = list(_leaves(tree))
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+    ending = [leaf for leaf in known if leaf.split(".")[-1] == path.split(".")[-1]]
+    hint = (ending or near or ["--help"])[0]
+    raise ConfigError(f"unknown setting {path!r}; did you mean {hint!r}?")
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterable[str]:
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in children:
+        yield f"{prefix}{name}"
+        yield from _leaves(child, f"{prefix}{name}.")
+
+
+def _validated(tree: Any, where: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in found['loc'])}: {found['msg']} (given {found['input']!r:.80})"
+            for found in error.errors()
+        ]
+        raise ConfigError(f"bad settings in {where}:\n" + "\n".join(lines)) from error

@@ -1,0 +1,113 @@
+"""Raw records → documents: the order of picture and caption, caption dropout, noise limits, question turns.
+
+Responsible for how a record of each task is told to the model, in training and, through the prompt functions, at
+use. It must not know where records come from, nor slots.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from transfusion.autoencoder.pixels import encode_pixels
+from transfusion.keyed import Key, generator
+from transfusion.segments import Document, Latent, Text, null_prompt
+from transfusion.tokenizer import Tokenizer
+
+IMAGE = "image"
+Picture = NDArray[np.uint8]
+
+
+class EncodeConfig(BaseModel):
+    """How records are told. The paper: caption first 80 %, a noise limit of 0.5 on pictures before their caption."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    caption_first: float = Field(0.8, ge=0, le=1, description="Share of captioned pictures told caption first")
+    caption_dropout: float = Field(0.1, ge=0, le=1, description="Share of prompts dropped, for guidance")
+    picture_first_max_t: float = Field(
+        0.5, ge=0, le=1, description="Largest diffusion time of a picture before its caption; 0 keeps it clean"
+    )
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Tells records of every task as documents; all draws depend on the seed and the record's key."""
+
+    tokenizer: Tokenizer
+    config: EncodeConfig
+    seed: int
+
+    def captioned(self, text: str, picture: Picture, key: tuple[Key, ...]) -> Document:
+        """Tell a captioned picture in the keyed order: caption first, or picture first."""
+        is_caption_first = self._uniform("order", key) < self.config.caption_first
+        return self.drawn(text, picture, key) if is_caption_first else self.looked_at(text, picture, key)
+
+    def drawn(self, text: str, picture: Picture, key: tuple[Key, ...]) -> Document:
+        """Tell a captioned picture caption first: the model draws it."""
+        return self._dropped(Document((self._text(text), self._target(picture)), key))
+
+    def looked_at(self, text: str, picture: Picture, key: tuple[Key, ...]) -> Document:
+        """Tell a captioned picture picture first: the model captions it."""
+        return Document((self._context(picture, self.config.picture_first_max_t), self._text(text)), key)
+
+    def answered(
+        self, picture: Picture, turns: Sequence[tuple[str, str]], key: tuple[Key, ...]
+    ) -> Document:
+        """Tell questions and answers about a clean picture; only the answers are targets."""
+        segments: list[Text | Latent] = [self._context(picture, 0.0)]
+        for asked, answer in turns:
+            segments += [self._question(asked), self._answer(answer)]
+        return Document(tuple(segments), key)
+
+    def edited(self, before: Picture, instruction: str, after: Picture, key: tuple[Key, ...]) -> Document:
+        """Tell an edit: a clean picture, an instruction that is no target, and the picture to draw."""
+        prompt = Text(self.tokenizer.encode(instruction), is_target=False)
+        return self._dropped(Document((self._context(before, 0.0), prompt, self._target(after)), key))
+
+    def story(self, pages: Sequence[tuple[str, Picture]], key: tuple[Key, ...]) -> Document:
+        """Tell pages of text and picture in turn; every picture is noised and drawn."""
+        segments: list[Text | Latent] = []
+        for text, picture in pages:
+            segments += [self._text(text), self._target(picture)]
+        return self._dropped(Document(tuple(segments), key))
+
+    def draw_prompt(self, text: str) -> Document:
+        """Ask for a picture of a text."""
+        return Document((self._text(text),), is_complete=False)
+
+    def caption_prompt(self, picture: Picture) -> Document:
+        """Ask for the caption of a picture."""
+        return Document((self._context(picture, 0.0),), is_complete=False)
+
+    def question_prompt(self, picture: Picture, asked: str) -> Document:
+        """Ask a question about a picture."""
+        return Document((self._context(picture, 0.0), self._question(asked)), is_complete=False)
+
+    def edit_prompt(self, picture: Picture, instruction: str) -> Document:
+        """Ask for an edit of a picture."""
+        return Document((self._context(picture, 0.0), self._text(instruction)), is_complete=False)
+
+    def _text(self, text: str) -> Text:
+        return Text(self.tokenizer.encode(text))
+
+    def _question(self, asked: str) -> Text:
+        return Text(self.tokenizer.encode(f"{asked.strip().rstrip('?')}?"), is_target=False)
+
+    def _answer(self, answer: str) -> Text:
+        return Text(self.tokenizer.encode(f" {answer}"))
+
+    def _target(self, picture: Picture) -> Latent:
+        return Latent(encode_pixels(picture), IMAGE)
+
+    def _context(self, picture: Picture, max_t: float) -> Latent:
+        return Latent(encode_pixels(picture), IMAGE, is_target=max_t > 0, max_t=max_t)
+
+    def _dropped(self, document: Document) -> Document:
+        is_dropped = self._uniform("caption-dropout", document.key) < self.config.caption_dropout
+        return null_prompt(document) if is_dropped else document
+
+    def _uniform(self, stream: str, key: tuple[Key, ...]) -> float:
+        return float(generator(self.seed, stream, *key).random())

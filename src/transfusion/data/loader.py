@@ -1,0 +1,99 @@
+"""From a source to batches: which documents each step takes is a pure function of (seed, step).
+
+Responsible for the global order, the split into micro-batches, packing and background workers. The state of the
+data in a checkpoint is the step, so resuming and the number of workers cannot move a sample.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from transfusion.batch import Batch, Draw, collate
+from transfusion.data.pack import plan_rows
+from transfusion.keyed import generator
+from transfusion.layout import num_slots
+from transfusion.segments import Document, Vocabulary
+
+
+class Source(Protocol):
+    """Random-access documents."""
+
+    @property
+    def size(self) -> int | None:
+        """Number of documents; None if there is no end."""
+        ...
+
+    def document(self, index: int, visit: int) -> Document:
+        """Return document ``index`` as it is told on its ``visit``-th visit (0 first)."""
+        ...
+
+    def texts(self) -> Iterator[str]:
+        """Yield the text to learn a tokenizer from."""
+        ...
+
+    def preview_prompts(self) -> list[str]:
+        """Return a few captions to draw while training; none where there are no pictures."""
+        ...
+
+    def digest(self) -> str:
+        """Name what the source holds, so that resuming on other data is noticed."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """What decides the batches of a run: documents per step, micro-batches, slots per row, seed, workers."""
+
+    batch_size: int
+    accumulation: int
+    row_length: int
+    seed: int
+    num_workers: int
+
+
+class Steps(Dataset[list[Batch]]):
+    """The micro-batches of every step, by step number."""
+
+    def __init__(self, source: Source, config: LoaderConfig, vocabulary: Vocabulary, draw: Draw) -> None:
+        """Bind everything that a worker needs."""
+        self._source, self._config, self._vocabulary, self._draw = source, config, vocabulary, draw
+        self._order: tuple[int, list[int]] | None = None
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        """Build the micro-batches of a step."""
+        size, parts = self._config.batch_size, self._config.accumulation
+        documents = [self._document(step * size + offset) for offset in range(size)]
+        return [self._batch(documents[part::parts]) for part in range(parts)]
+
+    def _document(self, number: int) -> Document:
+        size = self._source.size
+        if size is None:
+            return self._source.document(number, 0)
+        visit, place = divmod(number, size)
+        if self._order is None or self._order[0] != visit:
+            order: list[int] = generator(self._config.seed, "order", visit).permutation(size).tolist()
+            self._order = (visit, order)
+        return self._source.document(self._order[1][place], visit)
+
+    def _batch(self, documents: list[Document]) -> Batch:
+        lengths = [num_slots(document, self._vocabulary) for document in documents]
+        rows = plan_rows(lengths, self._config.row_length)
+        packed = [[documents[index] for index in row] for row in rows]
+        longest = max(int(np.sum([lengths[index] for index in row])) for row in rows)
+        return collate(packed, self._vocabulary, self._draw, longest)
+
+
+def load_steps(steps: Steps, first: int, last: int, num_workers: int) -> Iterator[list[Batch]]:
+    """Yield the micro-batches of steps ``first`` to ``last - 1`` in order, prepared ahead by workers."""
+    loader = DataLoader(
+        steps,
+        sampler=range(first, last),
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+        persistent_workers=False,
+    )
+    yield from loader

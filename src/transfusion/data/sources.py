@@ -1,0 +1,211 @@
+"""Sources: random-access documents of the built-in world, of a folder of captioned pictures, of plain text.
+
+Responsible for joining a reader to the encoder. Which document comes when is the loader's.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from transfusion.data.encode import Encoder, Picture
+from transfusion.data.loader import Source
+from transfusion.data.readers import ImageFolder, TextFile
+from transfusion.data.shapes import caption, corpus, edit, question, render, sample_scene, story
+from transfusion.keyed import Key, generator
+from transfusion.segments import Document, Text
+
+CORPUS_SIZE = 4000
+NUM_PREVIEWS = 8
+
+
+class TaskWeights(BaseModel):
+    """How often each task of the built-in world is told, relative to the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    draw: float = Field(0.6, ge=0, description="Caption, then the picture to draw")
+    look: float = Field(0.15, ge=0, description="A picture, then its caption")
+    ask: float = Field(0.1, ge=0, description="A picture, then questions and answers")
+    edit: float = Field(0.15, ge=0, description="A picture, an instruction, and the edited picture to draw")
+    story: float = Field(0.0, ge=0, description="Several pictures with a sentence each")
+
+
+class ShapesConfig(BaseModel):
+    """The built-in world: endless, keyed by (seed, index)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["shapes"] = "shapes"
+    resolution: int = Field(32, ge=16, description="Side of a picture in pixels")
+    tasks: TaskWeights = Field(TaskWeights(), description="Mixture of tasks")
+    questions_per_picture: int = Field(3, gt=0, description="Questions told about one picture")
+
+
+class FolderConfig(BaseModel):
+    """Your own data: a folder of captioned pictures, or text files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["folder"] = "folder"
+    path: Path = Field(Path("data"), description="Folder of pictures (captions.jsonl or one sub-folder per class), or .txt")
+    resolution: int = Field(32, ge=8, description="Side to which pictures are cropped and resized, in pixels")
+    split: str | None = Field(None, description="Take only the rows of captions.jsonl with this 'split'")
+    cache: Path | None = Field(None, description="Folder that keeps decoded pictures; None: in memory only")
+
+
+DataConfig = ShapesConfig | FolderConfig
+
+
+class ShapesSource:
+    """Documents of the built-in world."""
+
+    def __init__(self, config: ShapesConfig, encoder: Encoder) -> None:
+        """Bind the mixture of tasks."""
+        self.config = config
+        self.encoder = encoder
+        weights = config.tasks.model_dump()
+        self._names = list(weights)
+        self._shares = np.cumsum(list(weights.values())) / sum(weights.values())
+
+    @property
+    def size(self) -> None:
+        """There is no end."""
+        return None
+
+    def document(self, index: int, visit: int) -> Document:
+        """Make the document of an index."""
+        rng = generator(self.encoder.seed, "shapes", index, visit)
+        task = self._names[int(np.searchsorted(self._shares, rng.random(), side="right"))]
+        key: tuple[Key, ...] = ("shapes", index, visit)
+        if task == "edit":
+            return self._edit(rng, key)
+        if task == "story":
+            pages = [(text, render(scene, self.config.resolution)) for text, scene in story(rng)]
+            return self.encoder.story(pages, key)
+        scene = sample_scene(rng)
+        picture = render(scene, self.config.resolution)
+        if task == "ask":
+            turns = [question(scene, rng) for _ in range(self.config.questions_per_picture)]
+            return self.encoder.answered(picture, [(turn.question, turn.answer) for turn in turns], key)
+        tell = self.encoder.drawn if task == "draw" else self.encoder.looked_at
+        return tell(caption(scene, rng), picture, key)
+
+    def _edit(self, rng: np.random.Generator, key: tuple[Key, ...]) -> Document:
+        change = edit(sample_scene(rng), rng)
+        before, after = (render(scene, self.config.resolution) for scene in (change.before, change.after))
+        return self.encoder.edited(before, change.instruction, after, key)
+
+    def texts(self) -> Iterator[str]:
+        """Yield captions, questions with answers and instructions."""
+        return corpus(self.encoder.seed, CORPUS_SIZE)
+
+    def preview_prompts(self) -> list[str]:
+        """Return a few captions to draw while training."""
+        rng = generator(self.encoder.seed, "preview-prompts")
+        return [caption(sample_scene(rng, num_objects=1 + i // 2), rng) for i in range(NUM_PREVIEWS)]
+
+    def digest(self) -> str:
+        """Name the settings that decide the documents."""
+        return f"shapes:{self.config.model_dump_json()}:{self.encoder.seed}"
+
+
+class FolderSource:
+    """Documents of a folder of captioned pictures."""
+
+    def __init__(self, config: FolderConfig, encoder: Encoder, pictures: ImageFolder) -> None:
+        """Bind the reader."""
+        self.config = config
+        self.encoder = encoder
+        self.pictures = pictures
+
+    @property
+    def size(self) -> int:
+        """Number of captioned pictures that are whole."""
+        return len(self.pictures)
+
+    def document(self, index: int, visit: int) -> Document:
+        """Tell one captioned picture."""
+        record = self.pictures[index]
+        return self.encoder.captioned(record.text, record.picture, (record.file, visit))
+
+    def texts(self) -> Iterator[str]:
+        """Yield all captions."""
+        return (self.pictures[index].text for index in range(len(self.pictures)))
+
+    def preview_prompts(self) -> list[str]:
+        """Return captions spread over the data."""
+        places = np.linspace(0, len(self.pictures) - 1, NUM_PREVIEWS).astype(int)
+        return [self.pictures[int(index)].text for index in places]
+
+    def digest(self) -> str:
+        """Name the files and captions."""
+        return self.pictures.digest()
+
+
+class TextSource:
+    """Chunks of plain text, each as long as a row allows."""
+
+    def __init__(self, texts: TextFile, encoder: Encoder, chunk_length: int) -> None:
+        """Cut the text's tokens into chunks of ``chunk_length``."""
+        self._texts = texts
+        self.encoder = encoder
+        tokens = [encoder.tokenizer.encode(text) for text in texts.documents()]
+        self._chunks = [
+            document[start : start + chunk_length]
+            for document in tokens
+            for start in range(0, len(document), chunk_length)
+        ]
+
+    @property
+    def size(self) -> int:
+        """Number of chunks."""
+        return len(self._chunks)
+
+    def document(self, index: int, visit: int) -> Document:
+        """Return one chunk."""
+        return Document((Text(self._chunks[index]),), ("text", index, visit))
+
+    def texts(self) -> Iterator[str]:
+        """Yield all text."""
+        return iter(self._texts.documents())
+
+    def preview_prompts(self) -> list[str]:
+        """Text alone has no pictures to draw."""
+        return []
+
+    def digest(self) -> str:
+        """Name the text."""
+        return self._texts.digest()
+
+
+def corpus_of(config: DataConfig, seed: int) -> Iterator[str]:
+    """Yield the text of the data, to learn a tokenizer from."""
+    if isinstance(config, ShapesConfig):
+        return corpus(seed, CORPUS_SIZE)
+    if is_text(config.path):
+        return iter(TextFile(config.path).documents())
+    return (record.text for record in ImageFolder(config.path, split=config.split).captions)
+
+
+def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Source:
+    """Open the data that a config names.
+
+    Args:
+        config: What to open.
+        encoder: Tells its records.
+        chunk_length: Tokens of a chunk of plain text.
+    """
+    if isinstance(config, ShapesConfig):
+        return ShapesSource(config, encoder)
+    if is_text(config.path):
+        return TextSource(TextFile(config.path), encoder, chunk_length)
+    return FolderSource(config, encoder, ImageFolder(config.path, split=config.split))
+
+
+def is_text(path: Path) -> bool:
+    """Return whether a path holds plain text and not captioned pictures."""
+    has_captions = path.is_dir() and (path / "captions.jsonl").exists()
+    return path.suffix == ".txt" or (path.is_dir() and not has_captions and any(path.glob("*.txt")))

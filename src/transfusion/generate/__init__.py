@@ -1,0 +1,1 @@
+"""Generation: the engine that previews, evaluators, the command line and servers share."""

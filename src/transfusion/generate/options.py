@@ -1,0 +1,98 @@
+"""What a caller may ask of the engine, and what the engine tells back. It must not know how either is done."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from transfusion.diffusion.guidance import Guidance
+from transfusion.diffusion.samplers import SamplerName
+from transfusion.segments import Document, Segment
+
+
+class DenoisingOptions(BaseModel):
+    """How a latent is sampled; the paper takes 250 ancestral steps, guided by 3 to 5 (section 4)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sampler: SamplerName = Field("ddpm", description="Which solver runs from noise to data")
+    num_steps: int = Field(250, gt=0, description="Steps of the solver; Heun takes two evaluations in each")
+    shift: float = Field(1.0, gt=0, description="Time shift of the steps; above 1 spends more of them on noise")
+    guidance: Guidance = Field(Guidance(), description="Classifier-free guidance")
+    clip: float | None = Field(None, gt=0, description="Clip clean estimates to [-clip, clip]; 1 fits pixels")
+
+
+class TokenOptions(BaseModel):
+    """How a token is drawn; the paper decodes greedily."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(0.0, ge=0, description="Divides the logits; 0 takes the most likely token")
+    top_k: int | None = Field(None, gt=0, description="Draw among the k most likely tokens")
+    top_p: float = Field(1.0, gt=0, le=1, description="Draw among the fewest tokens that hold this probability")
+
+
+class GenerationOptions(BaseModel):
+    """One request: what to generate after a prompt, and how much of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(64, ge=0, description="Most text tokens to generate")
+    max_latents: int = Field(1, ge=0, description="Most latents to generate")
+    begin_with: str | None = Field(None, description="Modality to begin at once, without sampling its token")
+    shapes: dict[str, tuple[int, ...]] = Field({}, description="Shape (C, *axes) of a generated latent by modality")
+    stop_tokens: tuple[int, ...] = Field((), description="Token ids that end the text, as EOS does")
+    tokens: TokenOptions = Field(TokenOptions(), description="How tokens are drawn")
+    denoising: DenoisingOptions = Field(DenoisingOptions(), description="How latents are sampled")
+    seed: int = Field(0, description="Key of all draws; rows of one batch do not influence each other")
+    preview_every: int = Field(0, ge=0, description="Emit a preview every so many evaluations; 0: none")
+
+
+class TokenEvent(NamedTuple):
+    """A token was drawn."""
+
+    ticket: int
+    token: int
+
+
+class PreviewEvent(NamedTuple):
+    """A latent is under way: the current clean estimate (C, *axes), and the evaluations done."""
+
+    ticket: int
+    modality: str
+    estimate: Tensor
+    num_evaluations: int
+
+
+class LatentEvent(NamedTuple):
+    """A latent is finished: (C, *axes) float32."""
+
+    ticket: int
+    modality: str
+    values: Tensor
+
+
+class FinishedEvent(NamedTuple):
+    """A request is finished."""
+
+    ticket: int
+    result: "Generated"
+
+
+Event = TokenEvent | PreviewEvent | LatentEvent | FinishedEvent
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The outcome of a request.
+
+    Attributes:
+        document: Prompt and everything generated after it.
+        generated: The generated segments alone.
+        is_ended: Whether the model ended by itself (EOS or a stop token) before its budget.
+    """
+
+    document: Document
+    generated: tuple[Segment, ...]
+    is_ended: bool

@@ -1,0 +1,134 @@
+"""The network of Transfusion: embed slots → trunk → heads, in one forward without modes.
+
+Here tokens and latents meet: token embeddings and encoded patches fill the slots, and hidden states leave through
+the text head where a text target is wanted and through the patch decoders at every span. It must not know noise
+schedules, losses or sampling.
+
+Letters: B rows, T slots, D width, V vocabulary, I spans, L patches per span, N slots whose logits are wanted.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+
+from transfusion.layout import Columns
+from transfusion.model.init import InitConfig, initialise
+from transfusion.model.patchify import ModalityConfig, PatchPair, build_patches
+from transfusion.model.transformer import Cache, Transformer, TransformerConfig
+from transfusion.segments import Vocabulary
+
+
+class ModelConfig(BaseModel):
+    """Everything that decides the network's shape."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text_vocab_size: int = Field(256, gt=0, description="Number of ids of the tokenizer")
+    trunk: TransformerConfig = Field(TransformerConfig(), description="The transformer")
+    modalities: tuple[ModalityConfig, ...] = Field((ModalityConfig(),), description="Continuous modalities")
+    init: InitConfig = Field(InitConfig(), description="Initial weights")
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        names = [modality.name for modality in self.modalities]
+        if len(set(names)) != len(names):
+            raise ValueError(f"modalities have equal names: {names}")
+        return self
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the token ids and modalities that the layout uses."""
+        return Vocabulary(self.text_vocab_size, tuple(modality.record() for modality in self.modalities))
+
+
+class NoisedSpans(NamedTuple):
+    """Latents as the network sees them: those of one modality and shape.
+
+    Attributes:
+        modality: Modality index >= 1.
+        x_t: (I, C, *axes) float32 noised latents.
+        t: (I,) float32 times in [0, 1].
+        slots: (I, L) int64 indices into the flattened (B * T) slots.
+    """
+
+    modality: int
+    x_t: Tensor
+    t: Tensor
+    slots: Tensor
+
+
+class Outputs(NamedTuple):
+    """What one forward gives.
+
+    Attributes:
+        logits: (N, V) float32, of the slots asked for.
+        predictions: For each group of spans the (I, C, *axes) float32 prediction, in the parameterisation that
+            the network is trained in.
+    """
+
+    logits: Tensor
+    predictions: tuple[Tensor, ...]
+
+
+class TransfusionModel(nn.Module):
+    """One transformer over text and continuous data."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the modules; ``initialise_weights`` or a checkpoint gives them their values."""
+        super().__init__()
+        self.config = config
+        self.vocabulary = config.vocabulary()
+        dim = config.trunk.dim
+        self.embed = nn.Embedding(self.vocabulary.size, dim)
+        self.trunk = Transformer(config.trunk)
+        self.head = nn.Linear(dim, self.vocabulary.size, bias=False)
+        self.patches = nn.ModuleList(build_patches(modality, dim) for modality in config.modalities)
+
+    def initialise_weights(self, seed: int) -> None:
+        """Give all parameters their initial values for a seed."""
+        initialise(self, self.config.init, seed)
+        nn.init.zeros_(self.head.weight)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained numbers."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(
+        self,
+        columns: Columns,
+        spans: Sequence[NoisedSpans],
+        text_slots: Tensor,
+        mask: Tensor | BlockMask,
+        cache: Cache | None = None,
+    ) -> Outputs:
+        """Run the network once.
+
+        Args:
+            columns: (B, T) columns.
+            spans: The latents that fill the patch slots.
+            text_slots: (N,) int64 indices into the flattened (B * T) slots whose logits are wanted.
+            mask: (B, 1, T, S) bool, True where attention is allowed, or a block mask.
+            cache: Keys and values of earlier slots, or None.
+
+        Returns:
+            Logits of ``text_slots`` and a prediction for every group of spans.
+        """
+        x = self.embed(columns.tokens).flatten(0, 1)  # (B * T, D)
+        skips: list[tuple[Tensor, ...]] = []
+        for group in spans:
+            vectors, skip = self._pair(group).encode(group.x_t, group.t)
+            x = x.index_copy(0, group.slots.flatten(), vectors.flatten(0, 1).to(x.dtype))
+            skips.append(skip)
+        hidden = self.trunk(x.unflatten(0, columns.tokens.shape), columns.positions, mask, cache).flatten(0, 1)
+        predictions = tuple(
+            self._pair(group).decode(hidden[group.slots], group.t, skip).float()
+            for group, skip in zip(spans, skips, strict=True)
+        )
+        return Outputs(self.head(hidden[text_slots]).float(), predictions)
+
+    def _pair(self, group: NoisedSpans) -> PatchPair:
+        return cast(PatchPair, self.patches[group.modality - 1])

@@ -1,0 +1,299 @@
+"""``Transfusion``: a trained model with its tokenizer and settings, and what one does with it from Python.
+
+Responsible for turning captions, questions and pictures into requests to the engine and the results back. It must
+not know training; the format of a checkpoint is ``train.checkpoint``'s.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from transfusion.autoencoder.pixels import decode_pixels
+from transfusion.config import CONFIG_FILE, RunConfig, from_json
+from transfusion.data.encode import IMAGE, Encoder, Picture
+from transfusion.data.readers import open_picture
+from transfusion.diffusion.process import make_process
+from transfusion.generate.engine import Engine
+from transfusion.generate.options import DenoisingOptions, Event, GenerationOptions, TokenOptions
+from transfusion.model.transfusion import TransfusionModel
+from transfusion.objective import TransfusionObjective, keyed_draw
+from transfusion.batch import collate
+from transfusion.layout import num_slots
+from transfusion.segments import Document, Latent, Segment, Text
+from transfusion.tokenizer import Tokenizer, load_tokenizer
+from transfusion.train.checkpoint import (
+    EMA_FILE,
+    MODEL_FILE,
+    CheckpointError,
+    load_weights,
+    newest,
+    publish,
+    save_tensors,
+    verify,
+)
+
+MAX_CAPTION_TOKENS = 64
+MAX_ANSWER_TOKENS = 16
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PictureLike = Image.Image | Picture | Path | str
+
+
+class Score(NamedTuple):
+    """How well a model foretells a document.
+
+    Attributes:
+        log_likelihood: Sum over target tokens, in nats.
+        num_tokens: How many target tokens there are.
+        denoising: Mean squared error of each modality's latents at the document's keyed times.
+    """
+
+    log_likelihood: float
+    num_tokens: int
+    denoising: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Transfusion:
+    """A model, its tokenizer and the settings it was trained with."""
+
+    model: TransfusionModel
+    tokenizer: Tokenizer
+    config: RunConfig
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, device: str = "cpu", use_ema: bool = True) -> "Transfusion":
+        """Load a checkpoint, or the newest one of a run's folder.
+
+        Args:
+            path: A checkpoint, or the folder of a run.
+            device: Where the model shall be.
+            use_ema: Take the averaged weights where there are some.
+
+        Raises:
+            CheckpointError: There is no checkpoint, or it is damaged.
+        """
+        folder = find_checkpoint(Path(path))
+        verify(folder)
+        config = from_json((folder / CONFIG_FILE).read_text(), str(folder / CONFIG_FILE))
+        model = TransfusionModel(config.model)
+        is_averaged = use_ema and (folder / EMA_FILE).exists()
+        load_weights(model, folder / (EMA_FILE if is_averaged else MODEL_FILE))
+        return cls(model.to(device).eval(), load_tokenizer(folder), config)
+
+    def save_pretrained(self, path: str | Path) -> Path:
+        """Write the model as a checkpoint that ``from_pretrained`` reads; it appears whole or not at all."""
+
+        def write(folder: Path) -> None:
+            write_pretrained(folder, self.model, self.tokenizer, self.config)
+
+        return publish(Path(path), write)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the model's pictures, in pixels."""
+        return self.config.data.resolution
+
+    def engine(self, *, max_rows: int = 128) -> Engine:
+        """Make an engine over the model."""
+        precision = PRECISIONS.get(self.config.train.precision, torch.float32)
+        return Engine(self.model, make_process(self.config.diffusion), precision=precision, max_rows=max_rows)
+
+    def options(
+        self,
+        *,
+        max_tokens: int = MAX_CAPTION_TOKENS,
+        max_images: int = 1,
+        begins_with_image: bool = False,
+        temperature: float = 0.0,
+        seed: int = 0,
+        denoising: DenoisingOptions | None = None,
+    ) -> GenerationOptions:
+        """Make options in which pictures have the size and the sampling that the model was trained for."""
+        has_images = any(modality.name == IMAGE for modality in self.config.model.modalities)
+        shape = (3, self.resolution, self.resolution)
+        return GenerationOptions(
+            max_tokens=max_tokens,
+            max_latents=max_images if has_images else 0,
+            begin_with=IMAGE if begins_with_image else None,
+            shapes={IMAGE: shape} if has_images else {},
+            tokens=TokenOptions(temperature=temperature),
+            denoising=denoising or self.config.denoising,
+            seed=seed,
+        )
+
+    def document(self, content: Document | Sequence[Segment | str | PictureLike]) -> Document:
+        """Turn a list of strings, pictures and segments into a prompt document."""
+        if isinstance(content, Document):
+            return content
+        return Document(tuple(self._segment(part) for part in content), is_complete=False)
+
+    def _segment(self, part: Segment | str | PictureLike) -> Segment:
+        if isinstance(part, Text | Latent):
+            return part
+        if isinstance(part, str):
+            return Text(self.tokenizer.encode(part))
+        return self._encoder.caption_prompt(self.picture(part)).segments[0]
+
+    def generate(
+        self,
+        content: Document | Sequence[Segment | str | PictureLike],
+        options: GenerationOptions | None = None,
+    ) -> Document:
+        """Continue a document with text and pictures, interleaved as the model chooses.
+
+        Args:
+            content: A document, or a list of strings (text), pictures and segments.
+            options: Budget and sampling; the default draws up to one picture.
+
+        Returns:
+            The whole document, prompt first.
+        """
+        prompt = self.document(content)
+        return self.engine(max_rows=1).run([(prompt, options or self.options())])[0].document
+
+    async def stream(
+        self,
+        content: Document | Sequence[Segment | str | PictureLike],
+        options: GenerationOptions | None = None,
+    ) -> AsyncIterator[Event]:
+        """Continue a document and yield tokens, previews and latents as they come."""
+        prompt = self.document(content)
+        async for event in self.engine(max_rows=1).stream(prompt, options or self.options()):
+            yield event
+
+    def generate_images(
+        self,
+        prompts: Sequence[str],
+        *,
+        guidance: float | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+    ) -> list[Image.Image]:
+        """Draw one picture per prompt; what is None is as the model's settings say.
+
+        Args:
+            prompts: Captions.
+            guidance: Scale of classifier-free guidance; 1 is none.
+            steps: Steps of the sampler.
+            sampler: ``"ddpm"``, ``"ddim"``, ``"euler"``, ``"heun"`` or ``"dpm_solver_2m"``.
+            seed: Picture i is a function of (seed + i, prompt) alone.
+
+        Returns:
+            RGB pictures.
+        """
+        denoising = self.denoising(guidance=guidance, steps=steps, sampler=sampler)
+        requests = [
+            (
+                self._encoder.draw_prompt(prompt),
+                self.options(max_tokens=0, begins_with_image=True, seed=seed + i, denoising=denoising),
+            )
+            for i, prompt in enumerate(prompts)
+        ]
+        return self._pictures(requests)
+
+    def denoising(
+        self, *, guidance: float | None = None, steps: int | None = None, sampler: str | None = None
+    ) -> DenoisingOptions:
+        """Return the model's sampling with some of it changed."""
+        tree = self.config.denoising.model_dump()
+        tree |= {name: value for name, value in (("num_steps", steps), ("sampler", sampler)) if value is not None}
+        if guidance is not None:
+            tree["guidance"] |= {"scale": guidance}
+        return DenoisingOptions.model_validate(tree)
+
+    def caption(self, images: Sequence[PictureLike]) -> list[str]:
+        """Describe pictures."""
+        prompts = [self._encoder.caption_prompt(self.picture(image)) for image in images]
+        return self._texts(prompts, MAX_CAPTION_TOKENS)
+
+    def ask(self, image: PictureLike, question: str) -> str:
+        """Answer a question about a picture."""
+        return self.ask_many([image], [question])[0]
+
+    def ask_many(self, images: Sequence[PictureLike], questions: Sequence[str]) -> list[str]:
+        """Answer one question about each picture."""
+        prompts = [
+            self._encoder.question_prompt(self.picture(image), asked)
+            for image, asked in zip(images, questions, strict=True)
+        ]
+        return self._texts(prompts, MAX_ANSWER_TOKENS)
+
+    def edit(self, image: PictureLike, instruction: str, *, seed: int = 0) -> Image.Image:
+        """Change a picture as an instruction says."""
+        return self.edit_many([image], [instruction], seed=seed)[0]
+
+    def edit_many(
+        self, images: Sequence[PictureLike], instructions: Sequence[str], *, seed: int = 0
+    ) -> list[Image.Image]:
+        """Change each picture as its instruction says."""
+        requests = [
+            (
+                self._encoder.edit_prompt(self.picture(image), instruction),
+                self.options(max_tokens=0, begins_with_image=True, seed=seed + i),
+            )
+            for i, (image, instruction) in enumerate(zip(images, instructions, strict=True))
+        ]
+        return self._pictures(requests)
+
+    @torch.inference_mode()
+    def score(self, content: Document | Sequence[Segment | str | PictureLike]) -> Score:
+        """Measure the log-likelihood of a document's text and the denoising loss of its latents."""
+        document = self.document(content)
+        vocabulary = self.model.vocabulary
+        draw = keyed_draw(self.config.diffusion, self.config.train.seed)
+        batch = collate([[document]], vocabulary, draw, num_slots(document, vocabulary))
+        objective = TransfusionObjective(self.config.diffusion, self.config.objective, vocabulary)
+        losses = objective(self.model, batch)
+        text = losses.pop("text")
+        denoising = {name: float(loss.sum) / loss.count for name, loss in losses.items() if loss.count}
+        return Score(-float(text.sum), text.count, denoising)
+
+    def picture(self, image: PictureLike) -> Picture:
+        """Turn a picture, an array or a file into (resolution, resolution, 3) uint8."""
+        if isinstance(image, Image.Image):
+            return open_picture(image, self.resolution)
+        if isinstance(image, np.ndarray):
+            return open_picture(Image.fromarray(image), self.resolution)
+        return open_picture(Path(image), self.resolution)
+
+    @property
+    def _encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self.config.encode, self.config.train.seed)
+
+    def _texts(self, prompts: Sequence[Document], max_tokens: int) -> list[str]:
+        options = self.options(max_tokens=max_tokens, max_images=0)
+        results = self.engine().run([(prompt, options) for prompt in prompts])
+        texts = [[part.tokens for part in result.generated if isinstance(part, Text)] for result in results]
+        return [self.tokenizer.decode([token for run in runs for token in run]).strip() for runs in texts]
+
+    def _pictures(self, requests: Sequence[tuple[Document, GenerationOptions]]) -> list[Image.Image]:
+        results = self.engine().run(requests)
+        latents = [next(part for part in result.generated if isinstance(part, Latent)) for result in results]
+        return [Image.fromarray(decode_pixels(latent.values)) for latent in latents]
+
+
+def write_pretrained(folder: Path, model: TransfusionModel, tokenizer: Tokenizer, config: RunConfig) -> None:
+    """Write what ``from_pretrained`` needs into a folder."""
+    (folder / CONFIG_FILE).write_text(config.to_json())
+    save_tensors(model.state_dict(), folder / MODEL_FILE)
+    tokenizer.save(folder)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a path means: itself, or the newest whole one of a run's folder.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    if (path / MODEL_FILE).exists():
+        return path
+    found = newest(path)
+    if found is None:
+        raise CheckpointError(f"no checkpoint at {path}; expected a checkpoint's folder or a run's, such as runs/demo")
+    return found

@@ -1,0 +1,64 @@
+"""Recipes of the built-in world."""
+
+from transfusion.config import RunConfig, TrainConfig
+from transfusion.data.encode import EncodeConfig
+from transfusion.data.sources import ShapesConfig, TaskWeights
+from transfusion.diffusion.guidance import Guidance
+from transfusion.diffusion.process import DiffusionConfig
+from transfusion.diffusion.schedule import ScheduleConfig
+from transfusion.generate.options import DenoisingOptions
+from transfusion.model.init import InitConfig
+from transfusion.model.patchify import ModalityConfig, UNetPatchConfig
+from transfusion.model.transformer import TransformerConfig
+from transfusion.model.transfusion import ModelConfig
+from transfusion.objective import ObjectiveConfig
+from transfusion.tokenizer import TokenizerConfig
+from transfusion.train.optimizer import OptimizerConfig
+
+
+def tiny() -> RunConfig:
+    """Can a laptop learn to draw, caption, answer and edit in eight minutes?
+
+    Command: ``make demo`` or ``transfusion demo``.
+    """
+    return RunConfig(
+        name="demo",
+        model=ModelConfig(
+            trunk=TransformerConfig(dim=192, depth=5, num_heads=4),
+            modalities=(
+                ModalityConfig(max_grid=(4, 4), patches=UNetPatchConfig(channels=(32, 64), use_attention=False)),
+            ),
+            init=InitConfig(embedding_std=0.4, position_std=0.4),
+        ),
+        tokenizer=TokenizerConfig(kind="train", vocab_size=400),
+        data=ShapesConfig(tasks=TaskWeights(draw=0.6, look=0.12, ask=0.12, edit=0.16, story=0.0)),
+        encode=EncodeConfig(picture_first_max_t=0.0),
+        diffusion=DiffusionConfig(
+            schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=0.3, std=1.0, min_t=0.05),
+            prediction="x_0",
+            loss="v",
+        ),
+        objective=ObjectiveConfig(text_weight=0.5, diffusion_weight=1.0),
+        train=TrainConfig(
+            steps=1000,
+            batch_size=128,
+            row_length=128,
+            optimizer=OptimizerConfig(
+                kind="muon", lr=2e-3, muon_lr=2e-3, weight_decay=0.01, warmup_steps=50, schedule="constant",
+                final_ratio=0.01,
+            ),
+            preview_every=250,
+        ),
+        denoising=DenoisingOptions(sampler="euler", num_steps=25, guidance=Guidance(scale=2.0)),
+    )  # fmt: skip
+
+
+def small() -> RunConfig:
+    """How far does an hour go?"""
+    config = tiny()
+    return config.model_copy(
+        update={
+            "name": "small",
+            "train": config.train.model_copy(update={"steps": 8000, "preview_every": 1000}),
+        }
+    )

@@ -1,0 +1,34 @@
+"""Opening a run: from settings and a folder to a state and a source that the loop can work on."""
+
+from pathlib import Path
+
+import torch
+
+from transfusion.config import RunConfig
+from transfusion.data.encode import Encoder
+from transfusion.data.loader import Source
+from transfusion.data.sources import open_source
+from transfusion.train.state import TrainState, begin, resume
+
+
+def open_run(config: RunConfig, directory: Path, *, is_resumed: bool, device: str = "cpu") -> tuple[TrainState, Source]:
+    """Begin a run, or resume it from its newest whole checkpoint where there is one.
+
+    Args:
+        config: Settings; when resuming they must be those of the checkpoint.
+        directory: Folder of the run.
+        is_resumed: Whether to look for a checkpoint.
+        device: Where to train.
+
+    Returns:
+        The state, and the source of its documents.
+
+    Raises:
+        ConfigError: Settings or data differ from the checkpoint's.
+    """
+    state = resume(config, directory, torch.device(device)) if is_resumed else None
+    state = state or begin(config, torch.device(device))
+    encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
+    source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
+    state.check_data(source.digest())
+    return state, source

@@ -1,0 +1,104 @@
+"""Optimizers and the learning-rate schedule. They address parameters by name, and know nothing of losses or data."""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+TRUNK_PREFIX = "trunk.blocks."
+
+
+class OptimizerConfig(BaseModel):
+    """AdamW as in the paper, optionally with Muon for the trunk's matrices."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["adamw", "muon"] = Field("adamw", description="muon: the trunk's matrices by Muon, the rest AdamW")
+    lr: float = Field(3e-4, gt=0, description="Peak rate of AdamW")
+    muon_lr: float = Field(2e-3, gt=0, description="Peak rate of Muon, matched to AdamW's update size")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decays")
+    eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
+    weight_decay: float = Field(0.1, ge=0, description="Decoupled decay of matrices; vectors and tables have none")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient over all parameters")
+    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="After warm-up: cosine, or constant")
+    cooldown: float = Field(0.4, ge=0, le=1, description="Share of all steps in which 'constant' falls linearly")
+    final_ratio: float = Field(0.05, ge=0, le=1, description="Rate at the end over the peak")
+
+
+def lr_factor(config: OptimizerConfig, step: int, num_steps: int) -> float:
+    """Return the learning rate of a step over its peak: a pure function, so resuming needs no state.
+
+    Args:
+        config: The schedule.
+        step: Step about to be taken, from 0.
+        num_steps: All steps of the run.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "cosine":
+        progress = (step - config.warmup_steps) / max(num_steps - config.warmup_steps, 1)
+        return config.final_ratio + (1 - config.final_ratio) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+    left = (num_steps - step) / max(config.cooldown * num_steps, 1)
+    return config.final_ratio + (1 - config.final_ratio) * min(left, 1.0)
+
+
+def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
+    """Build the optimizers over all parameters; every group remembers its peak rate as ``peak_lr``."""
+    named = dict(model.named_parameters())
+    muon = {name for name in named if config.kind == "muon" and name.startswith(TRUNK_PREFIX) and named[name].ndim == 2}
+    decayed = [p for name, p in named.items() if name not in muon and p.ndim >= 2 and not name.startswith("embed.")]
+    is_decayed = {id(parameter) for parameter in decayed}
+    plain = [p for name, p in named.items() if name not in muon and id(p) not in is_decayed]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay, "peak_lr": config.lr},
+        {"params": plain, "weight_decay": 0.0, "peak_lr": config.lr},
+    ]
+    optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)]
+    if muon:
+        matrices = {"params": [named[name] for name in sorted(muon)], "peak_lr": config.muon_lr}
+        optimizers.append(
+            Muon(
+                [matrices],
+                lr=config.muon_lr,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return optimizers
+
+
+def set_lr(optimizers: list[Optimizer], factor: float) -> None:
+    """Set the rate of all groups to a factor of their peaks."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+
+def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """Flatten the state of optimizers to named tensors, ``"optimizer.parameter.entry"``."""
+    return {
+        f"{number}.{index}.{name}": value
+        for number, optimizer in enumerate(optimizers)
+        for index, entries in optimizer.state_dict()["state"].items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer_tensors(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Put the state back that ``optimizer_tensors`` took."""
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    for key, value in tensors.items():
+        number, index, name = key.split(".", 2)
+        states[int(number)].setdefault(int(index), {})[name] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def clip_gradient(model: nn.Module, largest: float) -> Tensor:
+    """Scale the gradient down to a largest norm and return the norm it had."""
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), largest, error_if_nonfinite=False)

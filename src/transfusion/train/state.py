@@ -1,0 +1,161 @@
+"""The state of a run: what a checkpoint holds, how it begins and how it is resumed to the same bits.
+
+Data order, times and noise are functions of (seed, step), so the state is weights, averages, optimizer moments and
+the step. It must not know the loop.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim import Optimizer
+
+from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
+from transfusion.data.sources import corpus_of
+from transfusion.model.transfusion import TransfusionModel
+from transfusion.pretrained import write_pretrained
+from transfusion.tokenizer import Tokenizer, build_tokenizer, load_tokenizer
+from transfusion.train.checkpoint import (
+    EMA_FILE,
+    MODEL_FILE,
+    load_tensors,
+    load_weights,
+    newest,
+    prune,
+    publish,
+    save_tensors,
+    step_directory,
+)
+from transfusion.train.ema import Ema
+from transfusion.train.optimizer import build_optimizers, load_optimizer_tensors, optimizer_tensors
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainState:
+    """Everything that a step changes, with the settings and the tokenizer."""
+
+    config: RunConfig
+    tokenizer: Tokenizer
+    model: TransfusionModel
+    ema: Ema | None
+    optimizers: list[Optimizer]
+    step: int = 0
+    train_seconds: float = 0.0
+    data: str | None = None
+
+    @property
+    def best_model(self) -> TransfusionModel:
+        """The averaged model if there is one, else the model."""
+        if self.ema is None:
+            return self.model
+        assert isinstance(self.ema.model, TransfusionModel)
+        return self.ema.model
+
+    def check_data(self, digest: str) -> None:
+        """Bind the state to the data that it is trained on.
+
+        Raises:
+            ConfigError: A resumed run was trained on other data.
+        """
+        if self.data not in (None, digest):
+            raise ConfigError(
+                "the data changed since the checkpoint was written (files, captions or their order); begin anew in "
+                "another folder, or restore the data"
+            )
+        self.data = digest
+
+    def save(self, run: Path) -> Path:
+        """Publish a checkpoint of the present step and delete old ones."""
+
+        def write(folder: Path) -> None:
+            write_pretrained(folder, self.model, self.tokenizer, self.config)
+            if self.ema is not None:
+                save_tensors(self.ema.model.state_dict(), folder / EMA_FILE)
+            save_tensors(optimizer_tensors(self.optimizers), folder / OPTIMIZER_FILE)
+            state = {"step": self.step, "data": self.data, "train_seconds": self.train_seconds}
+            (folder / STATE_FILE).write_text(json.dumps(state, indent=1))
+
+        published = publish(step_directory(run, self.step), write)
+        prune(run, self.config.train.num_checkpoints)
+        return published
+
+
+def begin(config: RunConfig, device: torch.device) -> TrainState:
+    """Begin a run: settle what the config leaves open, make the tokenizer, the weights and the optimizers."""
+    tokenizer = build_tokenizer(config.tokenizer, corpus_of(config.data, config.train.seed))
+    resolved = _resolved(config, tokenizer, device)
+    model = TransfusionModel(resolved.model)
+    model.initialise_weights(resolved.train.seed)
+    return _assembled(resolved, tokenizer, model.to(device))
+
+
+def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | None:
+    """Return the state of a run's newest whole checkpoint, or None where there is none.
+
+    Raises:
+        ConfigError: The settings are not those of the checkpoint.
+    """
+    folder = newest(run)
+    if folder is None:
+        return None
+    tokenizer = load_tokenizer(folder)
+    saved = from_json((folder / CONFIG_FILE).read_text(), str(folder / CONFIG_FILE))
+    resolved = _resolved(config, tokenizer, device)
+    if resolved != saved:
+        raise ConfigError(
+            f"{folder} was made with other settings: {_difference(resolved, saved)}; resume with the same settings "
+            f"(transfusion train {folder / CONFIG_FILE}), or begin anew in another folder"
+        )
+    facts = json.loads((folder / STATE_FILE).read_text())
+    model = TransfusionModel(saved.model)
+    load_weights(model, folder / MODEL_FILE)
+    state = _assembled(saved, tokenizer, model.to(device))
+    if state.ema is not None:
+        load_weights(state.ema.model, folder / EMA_FILE)
+    load_optimizer_tensors(state.optimizers, load_tensors(folder / OPTIMIZER_FILE))
+    state.step, state.train_seconds, state.data = facts["step"], facts["train_seconds"], facts["data"]
+    _log.info("resumed %s at step %d", folder, state.step)
+    return state
+
+
+def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel) -> TrainState:
+    decay = config.train.ema_decay
+    ema = None if decay is None else Ema(model, decay)
+    return TrainState(config, tokenizer, model, ema, build_optimizers(model, config.train.optimizer))
+
+
+def _resolved(config: RunConfig, tokenizer: Tokenizer, device: torch.device) -> RunConfig:
+    """Fill in what only a run can know: the tokenizer's size and the precision."""
+    precision = config.train.precision
+    if precision == "auto":
+        precision = "bf16" if multiplies_bf16(device) else "fp32"
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"text_vocab_size": tokenizer.size}),
+            "train": config.train.model_copy(update={"precision": precision}),
+        }
+    )
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _difference(one: RunConfig, other: RunConfig) -> str:
+    left, right = (json.loads(config.to_json()) for config in (one, other))
+    return "; ".join(_differences(left, right, "")) or "none"
+
+
+def _differences(left: object, right: object, path: str) -> list[str]:
+    if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
+        return [line for name in left for line in _differences(left[name], right[name], f"{path}.{name}".lstrip("."))]
+    return [] if left == right else [f"{path} is {left!r}, was {right!r}"]
