@@ -7,7 +7,6 @@ name is unknown. Each part stands beside what it configures.
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,7 +20,6 @@ from transfusion.objective import ObjectiveConfig
 from transfusion.tokenizer import TokenizerConfig
 from transfusion.train.optimizer import OptimizerConfig
 
-
 CONFIG_FILE = "config.json"
 
 
@@ -34,22 +32,27 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(1000, gt=0, description="Optimizer steps of the whole run")
-    batch_size: int = Field(64, gt=0, description="Documents per step, over all micro-batches")
-    accumulation: int = Field(1, gt=0, description="Micro-batches per step")
-    row_length: int = Field(256, gt=0, description="Slots T of a row; documents are packed into rows")
-    seed: int = Field(0, description="Key of all draws: weights, order, times, noise")
-    num_workers: int = Field(1, ge=0, description="Background processes that prepare batches")
+    steps: int = Field(default=1000, gt=0, description="Optimizer steps of the whole run")
+    batch_size: int = Field(default=64, gt=0, description="Documents per step, over all micro-batches")
+    accumulation: int = Field(default=1, gt=0, description="Micro-batches per step")
+    row_length: int = Field(default=256, gt=0, description="Slots T of a row; documents are packed into rows")
+    seed: int = Field(default=0, description="Key of all draws: weights, order, times, noise")
+    num_workers: int = Field(default=1, ge=0, description="Background processes that prepare batches")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Compute dtype; auto: bf16 where the hardware multiplies it, decided when a run begins"
+        default="auto",
+        description="Compute dtype; auto: bf16 where the hardware multiplies it, decided when a run begins",
     )
-    use_compile: bool = Field(False, description="Compile the model")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Optimizer and rates")
-    ema_decay: float | None = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; None: no average")
-    checkpoint_every: int = Field(500, gt=0, description="Steps between checkpoints; the last step has one always")
-    num_checkpoints: int = Field(2, gt=0, description="Newest checkpoints that are kept")
-    log_every: int = Field(10, gt=0, description="Steps between rows of metrics")
-    preview_every: int = Field(0, ge=0, description="Steps between sheets of sample pictures; 0: none")
+    use_compile: bool = Field(default=False, description="Compile the model")
+    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="Optimizer and rates")
+    ema_decay: float | None = Field(
+        default=0.999, ge=0, lt=1, description="Decay of the averaged weights; None: no average"
+    )
+    checkpoint_every: int = Field(
+        default=500, gt=0, description="Steps between checkpoints; the last step has one always"
+    )
+    num_checkpoints: int = Field(default=2, gt=0, description="Newest checkpoints that are kept")
+    log_every: int = Field(default=10, gt=0, description="Steps between rows of metrics")
+    preview_every: int = Field(default=0, ge=0, description="Steps between sheets of sample pictures; 0: none")
 
 
 class RunConfig(BaseModel):
@@ -57,15 +60,15 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("run", description="Name of the recipe; the default folder is runs/<name>")
-    model: ModelConfig = Field(ModelConfig(), description="The network")
-    tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="Text ↔ tokens")
-    data: DataConfig = Field(ShapesConfig(), discriminator="kind", description="What is trained on")
-    encode: EncodeConfig = Field(EncodeConfig(), description="How records become documents")
-    diffusion: DiffusionConfig = Field(DiffusionConfig(), description="The diffusion process")
-    objective: ObjectiveConfig = Field(ObjectiveConfig(), description="Weights of the losses")
-    train: TrainConfig = Field(TrainConfig(), description="The loop")
-    denoising: DenoisingOptions = Field(DenoisingOptions(), description="How pictures are drawn by default")
+    name: str = Field(default="run", description="Name of the recipe; the default folder is runs/<name>")
+    model: ModelConfig = Field(default=ModelConfig(), description="The network")
+    tokenizer: TokenizerConfig = Field(default=TokenizerConfig(), description="Text ↔ tokens")
+    data: DataConfig = Field(default=ShapesConfig(), discriminator="kind", description="What is trained on")
+    encode: EncodeConfig = Field(default=EncodeConfig(), description="How records become documents")
+    diffusion: DiffusionConfig = Field(default=DiffusionConfig(), description="The diffusion process")
+    objective: ObjectiveConfig = Field(default=ObjectiveConfig(), description="Weights of the losses")
+    train: TrainConfig = Field(default=TrainConfig(), description="The loop")
+    denoising: DenoisingOptions = Field(default=DenoisingOptions(), description="How pictures are drawn by default")
 
     def to_json(self) -> str:
         """Write the whole tree."""
@@ -117,11 +120,23 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
     node: Any = tree
     for name in parents:
         node = node[int(name)] if isinstance(node, list) and name.isdigit() else _child(node, name, path, tree)
-    if leaf == "kind" and isinstance(node, dict):
-        node.clear()
-    elif not (isinstance(node, list) and leaf.isdigit()):
+    is_new_kind = isinstance(node, dict) and node.keys() == {"kind"}
+    if not is_new_kind and not (isinstance(node, list) and leaf.isdigit()):
         _child(node, leaf, path, tree)
-    node[int(leaf) if isinstance(node, list) else leaf] = value
+    key: Any = int(leaf) if isinstance(node, list) else leaf
+    node[key] = value
+    if leaf == "kind" and not _is_valid(tree):
+        node.clear()
+        node[key] = value
+
+
+def _is_valid(tree: Mapping[str, Any]) -> bool:
+    """Return whether a tree holds together: a changed kind may not know the settings of the one before."""
+    try:
+        RunConfig.model_validate(tree)
+    except ValidationError:
+        return False
+    return True
 
 
 def _child(node: Any, name: str, path: str, tree: Mapping[str, Any]) -> Any:

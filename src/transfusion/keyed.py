@@ -42,3 +42,8 @@ def normal(shape: tuple[int, ...], seed: int, stream: str, *ids: Key) -> Tensor:
 def subseed(seed: int, stream: str, *ids: Key) -> int:
     """Derive an integer seed in [0, 2**63) from a key, for code that takes a seed and not a generator."""
     return int(generator(seed, stream, *ids).integers(0, 2**63))
+
+
+def stable_fraction(text: str) -> float:
+    """Map a text to a number in [0, 1) that never changes: what splits of data are decided by."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") / 2**64

@@ -22,7 +22,6 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from transfusion.layout import NO_SPAN, Columns
 
-
 MaskKernel = Literal["dense", "flex"]
 
 

@@ -6,7 +6,7 @@ micro-batches. It must not know optimizers, data or sampling.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,8 @@ from transfusion.segments import Document, Latent, Vocabulary
 TEXT = "text"
 
 
-class LossSum(NamedTuple):
+@dataclass(frozen=True)
+class LossSum:
     """A loss before its division: the sum of its terms, and how many there are."""
 
     sum: Tensor
@@ -39,9 +40,11 @@ class ObjectiveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    text_weight: float = Field(1.0, ge=0, description="Weight of the text loss, a mean over target tokens")
-    diffusion_weight: float = Field(5.0, ge=0, description="Weight λ of every diffusion loss, a mean over latents")
-    attention: MaskKernel = Field("dense", description="dense: SDPA everywhere; flex: FlexAttention, CUDA only")
+    text_weight: float = Field(default=1.0, ge=0, description="Weight of the text loss, a mean over target tokens")
+    diffusion_weight: float = Field(
+        default=5.0, ge=0, description="Weight λ of every diffusion loss, a mean over latents"
+    )
+    attention: MaskKernel = Field(default="dense", description="dense: SDPA everywhere; flex: FlexAttention, CUDA only")
 
     def weight(self, name: str) -> float:
         """Return the weight of a loss by its name."""

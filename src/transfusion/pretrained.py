@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 
 from transfusion.autoencoder.pixels import decode_pixels
+from transfusion.batch import collate
 from transfusion.config import CONFIG_FILE, RunConfig, from_json
-from transfusion.data.encode import IMAGE, Encoder, Picture
+from transfusion.data.encode import IMAGE, TURN_END, Encoder, Picture
 from transfusion.data.readers import open_picture
 from transfusion.diffusion.process import make_process
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import DenoisingOptions, Event, GenerationOptions, TokenOptions
+from transfusion.layout import num_slots
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.objective import TransfusionObjective, keyed_draw
-from transfusion.batch import collate
-from transfusion.layout import num_slots
 from transfusion.segments import Document, Latent, Segment, Text
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.checkpoint import (
@@ -123,8 +123,14 @@ class Transfusion:
             shapes={IMAGE: shape} if has_images else {},
             tokens=TokenOptions(temperature=temperature),
             denoising=denoising or self.config.denoising,
+            stop_tokens=self._turn_end(),
             seed=seed,
         )
+
+    def _turn_end(self) -> tuple[int, ...]:
+        """Return the token that ends a statement, where the tokenizer has one."""
+        tokens = self.tokenizer.encode(TURN_END)
+        return tokens if len(tokens) == 1 else ()
 
     def document(self, content: Document | Sequence[Segment | str | PictureLike]) -> Document:
         """Turn a list of strings, pictures and segments into a prompt document."""
@@ -262,6 +268,10 @@ class Transfusion:
             return open_picture(Image.fromarray(image), self.resolution)
         return open_picture(Path(image), self.resolution)
 
+    def image(self, latent: Latent) -> Image.Image:
+        """Turn a generated latent into an RGB picture."""
+        return Image.fromarray(decode_pixels(latent.values, self.config.encode.pixels))
+
     @property
     def _encoder(self) -> Encoder:
         return Encoder(self.tokenizer, self.config.encode, self.config.train.seed)
@@ -275,7 +285,7 @@ class Transfusion:
     def _pictures(self, requests: Sequence[tuple[Document, GenerationOptions]]) -> list[Image.Image]:
         results = self.engine().run(requests)
         latents = [next(part for part in result.generated if isinstance(part, Latent)) for result in results]
-        return [Image.fromarray(decode_pixels(latent.values)) for latent in latents]
+        return [self.image(latent) for latent in latents]
 
 
 def write_pretrained(folder: Path, model: TransfusionModel, tokenizer: Tokenizer, config: RunConfig) -> None:

@@ -22,10 +22,10 @@ class TokenizerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["bytes", "file", "train"] = Field(
-        "bytes", description="bytes: UTF-8; file: a tokenizer.json; train: byte-level BPE learnt from the data"
+        default="bytes", description="bytes: UTF-8; file: a tokenizer.json; train: byte-level BPE learnt from the data"
     )
-    path: Path | None = Field(None, description="The tokenizer.json of kind 'file'")
-    vocab_size: int = Field(512, ge=NUM_BYTES + 1, description="Number of ids of kind 'train'")
+    path: Path | None = Field(default=None, description="The tokenizer.json of kind 'file'")
+    vocab_size: int = Field(default=512, ge=NUM_BYTES + 1, description="Number of ids of kind 'train'")
 
     @model_validator(mode="after")
     def _check(self) -> "TokenizerConfig":

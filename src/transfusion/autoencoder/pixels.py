@@ -1,19 +1,34 @@
-"""The identity autoencoder: pixels are the latents (paper footnote 3 says that raw pixels work)."""
+"""The identity autoencoder: pixels are the latents (paper footnote 3 says that raw pixels work).
+
+Standardised latents matter: on pictures that are mostly white, pixels in [-1, 1] are a large constant with a small
+signal on it, and a model learns them several times more slowly.
+"""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 HALF_RANGE = 127.5
 
 
-def encode_pixels(picture: NDArray[np.uint8]) -> Tensor:
-    """Turn an (H, W, 3) uint8 picture into (3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(picture.astype(np.float32) / HALF_RANGE - 1.0).permute(2, 0, 1).contiguous()
+class PixelConfig(BaseModel):
+    """Mean and standard deviation of the data's pixels in [-1, 1], so that latents have about 0 and 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float = Field(default=0.0, description="Subtracted from pixels in [-1, 1]")
+    std: float = Field(default=0.5, gt=0, description="Divides them")
 
 
-def decode_pixels(latent: Tensor) -> NDArray[np.uint8]:
-    """Turn (3, H, W) values back into an (H, W, 3) uint8 picture, clipping what lies outside [-1, 1]."""
-    scaled = ((latent.detach().float().cpu() + 1.0) * HALF_RANGE).round().clamp(0, 255)
-    return scaled.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+def encode_pixels(picture: NDArray[np.uint8], config: PixelConfig) -> Tensor:
+    """Turn an (H, W, 3) uint8 picture into (3, H, W) float32, standardised."""
+    scaled = (picture.astype(np.float32) / HALF_RANGE - (1.0 + config.mean)) / config.std
+    return torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
+
+
+def decode_pixels(latent: Tensor, config: PixelConfig) -> NDArray[np.uint8]:
+    """Turn (3, H, W) values back into an (H, W, 3) uint8 picture, clipping what lies outside its range."""
+    values = latent.detach().float().cpu() * config.std + (1.0 + config.mean)
+    return (values * HALF_RANGE).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()

@@ -1,0 +1,1 @@
+"""Data: readers, the built-in world, and how records become documents and batches."""

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from transfusion.autoencoder.pixels import encode_pixels
+from transfusion.autoencoder.pixels import PixelConfig, encode_pixels
 from transfusion.keyed import Key, generator
 from transfusion.segments import Document, Latent, Text, null_prompt
 from transfusion.tokenizer import Tokenizer
 
 IMAGE = "image"
+TURN_END = "\n"
 Picture = NDArray[np.uint8]
 
 
@@ -25,10 +26,11 @@ class EncodeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    caption_first: float = Field(0.8, ge=0, le=1, description="Share of captioned pictures told caption first")
-    caption_dropout: float = Field(0.1, ge=0, le=1, description="Share of prompts dropped, for guidance")
+    pixels: PixelConfig = Field(default=PixelConfig(), description="How pixels are standardised")
+    caption_first: float = Field(default=0.8, ge=0, le=1, description="Share of captioned pictures told caption first")
+    caption_dropout: float = Field(default=0.1, ge=0, le=1, description="Share of prompts dropped, for guidance")
     picture_first_max_t: float = Field(
-        0.5, ge=0, le=1, description="Largest diffusion time of a picture before its caption; 0 keeps it clean"
+        default=0.5, ge=0, le=1, description="Largest diffusion time of a picture before its caption; 0 keeps it clean"
     )
 
 
@@ -53,13 +55,16 @@ class Encoder:
         """Tell a captioned picture picture first: the model captions it."""
         return Document((self._context(picture, self.config.picture_first_max_t), self._text(text)), key)
 
-    def answered(
-        self, picture: Picture, turns: Sequence[tuple[str, str]], key: tuple[Key, ...]
+    def conversed(
+        self, picture: Picture, caption: str, turns: Sequence[tuple[str, str]], key: tuple[Key, ...]
     ) -> Document:
-        """Tell questions and answers about a clean picture; only the answers are targets."""
-        segments: list[Text | Latent] = [self._context(picture, 0.0)]
+        """Tell the caption of a clean picture, then questions and answers; questions are no targets.
+
+        Every statement ends with a line break, at which generation stops.
+        """
+        segments: list[Text | Latent] = [self._context(picture, 0.0), self._text(caption + TURN_END)]
         for asked, answer in turns:
-            segments += [self._question(asked), self._answer(answer)]
+            segments += [self._question(asked), self._text(f" {answer}{TURN_END}")]
         return Document(tuple(segments), key)
 
     def edited(self, before: Picture, instruction: str, after: Picture, key: tuple[Key, ...]) -> Document:
@@ -96,14 +101,12 @@ class Encoder:
     def _question(self, asked: str) -> Text:
         return Text(self.tokenizer.encode(f"{asked.strip().rstrip('?')}?"), is_target=False)
 
-    def _answer(self, answer: str) -> Text:
-        return Text(self.tokenizer.encode(f" {answer}"))
-
     def _target(self, picture: Picture) -> Latent:
-        return Latent(encode_pixels(picture), IMAGE)
+        return Latent(encode_pixels(picture, self.config.pixels), IMAGE)
 
     def _context(self, picture: Picture, max_t: float) -> Latent:
-        return Latent(encode_pixels(picture), IMAGE, is_target=max_t > 0, max_t=max_t)
+        values = encode_pixels(picture, self.config.pixels)
+        return Latent(values, IMAGE, is_target=max_t > 0, max_t=max_t)
 
     def _dropped(self, document: Document) -> Document:
         is_dropped = self._uniform("caption-dropout", document.key) < self.config.caption_dropout

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from transfusion.data.encode import Encoder, Picture
+from transfusion.data.encode import Encoder
 from transfusion.data.loader import Source
-from transfusion.data.readers import ImageFolder, TextFile
+from transfusion.data.readers import ImageFolder, TextFile, read_captions
 from transfusion.data.shapes import caption, corpus, edit, question, render, sample_scene, story
 from transfusion.keyed import Key, generator
 from transfusion.segments import Document, Text
@@ -26,11 +26,10 @@ class TaskWeights(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    draw: float = Field(0.6, ge=0, description="Caption, then the picture to draw")
-    look: float = Field(0.15, ge=0, description="A picture, then its caption")
-    ask: float = Field(0.1, ge=0, description="A picture, then questions and answers")
-    edit: float = Field(0.15, ge=0, description="A picture, an instruction, and the edited picture to draw")
-    story: float = Field(0.0, ge=0, description="Several pictures with a sentence each")
+    draw: float = Field(default=0.6, ge=0, description="Caption, then the picture to draw")
+    look: float = Field(default=0.2, ge=0, description="A picture, then its caption, then questions and answers")
+    edit: float = Field(default=0.2, ge=0, description="A picture, an instruction, and the edited picture to draw")
+    story: float = Field(default=0.0, ge=0, description="Several pictures with a sentence each")
 
 
 class ShapesConfig(BaseModel):
@@ -39,9 +38,9 @@ class ShapesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["shapes"] = "shapes"
-    resolution: int = Field(32, ge=16, description="Side of a picture in pixels")
-    tasks: TaskWeights = Field(TaskWeights(), description="Mixture of tasks")
-    questions_per_picture: int = Field(3, gt=0, description="Questions told about one picture")
+    resolution: int = Field(default=32, ge=16, description="Side of a picture in pixels")
+    tasks: TaskWeights = Field(default=TaskWeights(), description="Mixture of tasks")
+    questions_per_picture: int = Field(default=3, gt=0, description="Questions told about one picture")
 
 
 class FolderConfig(BaseModel):
@@ -50,10 +49,11 @@ class FolderConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["folder"] = "folder"
-    path: Path = Field(Path("data"), description="Folder of pictures (captions.jsonl or one sub-folder per class), or .txt")
-    resolution: int = Field(32, ge=8, description="Side to which pictures are cropped and resized, in pixels")
-    split: str | None = Field(None, description="Take only the rows of captions.jsonl with this 'split'")
-    cache: Path | None = Field(None, description="Folder that keeps decoded pictures; None: in memory only")
+    path: Path = Field(
+        default=Path("data"), description="Folder of pictures (captions.jsonl or one sub-folder per class), or .txt"
+    )
+    resolution: int = Field(default=32, ge=8, description="Side to which pictures are cropped and resized, in pixels")
+    split: str | None = Field(default=None, description="Take only the rows of captions.jsonl with this 'split'")
 
 
 DataConfig = ShapesConfig | FolderConfig
@@ -87,11 +87,11 @@ class ShapesSource:
             return self.encoder.story(pages, key)
         scene = sample_scene(rng)
         picture = render(scene, self.config.resolution)
-        if task == "ask":
-            turns = [question(scene, rng) for _ in range(self.config.questions_per_picture)]
-            return self.encoder.answered(picture, [(turn.question, turn.answer) for turn in turns], key)
-        tell = self.encoder.drawn if task == "draw" else self.encoder.looked_at
-        return tell(caption(scene, rng), picture, key)
+        if task == "draw":
+            return self.encoder.drawn(caption(scene, rng), picture, key)
+        turns = [question(scene, rng) for _ in range(self.config.questions_per_picture)]
+        told = caption(scene, rng, is_complete=True)
+        return self.encoder.conversed(picture, told, [(turn.question, turn.answer) for turn in turns], key)
 
     def _edit(self, rng: np.random.Generator, key: tuple[Key, ...]) -> Document:
         change = edit(sample_scene(rng), rng)
@@ -187,7 +187,7 @@ def corpus_of(config: DataConfig, seed: int) -> Iterator[str]:
         return corpus(seed, CORPUS_SIZE)
     if is_text(config.path):
         return iter(TextFile(config.path).documents())
-    return (record.text for record in ImageFolder(config.path, split=config.split).captions)
+    return (row.text for row in read_captions(config.path, config.split))
 
 
 def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Source:
@@ -202,7 +202,7 @@ def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Sour
         return ShapesSource(config, encoder)
     if is_text(config.path):
         return TextSource(TextFile(config.path), encoder, chunk_length)
-    return FolderSource(config, encoder, ImageFolder(config.path, split=config.split))
+    return FolderSource(config, encoder, ImageFolder(config.path, config.resolution, split=config.split))
 
 
 def is_text(path: Path) -> bool:

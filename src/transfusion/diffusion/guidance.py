@@ -1,22 +1,42 @@
-"""Classifier-free guidance."""
+"""Classifier-free guidance: the one place of its formula (2207.12598). It must not know how branches are run."""
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 
 class Guidance(BaseModel):
-    """How strongly the prompt pulls."""
+    """How strongly, when and how tamely the prompt pulls."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scale: float = Field(1.0, ge=0, description="1: none")
-    interval: tuple[float, float] = Field((0.0, 1.0), description="Times in which it acts")
-    rescale: float = Field(0.0, ge=0, le=1, description="Share of the std rescale")
+    scale: float = Field(default=1.0, ge=0, description="w in u + w (c - u); 1 is no guidance")
+    interval: tuple[float, float] = Field(default=(0.0, 1.0), description="Times t in which it acts (2404.07724)")
+    rescale: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the way back to the conditional's deviation (2305.08891)"
+    )
 
 
 def needs_unconditional(guidance: Guidance, t: float) -> bool:
+    """Return whether the unconditional branch matters at time t, so that it is run only then."""
     return guidance.scale != 1 and guidance.interval[0] <= t <= guidance.interval[1]
 
 
 def apply(conditional: Tensor, unconditional: Tensor, t: float, guidance: Guidance) -> Tensor:
-    return unconditional + guidance.scale * (conditional - unconditional)
+    """Combine two predictions of one latent, in any parameterisation: for equal x_t they are linear in each other.
+
+    Args:
+        conditional: (C, *axes), with the prompt.
+        unconditional: (C, *axes), with the null prompt.
+        t: Time of the evaluation.
+        guidance: Scale, interval and rescale.
+
+    Returns:
+        (C, *axes).
+    """
+    if not needs_unconditional(guidance, t):
+        return conditional
+    guided = unconditional + guidance.scale * (conditional - unconditional)
+    if guidance.rescale == 0:
+        return guided
+    restored = guided * (conditional.std() / guided.std().clamp(min=1e-8))
+    return guidance.rescale * restored + (1 - guidance.rescale) * guided

@@ -45,9 +45,7 @@ def to_noise(kind: Kind, schedule: Schedule, output: Tensor, x_t: Tensor, t: Ten
     return (x_t - schedule.alpha(t) * x_0) / schedule.sigma(t).clamp(min=FLOOR)
 
 
-def convert(
-    output: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, source: Kind, destination: Kind
-) -> Tensor:
+def convert(output: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, source: Kind, destination: Kind) -> Tensor:
     """Turn an output of one kind into another, (I, C, *axes)."""
     if source == destination:
         return output

@@ -18,9 +18,11 @@ class DiffusionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="alpha(t), sigma(t) and how times are drawn")
-    prediction: Kind = Field("noise", description="What the network's output means")
-    loss: Kind = Field("noise", description="In which of them the squared error is taken; sets its weight over t")
+    schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="alpha(t), sigma(t) and how times are drawn")
+    prediction: Kind = Field(default="noise", description="What the network's output means")
+    loss: Kind = Field(
+        default="noise", description="In which of them the squared error is taken; sets its weight over t"
+    )
 
 
 @dataclass(frozen=True)
@@ -56,5 +58,3 @@ class Process:
 def make_process(config: DiffusionConfig) -> Process:
     """Build the process that a config names."""
     return Process(config, make_schedule(config.schedule))
-
-

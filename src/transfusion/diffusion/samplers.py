@@ -1,9 +1,12 @@
-"""Samplers: from noise to data, each written once as a generator so that many can be stepped side by side.
+"""Samplers: from noise to data, each written once, as a generator.
 
-A sampler yields a query (x_t, t), is sent the clean estimate x_0, and returns the final x_0.
+A sampler yields a query (x_t, t), is sent the clean estimate E[x_0 | x_t] that it asked for, and returns the final
+x_0. ``sample`` drives one with a ``denoise`` closure; the engine steps many side by side. Times run from 1 to 0;
+no sampler asks at t = 0, where the last step ends exactly. They must not know networks or guidance.
 """
 
 from collections.abc import Callable, Generator
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,35 +16,135 @@ from transfusion.diffusion.schedule import Schedule
 
 
 class Query(NamedTuple):
-    """What a sampler wants denoised."""
+    """What a sampler wants denoised: x_t of any shape, float32, at time t in (0, 1]."""
 
     x_t: Tensor
     t: float
 
 
 Steps = Generator[Query, Tensor, Tensor]
+NoiseOf = Callable[[int], Tensor]
 SamplerName = Literal["ddpm", "ddim", "euler", "heun", "dpm_solver_2m"]
 
 
 def euler(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    """Solve the probability-flow ODE dx/dt = alpha' x_0 + sigma' noise with Euler steps.
+
+    Args:
+        x: Noise, float32.
+        times: (num_steps + 1,) float32 from 1 down to 0.
+        schedule: alpha and sigma.
+    """
+    for now, then in pairwise(times):
         x_0 = yield Query(x, float(now))
         x = x + (then - now) * _velocity(x, x_0, now, schedule) if then > 0 else x_0
     return x
 
 
-def ddim(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
-    for now, then in zip(times[:-1], times[1:], strict=True):
+def heun(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
+    """Solve the same ODE with Heun's second-order steps, two evaluations in each but the last (2206.00364, Alg. 1)."""
+    for now, then in pairwise(times):
         x_0 = yield Query(x, float(now))
-        noise = (x - schedule.alpha(now) * x_0) / schedule.sigma(now)
-        x = schedule.alpha(then) * x_0 + schedule.sigma(then) * noise if then > 0 else x_0
+        if then == 0:
+            return x_0
+        slope = _velocity(x, x_0, now, schedule)
+        guess = x + (then - now) * slope
+        x_0 = yield Query(guess, float(then))
+        x = x + (then - now) * 0.5 * (slope + _velocity(guess, x_0, then, schedule))
     return x
 
 
+def ddim(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
+    """Re-noise the clean estimate with the noise it implies (2010.02502, Eq. 12 with eta = 0)."""
+    for now, then in pairwise(times):
+        x_0 = yield Query(x, float(now))
+        x = schedule.alpha(then) * x_0 + schedule.sigma(then) * _noise(x, x_0, now, schedule) if then > 0 else x_0
+    return x
+
+
+def ddpm(x: Tensor, times: Tensor, schedule: Schedule, noise: NoiseOf) -> Steps:
+    """Draw from the posterior q(x_s | x_t, x_0) step by step, on the respaced schedule (2006.11239, Eq. 6-7).
+
+    Args:
+        x: Noise, float32.
+        times: (num_steps + 1,) float32 from 1 down to 0.
+        schedule: alpha and sigma, with alpha² + sigma² = 1 for the paper's process.
+        noise: Fresh standard normal of x's shape for step i.
+    """
+    for step, (now, then) in enumerate(pairwise(times)):
+        x_0 = yield Query(x, float(now))
+        if then == 0:
+            return x_0
+        mean, std = _posterior(x, x_0, now, then, schedule)
+        x = mean + std * noise(step)
+    return x
+
+
+def dpm_solver_2m(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
+    """Solve the ODE with second-order multistep DPM-Solver++(2M) in clean-estimate form (2211.01095, Alg. 2)."""
+    before: tuple[Tensor, Tensor] | None = None  # the last clean estimate, and the step of lambda that led here
+    for now, then in pairwise(times):
+        x_0 = yield Query(x, float(now))
+        if then == 0:
+            return x_0
+        step = _half_log_snr(then, schedule) - _half_log_snr(now, schedule)
+        slope = x_0
+        if before is not None and torch.isfinite(before[1]):
+            ratio = before[1] / step
+            slope = x_0 + (x_0 - before[0]) / (2 * ratio)
+        x = schedule.sigma(then) / schedule.sigma(now) * x - schedule.alpha(then) * torch.expm1(-step) * slope
+        before = (x_0, step)
+    return x
+
+
+def start(name: SamplerName, x: Tensor, times: Tensor, schedule: Schedule, noise: NoiseOf) -> Steps:
+    """Start the sampler of a name; ``noise`` is used by ``"ddpm"`` alone."""
+    if name == "ddpm":
+        return ddpm(x, times, schedule, noise)
+    solvers = {"ddim": ddim, "euler": euler, "heun": heun, "dpm_solver_2m": dpm_solver_2m}
+    return solvers[name](x, times, schedule)
+
+
+def sample(denoise: Callable[[Tensor, float], Tensor], steps: Steps) -> Tensor:
+    """Drive one sampler to its end.
+
+    Args:
+        denoise: Maps x_t and t to the clean estimate.
+        steps: A sampler, not begun.
+
+    Returns:
+        The final x_0.
+    """
+    query = next(steps)
+    while True:
+        try:
+            query = steps.send(denoise(query.x_t, query.t))
+        except StopIteration as stop:
+            return stop.value
+
+
+def num_evaluations(name: SamplerName, num_steps: int) -> int:
+    """Count the evaluations that a sampler makes."""
+    return 2 * num_steps - 1 if name == "heun" else num_steps
+
+
+def _noise(x: Tensor, x_0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    return (x - schedule.alpha(t) * x_0) / schedule.sigma(t)
+
+
 def _velocity(x: Tensor, x_0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    noise = (x - schedule.alpha(t) * x_0) / schedule.sigma(t)
-    return schedule.alpha_derivative(t) * x_0 + schedule.sigma_derivative(t) * noise
+    return schedule.alpha_derivative(t) * x_0 + schedule.sigma_derivative(t) * _noise(x, x_0, t, schedule)
 
 
-def start(name: SamplerName, x: Tensor, times: Tensor, schedule: Schedule, noise: Callable[[int], Tensor]) -> Steps:
-    return euler(x, times, schedule) if name == "euler" else ddim(x, times, schedule)
+def _posterior(x: Tensor, x_0: Tensor, now: Tensor, then: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of q(x_then | x_now, x_0); the variance is the posterior's beta tilde."""
+    alpha_now, alpha_then = schedule.alpha(now), schedule.alpha(then)
+    sigma_now, sigma_then = schedule.sigma(now), schedule.sigma(then)
+    ratio = alpha_now / alpha_then
+    step_variance = sigma_now**2 - ratio**2 * sigma_then**2  # of x_now given x_then
+    mean = (ratio * sigma_then**2 * x + alpha_then * step_variance * x_0) / sigma_now**2
+    return mean, (step_variance.clamp(min=0)).sqrt() * sigma_then / sigma_now
+
+
+def _half_log_snr(t: Tensor, schedule: Schedule) -> Tensor:
+    return schedule.alpha(t).log() - schedule.sigma(t).log()

@@ -19,12 +19,16 @@ class ScheduleConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["cosine", "straight"] = Field("cosine", description="cosine: the paper's; straight: flow matching")
-    times: Literal["uniform", "logit_normal"] = Field("uniform", description="Distribution of t in training")
-    mean: float = Field(0.0, description="Mean of the logit of t for logit_normal; above 0 is noisier")
-    std: float = Field(1.0, gt=0, description="Standard deviation of the logit of t for logit_normal")
-    shift: float = Field(1.0, gt=0, description="t -> s t / (1 + (s - 1) t); above 1 is noisier")
-    min_t: float = Field(0.0, ge=0, lt=1, description="Lower bound of t in training; bounds the weight of a loss")
+    kind: Literal["cosine", "straight"] = Field(
+        default="cosine", description="cosine: the paper's; straight: flow matching"
+    )
+    times: Literal["uniform", "logit_normal"] = Field(default="uniform", description="Distribution of t in training")
+    mean: float = Field(default=0.0, description="Mean of the logit of t for logit_normal; above 0 is noisier")
+    std: float = Field(default=1.0, gt=0, description="Standard deviation of the logit of t for logit_normal")
+    shift: float = Field(default=1.0, gt=0, description="t -> s t / (1 + (s - 1) t); above 1 is noisier")
+    min_t: float = Field(
+        default=0.0, ge=0, lt=1, description="Lower bound of t in training; bounds the weight of a loss"
+    )
 
 
 class Schedule(Protocol):
@@ -39,11 +43,11 @@ class Schedule(Protocol):
         ...
 
     def alpha_derivative(self, t: Tensor) -> Tensor:
-        """d alpha / dt."""
+        """D alpha / dt."""
         ...
 
     def sigma_derivative(self, t: Tensor) -> Tensor:
-        """d sigma / dt."""
+        """D sigma / dt."""
         ...
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from transfusion.diffusion import guidance
 from transfusion.diffusion.process import Process
+from transfusion.diffusion.samplers import Query
 from transfusion.generate.options import (
     Event,
     FinishedEvent,
@@ -252,7 +253,7 @@ class Engine:
         return [LatentEvent(row.ticket, name, values)]
 
 
-def _query(row: Row):
+def _query(row: Row) -> Query:
     assert row.denoising is not None
     return row.denoising.query
 

@@ -16,11 +16,11 @@ class DenoisingOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sampler: SamplerName = Field("ddpm", description="Which solver runs from noise to data")
-    num_steps: int = Field(250, gt=0, description="Steps of the solver; Heun takes two evaluations in each")
-    shift: float = Field(1.0, gt=0, description="Time shift of the steps; above 1 spends more of them on noise")
-    guidance: Guidance = Field(Guidance(), description="Classifier-free guidance")
-    clip: float | None = Field(None, gt=0, description="Clip clean estimates to [-clip, clip]; 1 fits pixels")
+    sampler: SamplerName = Field(default="ddpm", description="Which solver runs from noise to data")
+    num_steps: int = Field(default=250, gt=0, description="Steps of the solver; Heun takes two evaluations in each")
+    shift: float = Field(default=1.0, gt=0, description="Time shift of the steps; above 1 spends more of them on noise")
+    guidance: Guidance = Field(default=Guidance(), description="Classifier-free guidance")
+    clip: float | None = Field(default=None, gt=0, description="Clip clean estimates to [-clip, clip]; 1 fits pixels")
 
 
 class TokenOptions(BaseModel):
@@ -28,9 +28,9 @@ class TokenOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(0.0, ge=0, description="Divides the logits; 0 takes the most likely token")
-    top_k: int | None = Field(None, gt=0, description="Draw among the k most likely tokens")
-    top_p: float = Field(1.0, gt=0, le=1, description="Draw among the fewest tokens that hold this probability")
+    temperature: float = Field(default=0.0, ge=0, description="Divides the logits; 0 takes the most likely token")
+    top_k: int | None = Field(default=None, gt=0, description="Draw among the k most likely tokens")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Draw among the fewest tokens that hold this probability")
 
 
 class GenerationOptions(BaseModel):
@@ -38,15 +38,17 @@ class GenerationOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_tokens: int = Field(64, ge=0, description="Most text tokens to generate")
-    max_latents: int = Field(1, ge=0, description="Most latents to generate")
-    begin_with: str | None = Field(None, description="Modality to begin at once, without sampling its token")
-    shapes: dict[str, tuple[int, ...]] = Field({}, description="Shape (C, *axes) of a generated latent by modality")
-    stop_tokens: tuple[int, ...] = Field((), description="Token ids that end the text, as EOS does")
-    tokens: TokenOptions = Field(TokenOptions(), description="How tokens are drawn")
-    denoising: DenoisingOptions = Field(DenoisingOptions(), description="How latents are sampled")
-    seed: int = Field(0, description="Key of all draws; rows of one batch do not influence each other")
-    preview_every: int = Field(0, ge=0, description="Emit a preview every so many evaluations; 0: none")
+    max_tokens: int = Field(default=64, ge=0, description="Most text tokens to generate")
+    max_latents: int = Field(default=1, ge=0, description="Most latents to generate")
+    begin_with: str | None = Field(default=None, description="Modality to begin at once, without sampling its token")
+    shapes: dict[str, tuple[int, ...]] = Field(
+        default={}, description="Shape (C, *axes) of a generated latent by modality"
+    )
+    stop_tokens: tuple[int, ...] = Field(default=(), description="Token ids that end the text, as EOS does")
+    tokens: TokenOptions = Field(default=TokenOptions(), description="How tokens are drawn")
+    denoising: DenoisingOptions = Field(default=DenoisingOptions(), description="How latents are sampled")
+    seed: int = Field(default=0, description="Key of all draws; rows of one batch do not influence each other")
+    preview_every: int = Field(default=0, ge=0, description="Emit a preview every so many evaluations; 0: none")
 
 
 class TokenEvent(NamedTuple):

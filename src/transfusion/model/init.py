@@ -19,9 +19,9 @@ class InitConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    embedding_std: float = Field(0.02, gt=0, description="Standard deviation of token embeddings")
-    position_std: float = Field(0.02, gt=0, description="Standard deviation of learned axis positions")
-    linear_gain: float = Field(1.0, gt=0, description="Linear weights have std gain / sqrt(fan_in)")
+    embedding_std: float = Field(default=0.02, gt=0, description="Standard deviation of token embeddings")
+    position_std: float = Field(default=0.02, gt=0, description="Standard deviation of learned axis positions")
+    linear_gain: float = Field(default=1.0, gt=0, description="Linear weights have std gain / sqrt(fan_in)")
 
 
 def initialise(model: nn.Module, config: InitConfig, seed: int) -> None:
@@ -38,30 +38,29 @@ def initialise(model: nn.Module, config: InitConfig, seed: int) -> None:
         for prefix, part in model.named_modules():
             for name, weight in part.named_parameters(recurse=False):
                 scale = 1 / math.sqrt(2 * depth) if id(weight) in residual else 1.0
-                _fill(part, name, weight, config, scale, subseed(seed, "init", f"{prefix}.{name}"))
+                draw = torch.Generator().manual_seed(subseed(seed, "init", f"{prefix}.{name}"))
+                noise = torch.randn(weight.shape, generator=draw)
+                weight.copy_(_mean(part, name) + scale * _std(part, name, weight, config) * noise)
         for part in model.modules():
             _zero_last(part)
 
 
-def _fill(part: nn.Module, name: str, weight: Tensor, config: InitConfig, scale: float, seed: int) -> None:
+def _mean(part: nn.Module, name: str) -> float:
+    return 1.0 if isinstance(part, nn.RMSNorm | nn.GroupNorm) and name == "weight" else 0.0
+
+
+def _std(part: nn.Module, name: str, weight: Tensor, config: InitConfig) -> float:
+    if name == "bias" or isinstance(part, nn.RMSNorm | nn.GroupNorm):
+        return 0.0
     if isinstance(part, nn.Embedding):
-        std = config.embedding_std
-    elif isinstance(part, nn.ParameterList):
-        std = config.position_std
-    elif name == "bias":
-        std = 0.0
-    elif isinstance(part, nn.RMSNorm | nn.GroupNorm):
-        weight.fill_(1.0)
-        return
-    else:
-        std = scale * config.linear_gain / math.sqrt(weight[0].numel())
-    draw = torch.empty(weight.shape).normal_(generator=torch.Generator().manual_seed(seed))
-    weight.copy_(draw * std)
+        return config.embedding_std
+    if isinstance(part, nn.ParameterList):
+        return config.position_std
+    return config.linear_gain / math.sqrt(weight[0].numel())
 
 
 def _zero_last(part: nn.Module) -> None:
     if isinstance(part, LinearPatches):
-        part.project_out.weight.zero_()
+        nn.init.zeros_(part.project_out.weight)
     elif isinstance(part, UNetPatches):
-        part.head.weight.zero_()
-
+        nn.init.zeros_(part.head.get_parameter("weight"))

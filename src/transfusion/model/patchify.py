@@ -11,6 +11,7 @@ Letters: I spans, C channels, L patches per span, D width.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -23,12 +24,6 @@ from transfusion.segments import Modality
 TIME_SCALE = 1000.0  # t in [0, 1] is embedded as the paper's step number in [0, T = 1000]
 TIME_FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
-CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, type[nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d]] = {
-    1: nn.ConvTranspose1d,
-    2: nn.ConvTranspose2d,
-    3: nn.ConvTranspose3d,
-}
 
 
 class LinearPatchConfig(BaseModel):
@@ -45,9 +40,12 @@ class UNetPatchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["unet"] = "unet"
-    channels: tuple[int, ...] = Field((64, 128), min_length=1, description="Width of each level, finest first")
-    blocks_per_level: int = Field(1, ge=1, description="Residual blocks on each side of each level")
-    use_attention: bool = Field(True, description="Bidirectional attention among the patches of a span")
+    channels: tuple[int, ...] = Field(default=(64, 128), min_length=1, description="Width of each level, finest first")
+    blocks_per_level: int = Field(default=1, ge=1, description="Residual blocks on each side of each level")
+    use_attention: bool = Field(default=True, description="Bidirectional attention among the patches of a span")
+    use_direct: bool = Field(
+        default=False, description="Add a linear projection of the patch to its vector: small U-Nets learn sooner"
+    )
 
 
 class ModalityConfig(BaseModel):
@@ -55,14 +53,14 @@ class ModalityConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("image", min_length=1, description="Unique name")
-    channels: int = Field(3, gt=0, description="Channels C of a latent")
-    patch_size: tuple[int, ...] = Field((8, 8), description="Elements of a patch along each axis; 1 to 3 axes")
+    name: str = Field(default="image", min_length=1, description="Unique name")
+    channels: int = Field(default=3, gt=0, description="Channels C of a latent")
+    patch_size: tuple[int, ...] = Field(default=(8, 8), description="Elements of a patch along each axis; 1 to 3 axes")
     max_grid: tuple[int, ...] | None = Field(
-        None, description="Most patches along each axis for learned axis positions; None: no axis positions"
+        default=None, description="Most patches along each axis for learned axis positions; None: no axis positions"
     )
     patches: LinearPatchConfig | UNetPatchConfig = Field(
-        LinearPatchConfig(), discriminator="kind", description="Patch encoder and decoder"
+        default=LinearPatchConfig(), discriminator="kind", description="Patch encoder and decoder"
     )
 
     @model_validator(mode="after")
@@ -183,6 +181,19 @@ class LinearPatches(nn.Module):
         return join_patches(self.project_out(hidden), grid, self.record.patch_size)
 
 
+def convolution(num_axes: int, channels: tuple[int, int], kernel: Sequence[int], *, strided: bool) -> nn.Module:
+    """Build a convolution over 1, 2 or 3 axes: strided by its kernel, or padded to keep the shape."""
+    stride, padding = (kernel, [0] * num_axes) if strided else ([1] * num_axes, [size // 2 for size in kernel])
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return kinds[num_axes - 1](*channels, tuple(kernel), tuple(stride), tuple(padding))  # pyright: ignore
+
+
+def transposed(num_axes: int, channels: tuple[int, int], stride: Sequence[int]) -> nn.Module:
+    """Build the transposed convolution over 1, 2 or 3 axes that enlarges by ``stride`` without overlap."""
+    kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    return kinds[num_axes - 1](*channels, tuple(stride), tuple(stride))  # pyright: ignore
+
+
 class ChannelNorm(nn.Module):
     """Layer norm of a whole map (I, C, *axes) with a scale per channel: the paper's regular layer norm (footnote 7)."""
 
@@ -202,13 +213,15 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels_in: int, channels: int, num_axes: int, time_dim: int) -> None:
         """Build from ``channels_in`` to ``channels``."""
         super().__init__()
-        convolution = CONVOLUTIONS[num_axes]
+        kernel = [3] * num_axes
         self.norm_in = ChannelNorm(channels_in)
-        self.conv_in = convolution(channels_in, channels, 3, padding=1)
+        self.conv_in = convolution(num_axes, (channels_in, channels), kernel, strided=False)
         self.time = nn.Linear(time_dim, channels)
         self.norm_out = ChannelNorm(channels)
-        self.conv_out = convolution(channels, channels, 3, padding=1)
-        self.shortcut = nn.Identity() if channels == channels_in else convolution(channels_in, channels, 1)
+        self.conv_out = convolution(num_axes, (channels, channels), kernel, strided=False)
+        widths = (channels_in, channels)
+        is_same = channels_in == channels
+        self.shortcut = nn.Identity() if is_same else convolution(num_axes, widths, [1] * num_axes, strided=False)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Map (I, channels_in, *axes) and (I, time_dim) to (I, channels, *axes)."""
@@ -244,7 +257,6 @@ class UNetPatches(nn.Module):
         self.record = config.record()
         num_axes, widths = len(config.patch_size), unet.channels
         stem, strides = unet_strides(config.patch_size, len(widths))
-        convolution, transposed = CONVOLUTIONS[num_axes], TRANSPOSED[num_axes]
         time_dim = 2 * max(widths)
         outer = (*widths[1:], widths[-1])  # width below each level
 
@@ -253,25 +265,26 @@ class UNetPatches(nn.Module):
             return nn.ModuleList(ResidualBlock(size, width, num_axes, time_dim) for size in sizes)
 
         self.time = TimeEmbedding(time_dim)
-        self.stem = convolution(config.channels, widths[0], stem, stride=stem)
+        self.stem = convolution(num_axes, (config.channels, widths[0]), stem, strided=True)
         self.down_blocks = nn.ModuleList(blocks(width, width) for width in widths)
         self.down = nn.ModuleList(
-            convolution(width, below, stride, stride=stride)
+            convolution(num_axes, (width, below), stride, strided=True)
             for width, below, stride in zip(widths, outer, strides, strict=True)
         )
         self.middle_in = SpanAttention(widths[-1]) if unet.use_attention else nn.Identity()
         self.project_in = nn.Linear(widths[-1], dim)
+        self.direct = nn.Linear(config.channels * math.prod(config.patch_size), dim) if unet.use_direct else None
         self.positions = AxisPositions(config.max_grid, dim) if config.max_grid else None
         self.project_out = nn.Linear(dim, widths[-1])
         self.middle_block = ResidualBlock(2 * widths[-1], widths[-1], num_axes, time_dim)
         self.middle_out = SpanAttention(widths[-1]) if unet.use_attention else nn.Identity()
         self.up = nn.ModuleList(
-            transposed(below, width, stride, stride=stride)
+            transposed(num_axes, (below, width), stride)
             for width, below, stride in zip(widths, outer, strides, strict=True)
         )
         self.up_blocks = nn.ModuleList(blocks(2 * width, width) for width in widths)
         self.norm = ChannelNorm(widths[0])
-        self.head = transposed(widths[0], config.channels, stem, stride=stem)
+        self.head = transposed(num_axes, (widths[0], config.channels), stem)
 
     def encode(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Map (I, C, *axes) latents at (I,) times to (I, L, D) and the skips, finest first."""
@@ -284,6 +297,8 @@ class UNetPatches(nn.Module):
         x = self.middle_in(x)
         skips.append(x)
         hidden = self.project_in(x.flatten(2).transpose(1, 2))  # (I, L, D)
+        if self.direct is not None:
+            hidden = hidden + self.direct(split_patches(x_t, self.record.patch_size))
         if self.positions is not None:
             hidden = hidden + self.positions(self.record.grid(x_t.shape[1:]))
         return hidden, tuple(skips)
@@ -301,9 +316,7 @@ class UNetPatches(nn.Module):
         return self.head(F.silu(self.norm(x)))
 
 
-def unet_strides(
-    patch_size: tuple[int, ...], num_levels: int
-) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+def unet_strides(patch_size: tuple[int, ...], num_levels: int) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """Split a patch into the stem's stride and each level's: a level halves every axis that is still even.
 
     Example:

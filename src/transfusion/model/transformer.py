@@ -22,14 +22,16 @@ class TransformerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dim: int = Field(512, gt=0, description="Width D of the residual stream")
-    depth: int = Field(8, gt=0, description="Number of blocks")
-    num_heads: int = Field(8, gt=0, description="Number of query heads N")
-    num_kv_heads: int | None = Field(None, gt=0, description="Number of key and value heads K; None: as many as N")
-    hidden_dim: int | None = Field(None, gt=0, description="Width of the SwiGLU; None: 8/3 D rounded up to 64")
-    rope_base: float = Field(10_000.0, gt=0, description="Base of the rotary frequencies")
-    use_qk_norm: bool = Field(False, description="RMS-normalise queries and keys per head")
-    norm_eps: float = Field(1e-5, gt=0, description="Added to the mean square in every norm")
+    dim: int = Field(default=512, gt=0, description="Width D of the residual stream")
+    depth: int = Field(default=8, gt=0, description="Number of blocks")
+    num_heads: int = Field(default=8, gt=0, description="Number of query heads N")
+    num_kv_heads: int | None = Field(
+        default=None, gt=0, description="Number of key and value heads K; None: as many as N"
+    )
+    hidden_dim: int | None = Field(default=None, gt=0, description="Width of the SwiGLU; None: 8/3 D rounded up to 64")
+    rope_base: float = Field(default=10_000.0, gt=0, description="Base of the rotary frequencies")
+    use_qk_norm: bool = Field(default=False, description="RMS-normalise queries and keys per head")
+    norm_eps: float = Field(default=1e-5, gt=0, description="Added to the mean square in every norm")
 
     @model_validator(mode="after")
     def _check(self) -> "TransformerConfig":
@@ -87,16 +89,21 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention with rotary positions under the mask it is given."""
+    """Self-attention with rotary positions under the mask it is given.
+
+    Queries, keys and values have a matrix each: Muon orthogonalises matrix by matrix, and in a fused one the large
+    gradient of the values would all but stop the queries and keys.
+    """
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         """Build the projections of one layer."""
         super().__init__()
         self.layer = layer
-        self.sizes = [config.num_heads * config.head_dim, *[config.kv_heads * config.head_dim] * 2]
         self.head_dim = config.head_dim
         self.is_grouped = config.kv_heads != config.num_heads
-        self.qkv = nn.Linear(config.dim, sum(self.sizes), bias=False)
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.key = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
+        self.value = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim, bias=False)
         normed = nn.RMSNorm if config.use_qk_norm else nn.Identity
         self.query_norm = normed(config.head_dim, eps=config.norm_eps)
@@ -107,8 +114,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
         query, key, value = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, N or K, T, E)
-            for part in self.qkv(x).split(self.sizes, dim=-1)
+            project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, N or K, T, E)
+            for project in (self.query, self.key, self.value)
         )
         query = rotate(self.query_norm(query), *rotary)
         key = rotate(self.key_norm(key), *rotary)
@@ -161,15 +168,15 @@ class FeedForward(nn.Module):
     """SwiGLU."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        """Build the gate and up projections as one matrix, and the down projection."""
+        """Build gate, up and down projections."""
         super().__init__()
-        self.gate_up = nn.Linear(config.dim, 2 * config.ffn_dim, bias=False)
+        self.gate = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.up = nn.Linear(config.dim, config.ffn_dim, bias=False)
         self.down = nn.Linear(config.ffn_dim, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
 class Block(nn.Module):
@@ -201,9 +208,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
 
-    def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor | BlockMask, cache: Cache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | BlockMask, cache: Cache | None = None) -> Tensor:
         """Run the trunk.
 
         Args:

@@ -10,7 +10,6 @@ Letters: B rows, T slots, D width, V vocabulary, I spans, L patches per span, N 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
@@ -27,10 +26,10 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    text_vocab_size: int = Field(256, gt=0, description="Number of ids of the tokenizer")
-    trunk: TransformerConfig = Field(TransformerConfig(), description="The transformer")
-    modalities: tuple[ModalityConfig, ...] = Field((ModalityConfig(),), description="Continuous modalities")
-    init: InitConfig = Field(InitConfig(), description="Initial weights")
+    text_vocab_size: int = Field(default=256, gt=0, description="Number of ids of the tokenizer")
+    trunk: TransformerConfig = Field(default=TransformerConfig(), description="The transformer")
+    modalities: tuple[ModalityConfig, ...] = Field(default=(ModalityConfig(),), description="Continuous modalities")
+    init: InitConfig = Field(default=InitConfig(), description="Initial weights")
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":

@@ -1,5 +1,6 @@
 """Recipes of the built-in world."""
 
+from transfusion.autoencoder.pixels import PixelConfig
 from transfusion.config import RunConfig, TrainConfig
 from transfusion.data.encode import EncodeConfig
 from transfusion.data.sources import ShapesConfig, TaskWeights
@@ -26,25 +27,25 @@ def tiny() -> RunConfig:
         model=ModelConfig(
             trunk=TransformerConfig(dim=192, depth=5, num_heads=4),
             modalities=(
-                ModalityConfig(max_grid=(4, 4), patches=UNetPatchConfig(channels=(32, 64), use_attention=False)),
+                ModalityConfig(max_grid=(4, 4), patches=UNetPatchConfig(channels=(64,), use_attention=False, use_direct=True)),
             ),
             init=InitConfig(embedding_std=0.4, position_std=0.4),
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
-        data=ShapesConfig(tasks=TaskWeights(draw=0.6, look=0.12, ask=0.12, edit=0.16, story=0.0)),
-        encode=EncodeConfig(picture_first_max_t=0.0),
+        data=ShapesConfig(tasks=TaskWeights(draw=0.62, look=0.2, edit=0.18, story=0.0)),
+        encode=EncodeConfig(pixels=PixelConfig(mean=0.84, std=0.4), picture_first_max_t=0.0),
         diffusion=DiffusionConfig(
-            schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=0.3, std=1.0, min_t=0.05),
+            schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=1.0, std=1.0),
             prediction="x_0",
-            loss="v",
+            loss="x_0",
         ),
-        objective=ObjectiveConfig(text_weight=0.5, diffusion_weight=1.0),
+        objective=ObjectiveConfig(text_weight=0.5, diffusion_weight=3.0),
         train=TrainConfig(
-            steps=1000,
-            batch_size=128,
+            steps=1500,
+            batch_size=64,
             row_length=128,
             optimizer=OptimizerConfig(
-                kind="muon", lr=2e-3, muon_lr=2e-3, weight_decay=0.01, warmup_steps=50, schedule="constant",
+                kind="muon", lr=2e-3, muon_lr=6e-3, weight_decay=0.01, warmup_steps=50, schedule="constant",
                 final_ratio=0.01,
             ),
             preview_every=250,

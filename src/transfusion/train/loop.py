@@ -73,7 +73,8 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
     config = state.config.train
     device = next(state.model.parameters()).device
     objective = TransfusionObjective(state.config.diffusion, state.config.objective, state.model.vocabulary)
-    model = torch.compile(state.model) if config.use_compile else state.model
+    if config.use_compile:
+        state.model.compile()
     loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.num_workers)
     draw = keyed_draw(state.config.diffusion, config.seed)
     steps = Steps(source, loading, state.model.vocabulary, draw)
@@ -82,7 +83,7 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
             begun = time.perf_counter()
             state.model.train()
             factor = lr_factor(config.optimizer, state.step, config.steps)
-            losses = _accumulate(model, objective, [batch.to(device) for batch in batches], config.precision)
+            losses = _accumulate(state.model, objective, [batch.to(device) for batch in batches], config.precision)
             norm = float(clip_gradient(state.model, config.optimizer.clip))
             if not (norm < float("inf")):
                 raise FloatingPointError(
@@ -110,6 +111,8 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
                 metrics.write(state.step, report.numbers())
             yield report
             if stop.is_set():
+                if checkpoint is None:
+                    state.save(run)
                 return
 
 

@@ -16,17 +16,23 @@ class OptimizerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["adamw", "muon"] = Field("adamw", description="muon: the trunk's matrices by Muon, the rest AdamW")
-    lr: float = Field(3e-4, gt=0, description="Peak rate of AdamW")
-    muon_lr: float = Field(2e-3, gt=0, description="Peak rate of Muon, matched to AdamW's update size")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decays")
-    eps: float = Field(1e-8, gt=0, description="AdamW's epsilon")
-    weight_decay: float = Field(0.1, ge=0, description="Decoupled decay of matrices; vectors and tables have none")
-    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient over all parameters")
-    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="After warm-up: cosine, or constant")
-    cooldown: float = Field(0.4, ge=0, le=1, description="Share of all steps in which 'constant' falls linearly")
-    final_ratio: float = Field(0.05, ge=0, le=1, description="Rate at the end over the peak")
+    kind: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: the trunk's matrices by Muon, the rest AdamW"
+    )
+    lr: float = Field(default=3e-4, gt=0, description="Peak rate of AdamW")
+    muon_lr: float = Field(default=2e-3, gt=0, description="Peak rate of Muon, matched to AdamW's update size")
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's moment decays")
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
+    weight_decay: float = Field(
+        default=0.1, ge=0, description="Decoupled decay of matrices; vectors and tables have none"
+    )
+    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient over all parameters")
+    warmup_steps: int = Field(default=100, ge=0, description="Steps of linear warm-up")
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="After warm-up: cosine, or constant")
+    cooldown: float = Field(
+        default=0.4, ge=0, le=1, description="Share of all steps in which 'constant' falls linearly"
+    )
+    final_ratio: float = Field(default=0.05, ge=0, le=1, description="Rate at the end over the peak")
 
 
 def lr_factor(config: OptimizerConfig, step: int, num_steps: int) -> float:

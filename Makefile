@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: demo test lint mutants bench clean
+
+demo: $(VENV)/.core
+	$(BIN)/transfusion demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/pyright
+
+mutants: $(VENV)/.dev
+	$(BIN)/python tests/mutants/run.py
+
+bench: $(VENV)/.core
+	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.sample
+
+clean:
+	rm -rf $(VENV)
+
+# torch comes first and pinned: any other order lets the resolver take a build with gigabytes of CUDA libraries.
+$(VENV)/.core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,5 @@
+"""``python -m transfusion``."""
+
+from transfusion.cli import main
+
+main()

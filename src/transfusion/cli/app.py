@@ -1,0 +1,189 @@
+"""The application: verbs, options and exit codes. What the verbs do is in ``training`` and ``verbs``."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 stopped (a training run is saved)."
+USAGE_ERRORS = frozenset({"ConfigError"})
+FAILURES = frozenset({"CheckpointError", "DataError", "BrokenPicture", "FileNotFoundError", "FloatingPointError"})
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EPILOG, help="Transfusion: text and pictures.")
+
+Model = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run such as runs/demo")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value to standard output")]
+Seed = Annotated[int, typer.Option(help="Key of all draws")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="PNG to write")]
+Anew = Annotated[bool, typer.Option("--anew", help="Begin anew, deleting what the run's folder holds")]
+Device = Annotated[str, typer.Option(help="cpu or cuda")]
+
+
+def say(value: object, *, as_json: bool, text: str) -> None:
+    """Print a result, for a program or for a person."""
+    print(json.dumps(value) if as_json else text)
+
+
+@app.command()
+def demo(
+    run: Annotated[Path, typer.Option(help="Folder of the run")] = Path("runs/demo"),
+    anew: Anew = False,
+    steps: Annotated[int | None, typer.Option(help="Train so many steps instead of the recipe's")] = None,
+    prompts: Annotated[int, typer.Option(help="Prompts per category of the evaluation")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Train the tiny recipe, evaluate it and write a report: a model that draws, captions, answers and edits."""
+    from transfusion.cli.training import run_demo
+
+    raise typer.Exit(run_demo(run, is_anew=anew, steps=steps, num_prompts=prompts, as_json=as_json))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe (see `recipes`), a saved config.json, or a run's folder")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as train.steps=100")] = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<name of the recipe>")] = None,
+    anew: Anew = False,
+    device: Device = "cpu",
+) -> None:
+    """Train; a run that has a checkpoint goes on from it."""
+    from transfusion.cli.training import run_training
+
+    raise typer.Exit(run_training(recipe, overrides or [], run, is_anew=anew, device=device))
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the recipes and the question that each answers."""
+    from transfusion.recipes import RECIPES
+
+    questions = {name: (recipe.__doc__ or "").splitlines()[0] for name, recipe in RECIPES.items()}
+    say(questions, as_json=as_json, text="\n".join(f"{name:8} {question}" for name, question in questions.items()))
+
+
+@app.command()
+def config(recipe: str, overrides: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Print the settings of a recipe or saved config, overrides applied, as JSON."""
+    from transfusion.cli.training import find_config
+
+    print(find_config(recipe, overrides or []).to_json())
+
+
+@app.command()
+def generate(
+    model: Model,
+    prompts: Annotated[list[str], typer.Argument(help="What to draw")],
+    output: Output = Path("generated.png"),
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, euler, heun or dpm_solver_2m")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Scale of guidance; 1 is none")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw pictures; several become one sheet."""
+    from transfusion.cli.verbs import draw
+
+    file = draw(model, prompts, output, seed=seed, steps=steps, sampler=sampler, guidance=guidance)
+    say({"file": str(file), "prompts": prompts, "seed": seed}, as_json=as_json, text=f"wrote {file}")
+
+
+@app.command()
+def caption(model: Model, images: list[Path], as_json: AsJson = False) -> None:
+    """Describe pictures."""
+    from transfusion.cli.verbs import load
+
+    texts = load(model).caption(images)
+    rows = [{"file": str(image), "caption": text} for image, text in zip(images, texts, strict=True)]
+    say(rows, as_json=as_json, text="\n".join(f"{row['file']}: {row['caption']}" for row in rows))
+
+
+@app.command()
+def ask(model: Model, image: Path, question: str, as_json: AsJson = False) -> None:
+    """Answer a question about a picture."""
+    from transfusion.cli.verbs import load
+
+    answer = load(model).ask(image, question)
+    say({"question": question, "answer": answer}, as_json=as_json, text=answer)
+
+
+@app.command()
+def edit(
+    model: Model,
+    image: Path,
+    instruction: str,
+    output: Output = Path("edited.png"),
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Change a picture as an instruction says."""
+    from transfusion.cli.verbs import load, save
+
+    file = save([load(model).edit(image, instruction, seed=seed)], output)
+    say({"file": str(file), "instruction": instruction}, as_json=as_json, text=f"wrote {file}")
+
+
+@app.command()
+def chat(
+    model: Model,
+    folder: Annotated[Path, typer.Option(help="Where drawn pictures are saved")] = Path("chat"),
+    seed: Seed = 0,
+) -> None:
+    """Talk to a model that can draw: what you write goes on one document; /image FILE shows it a picture."""
+    from transfusion.cli.chat import converse
+    from transfusion.cli.verbs import load
+
+    converse(load(model), folder, seed=seed)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    prompts: Annotated[int, typer.Option(help="Prompts per category")] = 100,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model: exactly in the built-in world, by held-out losses elsewhere."""
+    from transfusion.cli.verbs import score
+
+    text, rendered = score(model, num_prompts=prompts, seed=seed)
+    if out is not None:
+        out.write_text(text + "\n")
+    print(text if as_json else rendered)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine has, what is wrong with it and how to mend it."""
+    from transfusion.cli.doctor import examine
+
+    findings = examine()
+    lines = [f"{f.level:5} {f.name}: {f.value}" + (f"\n      {f.remedy}" if f.remedy else "") for f in findings]
+    say([f._asdict() for f in findings], as_json=as_json, text="\n".join(lines))
+    raise typer.Exit(FAILED if any(f.level == "error" for f in findings) else DONE)
+
+
+def main() -> None:
+    """Run the command line and turn user errors into one message and an exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = STOPPED
+    except click.ClickException as error:
+        error.show()
+        code = USAGE
+    except KeyboardInterrupt:
+        code = STOPPED
+    except Exception as error:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if not names & (USAGE_ERRORS | FAILURES):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = USAGE if names & USAGE_ERRORS else FAILED
+    sys.exit(code if isinstance(code, int) else DONE)

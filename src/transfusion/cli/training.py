@@ -1,0 +1,177 @@
+"""Training from the command line: progress, signals, resuming; and the demo from first step to report."""
+
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
+from transfusion.data.loader import Source
+from transfusion.data.sources import FolderSource
+from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
+from transfusion.pretrained import Transfusion, find_checkpoint
+from transfusion.recipes import RECIPES
+from transfusion.report import write_report
+from transfusion.run import open_run
+from transfusion.train.loop import StepReport, train
+from transfusion.train.state import TrainState
+
+DONE, STOPPED = 0, 130
+SMOOTHING = 0.05
+PLAIN_SECONDS = 10.0
+
+
+def find_config(name: str, overrides: Sequence[str]) -> RunConfig:
+    """Return the settings that a recipe's name, a config.json or a run's folder means, with overrides.
+
+    Raises:
+        ConfigError: There is no such recipe or file, or a setting is bad.
+    """
+    path = Path(name)
+    if name in RECIPES:
+        config = RECIPES[name]()
+    elif path.is_dir():
+        config = from_json((find_checkpoint(path) / CONFIG_FILE).read_text(), name)
+    elif path.is_file():
+        config = from_json(path.read_text(), name)
+    else:
+        raise ConfigError(f"no recipe or file {name!r}; recipes: {', '.join(RECIPES)}")
+    return override(config, overrides)
+
+
+def run_training(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool, device: str) -> int:
+    """Train to the end or to Ctrl-C; return the exit code."""
+    config = find_config(name, overrides)
+    directory = run or (Path(name) if Path(name).is_dir() else Path("runs") / config.name)
+    console = Console(stderr=True)
+    state, source = _open(config, directory, is_anew=is_anew, device=device, console=console)
+    is_done = _train(state, source, directory, console)
+    return DONE if is_done else _say_stopped(directory, name, console)
+
+
+def run_demo(run: Path, *, is_anew: bool, steps: int | None, num_prompts: int, as_json: bool) -> int:
+    """Train the tiny recipe, evaluate it, write scores and report; return the exit code."""
+    begun = time.perf_counter()
+    console = Console(stderr=True)
+    overrides = [] if steps is None else [f"train.steps={steps}"]
+    state, source = _open(find_config("tiny", overrides), run, is_anew=is_anew, device="cpu", console=console)
+    if not _train(state, source, run, console):
+        return _say_stopped(run, "demo", console)
+    console.print("evaluating on prompts and scenes that training never drew ...")
+    model = Transfusion(state.best_model, state.tokenizer, state.config)
+    items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts)
+    scores = _scores(items, state, begun)
+    scores.save(run)
+    report = write_report(run, scores, items, source.preview_prompts(), state.config)
+    if as_json:
+        print(scores.to_json())
+    else:
+        Console().print(scores_table(scores))
+        print(f"report: {report}")
+    return DONE
+
+
+def _scores(items: Items, state: TrainState, begun: float) -> Scores:
+    seconds = time.perf_counter() - begun
+    return summarise(
+        items, train_seconds=state.train_seconds, total_seconds=seconds, parameters=state.model.num_parameters
+    )
+
+
+def _open(config: RunConfig, run: Path, *, is_anew: bool, device: str, console: Console) -> tuple[TrainState, Source]:
+    if is_anew and run.exists():
+        shutil.rmtree(run)
+    state, source = open_run(config, run, is_resumed=True, device=device)
+    console.print(f"{state.model.num_parameters / 1e6:.1f} M parameters, {state.config.train.precision}, run {run}")
+    if state.step:
+        console.print(f"resuming at step {state.step} of {state.config.train.steps} (--anew begins anew)")
+    if isinstance(source, FolderSource) and source.pictures.quarantine:
+        file = source.pictures.save_quarantine(run)
+        console.print(f"{len(source.pictures.quarantine)} broken pictures are left out; see {file}")
+    return state, source
+
+
+def _say_stopped(run: Path, name: str, console: Console) -> int:
+    again = "transfusion demo" if name == "demo" else f"transfusion train {name} ... (the same command)"
+    console.print(f"stopped; the state is saved in {run}. Go on: {again}   Begin anew: add --anew")
+    return STOPPED
+
+
+def _train(state: TrainState, source: Source, run: Path, console: Console) -> bool:
+    """Train with progress; return whether the run reached its end."""
+    with _stop_on_signals(console) as stop:
+        reports = train(state, source, run, stop)
+        show = _show_bars if console.is_terminal else _show_lines
+        show(reports, state, console)
+    return state.step >= state.config.train.steps
+
+
+@contextmanager
+def _stop_on_signals(console: Console) -> Generator[threading.Event]:
+    """Set an event at the first Ctrl-C or SIGTERM; a second Ctrl-C aborts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+        console.print("stopping after this step; its state will be saved ...")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Smoothed:
+    """Moving averages of losses and speed, as one line."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, float] = {}
+
+    def line(self, report: StepReport) -> str:
+        for name, value in {**report.losses, "slots/s": report.num_slots / report.seconds}.items():
+            self._means[name] = self._means.get(name, value) + SMOOTHING * (value - self._means.get(name, value))
+        return "  ".join(
+            f"{name} {value:.0f}" if value > 99 else f"{name} {value:.3f}" for name, value in self._means.items()
+        )
+
+
+def _show_bars(reports: Iterator[StepReport], state: TrainState, console: Console) -> None:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    smoothed = _Smoothed()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=state.config.train.steps, completed=state.step)
+        for report in reports:
+            progress.update(task, completed=report.step, description=smoothed.line(report))
+
+
+def _show_lines(reports: Iterator[StepReport], state: TrainState, console: Console) -> None:
+    smoothed, total = _Smoothed(), state.config.train.steps
+    begun = last = time.perf_counter()
+    first = state.step
+    for report in reports:
+        line, now = smoothed.line(report), time.perf_counter()
+        if now - last >= PLAIN_SECONDS or report.step == total:
+            last = now
+            left = (now - begun) / max(report.step - first, 1) * (total - report.step)
+            print(f"step {report.step}/{total}  {line}  left {left:.0f} s", file=sys.stderr, flush=True)
+    del console

@@ -1,0 +1,78 @@
+"""What the verbs on a trained model do."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+from PIL import Image
+from rich.console import Console
+
+from transfusion.config import ConfigError
+from transfusion.data.encode import Encoder
+from transfusion.data.sources import ShapesConfig, open_source
+from transfusion.evaluate.losses import evaluate_losses
+from transfusion.evaluate.suite import evaluate_shapes, scores_table, summarise
+from transfusion.objective import TransfusionObjective
+from transfusion.pictures import sheet
+from transfusion.pretrained import Transfusion
+
+SHEET_COLUMNS = 4
+NUM_LOSS_DOCUMENTS = 200
+
+
+def load(path: Path) -> Transfusion:
+    """Load a checkpoint or a run."""
+    return Transfusion.from_pretrained(path)
+
+
+def save(pictures: Sequence[Image.Image], file: Path) -> Path:
+    """Write one picture, or several as a sheet."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    single = pictures[0] if len(pictures) == 1 else sheet(pictures, num_columns=min(len(pictures), SHEET_COLUMNS))
+    single.save(file)
+    return file
+
+
+def draw(
+    path: Path,
+    prompts: Sequence[str],
+    file: Path,
+    *,
+    seed: int,
+    steps: int | None,
+    sampler: str | None,
+    guidance: float | None,
+) -> Path:
+    """Draw prompts into a file.
+
+    Raises:
+        ConfigError: The sampler is unknown or a number is out of range.
+    """
+    model = load(path)
+    try:
+        pictures = model.generate_images(prompts, guidance=guidance, steps=steps, sampler=sampler, seed=seed)
+    except ValueError as error:
+        raise ConfigError(f"bad sampling options: {error}") from error
+    return save(pictures, file)
+
+
+def score(path: Path, *, num_prompts: int, seed: int) -> tuple[str, str]:
+    """Evaluate a model and return the scores as JSON and as a text for a terminal."""
+    model, begun = load(path), perf_counter()
+    if isinstance(model.config.data, ShapesConfig):
+        items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts, seed=seed)
+        seconds, parameters = perf_counter() - begun, model.model.num_parameters
+        scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
+        return scores.to_json(), _rendered(scores_table(scores))
+    encoder = Encoder(model.tokenizer, model.config.encode, seed)
+    source = open_source(model.config.data, encoder, model.config.train.row_length - 1)
+    objective = TransfusionObjective(model.config.diffusion, model.config.objective, model.model.vocabulary)
+    losses = evaluate_losses(model.model, objective, source, num_documents=NUM_LOSS_DOCUMENTS, seed=seed)
+    return json.dumps({"losses": losses}), "\n".join(f"{name}: {value:.4f}" for name, value in losses.items())
+
+
+def _rendered(table: object) -> str:
+    console = Console(record=True, quiet=True, width=80)
+    console.print(table)
+    return console.export_text()

@@ -1,0 +1,246 @@
+"""Readers of real input: captioned pictures in a folder, and plain text. Random access, nothing decoded silently.
+
+A file that cannot be read whole is quarantined by name and reason. Readers know files, and nothing of documents or
+tokens.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+CAPTIONS_FILE = "captions.jsonl"
+QUARANTINE_FILE = "quarantine.jsonl"
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
+WHITE = (255, 255, 255, 255)
+_log = logging.getLogger(__name__)
+
+
+class DataError(ValueError):
+    """The data cannot be used; the message says what was expected, where, and what to do."""
+
+
+class BrokenPicture(DataError):
+    """A picture cannot be read whole."""
+
+
+@dataclass(frozen=True)
+class CaptionRow:
+    """A picture's file, relative to its folder, and its caption."""
+
+    file: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CaptionedPicture:
+    """A caption row with its decoded picture, (resolution, resolution, 3) uint8."""
+
+    file: str
+    text: str
+    picture: NDArray[np.uint8]
+
+
+def open_picture(source: Path | Image.Image, resolution: int) -> NDArray[np.uint8]:
+    """Decode a picture of any size and mode to a square.
+
+    Transparency is laid over white, the EXIF rotation applied, of an animation the first frame taken, the centre
+    cropped to a square and resized with antialiasing.
+
+    Args:
+        source: A file, or a picture that is open already.
+        resolution: Side of the result in pixels.
+
+    Returns:
+        (resolution, resolution, 3) uint8.
+
+    Raises:
+        BrokenPicture: The file is missing, no picture, or not whole.
+    """
+    try:
+        picture = source if isinstance(source, Image.Image) else Image.open(source)
+        picture.load()  # a truncated file fails here
+        side = (resolution, resolution)
+        square = ImageOps.fit(_on_white(picture), side, Image.Resampling.LANCZOS)
+    except FileNotFoundError as error:
+        raise BrokenPicture(f"{source}: there is no such file") from error
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise BrokenPicture(f"{source}: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+        raise BrokenPicture(f"{source}: not a whole picture ({type(error).__name__}: {error})") from error
+    return np.asarray(square)
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """Bring a picture of any mode upright to RGB, transparency over white."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        picture = _eight_bits(picture)
+    has_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+    if not has_alpha:
+        return picture.convert("RGB")
+    colour = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", colour.size, WHITE), colour).convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and float greys to 8 bits: by the 16-bit range where they exceed 8 bits."""
+    values = np.asarray(picture, dtype=np.float64)
+    top = (
+        1.0
+        if picture.mode == "F" and values.max(initial=0) <= 1
+        else 255.0
+        if values.max(initial=0) <= 255
+        else 65535.0
+    )
+    return Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+
+
+class ImageFolder:
+    """Captioned pictures of a folder, decoded once and kept as uint8.
+
+    Two forms: a ``captions.jsonl`` with rows {"file", "text"}, or sub-folders whose names are the captions.
+    """
+
+    def __init__(self, path: Path, resolution: int, *, split: str | None = None) -> None:
+        """Read the captions and decode all pictures; broken ones go to ``quarantine``.
+
+        Args:
+            path: The folder.
+            resolution: Side to which pictures are brought.
+            split: Take only rows whose "split" is this.
+
+        Raises:
+            DataError: The folder or its captions are unusable, or no picture is whole.
+        """
+        self.path = path
+        rows = read_captions(path, split)
+        with ThreadPoolExecutor() as pool:
+            decoded = list(pool.map(lambda row: _decoded(path / row.file, resolution), rows))
+        self.quarantine = {row.file: found for row, found in zip(rows, decoded, strict=True) if isinstance(found, str)}
+        kept = [(row, found) for row, found in zip(rows, decoded, strict=True) if not isinstance(found, str)]
+        if not kept:
+            first = next(iter(self.quarantine.values()))
+            raise DataError(f"none of the {len(rows)} pictures of {path} can be read; the first: {first}")
+        self.captions = [row for row, _ in kept]
+        self._pictures = np.stack([picture for _, picture in kept])
+        if self.quarantine:
+            _log.warning("%d of %d pictures of %s are broken and left out", len(self.quarantine), len(rows), path)
+
+    def __len__(self) -> int:
+        """Count the whole pictures."""
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> CaptionedPicture:
+        """Return one captioned picture."""
+        row = self.captions[index]
+        return CaptionedPicture(row.file, row.text, self._pictures[index])
+
+    def digest(self) -> str:
+        """Name files, captions and pixels, so that changed data are noticed."""
+        digest = hashlib.sha256(self._pictures.tobytes())
+        digest.update(json.dumps([(row.file, row.text) for row in self.captions]).encode())
+        return f"folder:{digest.hexdigest()}"
+
+    def save_quarantine(self, folder: Path) -> Path | None:
+        """Write the broken files and their reasons into a folder; None if there are none."""
+        if not self.quarantine:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [json.dumps({"file": file, "reason": reason}) for file, reason in self.quarantine.items()]
+        (folder / QUARANTINE_FILE).write_text("\n".join(rows) + "\n")
+        return folder / QUARANTINE_FILE
+
+
+def _decoded(file: Path, resolution: int) -> NDArray[np.uint8] | str:
+    try:
+        return open_picture(file, resolution)
+    except BrokenPicture as error:
+        return str(error)
+
+
+def read_captions(path: Path, split: str | None = None) -> list[CaptionRow]:
+    """Read which pictures a folder holds and what they show, in a fixed order.
+
+    Raises:
+        DataError: There is no such folder, or its captions are unusable; names the line.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder; expected pictures with a {CAPTIONS_FILE}, or sub-folders by class")
+    file = path / CAPTIONS_FILE
+    rows = _caption_rows(file, split) if file.exists() else _class_rows(path)
+    if not rows:
+        wanted = (
+            f"rows with split {split!r} in {CAPTIONS_FILE}" if split else f"a {CAPTIONS_FILE} or sub-folders by class"
+        )
+        raise DataError(f"{path} holds no captioned pictures; expected {wanted}")
+    return rows
+
+
+def _caption_rows(file: Path, split: str | None) -> list[CaptionRow]:
+    rows: list[CaptionRow] = []
+    for number, line in enumerate(_utf8(file).splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not JSON ({error}); expected {{'file': ..., 'text': ...}}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("file"), str) or not isinstance(row.get("text"), str):
+            raise DataError(f"{where}: expected an object with strings 'file' and 'text'; got {line[:80]}")
+        if not row["text"].strip():
+            raise DataError(f"{where}: the caption of {row['file']!r} is empty; write one or delete the row")
+        if not (file.parent / row["file"]).resolve().is_relative_to(file.parent.resolve()):
+            raise DataError(f"{where}: {row['file']!r} lies outside the folder; move the picture into it")
+        if split is None or row.get("split") == split:
+            rows.append(CaptionRow(row["file"], row["text"].strip()))
+    return rows
+
+
+def _class_rows(path: Path) -> list[CaptionRow]:
+    files = sorted(file for file in path.glob("*/**/*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    names = [file.relative_to(path) for file in files]
+    return [CaptionRow(name.as_posix(), name.parts[0].replace("_", " ").replace("-", " ")) for name in names]
+
+
+def _utf8(file: Path) -> str:
+    data = file.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{file}, line {line}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+
+
+class TextFile:
+    """Plain text: a .txt file, or all .txt files of a folder in sorted order."""
+
+    def __init__(self, path: Path) -> None:
+        """Read all text.
+
+        Raises:
+            DataError: A file is missing, empty or not UTF-8.
+        """
+        self.files: Sequence[Path] = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+        for file in self.files:
+            if not file.exists():
+                raise DataError(f"{file}: there is no such file")
+        self._texts = [text for file in self.files if (text := _utf8(file)).strip()]
+        if not self._texts:
+            raise DataError(f"{path} holds no text")
+
+    def documents(self) -> list[str]:
+        """Return one string per file that is not empty."""
+        return self._texts
+
+    def digest(self) -> str:
+        """Name the text."""
+        return f"text:{hashlib.sha256(json.dumps(self._texts).encode()).hexdigest()}"

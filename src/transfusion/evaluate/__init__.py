@@ -1,0 +1,1 @@
+"""Evaluators: exact scores in the built-in world, held-out losses everywhere. One file each."""

@@ -1,0 +1,156 @@
+"""The command line as a user runs it: every verb, every exit code, stopping and going on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL = [
+    "train.steps=4",
+    "train.batch_size=4",
+    "train.num_workers=0",
+    "train.preview_every=2",
+    "train.checkpoint_every=2",
+    "model.trunk.dim=32",
+    "model.trunk.depth=1",
+    "model.modalities.0.patches.channels=[8]",
+    "denoising.num_steps=2",
+]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """Build a command line."""
+    return [sys.executable, "-m", "transfusion", *map(str, arguments)]
+
+
+def call(*arguments: str | Path, code: int = 0, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a verb and check its exit code."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, input=text, env=environment, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a tiny run of the built-in world once."""
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    call("train", "tiny", *SMALL, "--run", folder)
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """Write a picture."""
+    Image.new("RGB", (40, 32), "white").save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def test_a_run_leaves_checkpoints_metrics_and_samples(run: Path) -> None:
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_00000002", "step_00000004"]
+    assert [path.name for path in sorted((run / "samples").iterdir())] == ["step_00000002.png", "step_00000004.png"]
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 4
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_generate(run: Path, tmp_path: Path) -> None:
+    done = call("generate", run, "a red circle", "a star", "-o", tmp_path / "o.png", "--steps", "2", "--json")
+    assert json.loads(done.stdout)["file"] == str(tmp_path / "o.png")
+    assert Image.open(tmp_path / "o.png").size == (204, 104)
+    call("generate", run, "a star", "-o", tmp_path / "p.png", "--sampler", "heun", "--guidance", "1", "--seed", "3")
+    assert Image.open(tmp_path / "p.png").size == (32, 32)
+    assert "bad sampling options" in call("generate", run, "x", "--sampler", "magic", code=2).stderr
+
+
+def test_look_at_pictures(run: Path, picture: Path, tmp_path: Path) -> None:
+    rows = json.loads(call("caption", run, picture, "--json").stdout)
+    assert rows[0]["file"] == str(picture) and isinstance(rows[0]["caption"], str)
+    assert "answer" in json.loads(call("ask", run, picture, "how many stars are there", "--json").stdout)
+    call("edit", run, picture, "remove the star", "-o", tmp_path / "e.png")
+    assert np.asarray(Image.open(tmp_path / "e.png")).shape == (32, 32, 3)
+    (tmp_path / "broken.png").write_text("no")
+    assert "broken.png" in call("caption", run, tmp_path / "broken.png", code=1).stderr
+
+
+def test_chat_draws_and_looks(run: Path, picture: Path, tmp_path: Path) -> None:
+    turns = f"a red circle\n/image {picture}\nmake it blue\n/image nothing.png\n/new\n/quit\n"
+    done = call("chat", run, "--folder", tmp_path / "chat", text=turns)
+    assert "no such file" in done.stdout
+
+
+def test_evaluate_and_listing(run: Path) -> None:
+    scores = json.loads(call("evaluate", run, "--prompts", "2", "--json").stdout)
+    assert set(scores["geneval"]) >= {"overall", "counting"}
+    assert set(json.loads(call("recipes", "--json").stdout)) == {"tiny", "small", "folder", "paper"}
+    assert json.loads(call("config", "tiny", "train.steps=3").stdout)["train"]["steps"] == 3
+    findings = json.loads(call("doctor", "--json").stdout)
+    assert {"torch", "threads", "disk"} <= {finding["name"] for finding in findings}
+
+
+def test_usage_errors_have_code_two(tmp_path: Path) -> None:
+    assert "did you mean 'train.steps'" in call("train", "tiny", "train.step=3", "--run", tmp_path, code=2).stderr
+    assert "no recipe or file 'nothing'" in call("train", "nothing", code=2).stderr
+    assert "No such command" in call("fly", code=2).stderr
+
+
+def test_failures_have_code_one(tmp_path: Path) -> None:
+    assert "no checkpoint at" in call("generate", tmp_path, "x", code=1).stderr
+    assert (
+        "is not a folder" in call("train", "folder", f"data.path={tmp_path}/no", "--run", tmp_path / "r", code=1).stderr
+    )
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    arguments = ["train", "tiny", *SMALL, "train.steps=100000", "train.preview_every=0", "--run", tmp_path / "r"]
+    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "M parameters" not in (line := process.stderr.readline()):
+        assert line, "the run ended before it began"
+    while not (tmp_path / "r" / "metrics.jsonl").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait() == 130 and "the state is saved" in rest and "Traceback" not in rest
+    steps = [
+        json.loads((path / "state.json").read_text())["step"] for path in (tmp_path / "r" / "checkpoints").iterdir()
+    ]
+    shorter = [
+        argument if argument != "train.steps=100000" else f"train.steps={max(steps) + 2}" for argument in arguments
+    ]
+    assert "made with other settings" in call(*shorter, code=2).stderr
+
+
+def test_demo_from_first_step_to_report(tmp_path: Path) -> None:
+    done = call("demo", "--run", tmp_path / "demo", "--steps", "2", "--prompts", "1", "--json")
+    scores = json.loads((tmp_path / "demo" / "scores.json").read_text())
+    assert json.loads(done.stdout) == scores and scores["parameters"] > 1e6
+    assert (tmp_path / "demo" / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_own_pictures_and_text(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(4):
+        Image.new("RGB", (20, 30), (60 * i, 0, 0)).save(data / f"{i}.png")
+    (data / "3.png").write_bytes(b"broken")
+    rows = [json.dumps({"file": f"{i}.png", "text": f"picture {i}"}) for i in range(4)]
+    (data / "captions.jsonl").write_text("\n".join(rows))
+    folder = [setting for setting in SMALL if "preview" not in setting]
+    done = call("train", "folder", f"data.path={data}", *folder, "train.preview_every=4", "--run", tmp_path / "r")
+    assert "1 broken pictures are left out" in done.stderr and (tmp_path / "r" / "quarantine.jsonl").exists()
+    assert "image" in call("evaluate", tmp_path / "r").stdout
+    (tmp_path / "t.txt").write_text("to be or not to be " * 200)
+    call("train", "folder", f"data.path={tmp_path}/t.txt", *folder, "--run", tmp_path / "t")
+    assert set(json.loads(call("evaluate", tmp_path / "t", "--json").stdout)["losses"]) == {"text"}
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, transfusion.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

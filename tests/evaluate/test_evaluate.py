@@ -1,0 +1,110 @@
+"""Evaluators: a perfect oracle scores 1, a blank one 0, and the JSON is what users read."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import ToySource, make_model, run_config
+
+from transfusion.data.shapes import CATEGORIES, Scene, caption, detect, edit, prompts, render, sample_scene, scene_for
+from transfusion.data.shapes.scene import SceneObject
+from transfusion.data.shapes.tasks import true_answer
+from transfusion.evaluate.losses import evaluate_losses
+from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
+from transfusion.keyed import generator
+from transfusion.objective import TransfusionObjective
+from transfusion.report import write_report
+
+NUM_PROMPTS = 12
+KNOWN = {prompt.text: prompt for name in CATEGORIES for prompt in prompts(name, NUM_PROMPTS, 0)}
+
+
+def seen(picture: np.ndarray) -> Scene:
+    """Read a scene off a picture with the detector."""
+    return Scene(tuple(SceneObject(d.shape, d.colour, d.size, d.x, d.y) for d in detect(picture)))
+
+
+class Perfect:
+    """Does everything right, by rendering and detecting."""
+
+    def generate_images(self, prompts: Sequence[str], *, seed: int = 0) -> list[Image.Image]:
+        scenes = [scene_for(KNOWN[text], generator(seed, "perfect", text)) for text in prompts]
+        return [Image.fromarray(render(scene)) for scene in scenes]
+
+    def caption(self, images: Sequence[np.ndarray]) -> list[str]:
+        return [caption(seen(image), generator(0, "c"), is_complete=True) for image in images]
+
+    def ask_many(self, images: Sequence[np.ndarray], questions: Sequence[str]) -> list[str]:
+        return [true_answer(seen(image), asked) or "" for image, asked in zip(images, questions, strict=True)]
+
+    def edit_many(
+        self, images: Sequence[np.ndarray], instructions: Sequence[str], *, seed: int = 0
+    ) -> list[Image.Image]:
+        changes: list[Image.Image] = []
+        for i in range(len(images)):
+            rng = generator(seed, "edit-scene", i)
+            changes.append(Image.fromarray(render(edit(sample_scene(rng, split="test"), rng, split="test").after)))
+        return changes
+
+
+class Blank(Perfect):
+    """Draws white pictures and says nothing."""
+
+    def generate_images(self, prompts: Sequence[str], *, seed: int = 0) -> list[Image.Image]:
+        return [Image.new("RGB", (32, 32), "white") for _ in prompts]
+
+    def caption(self, images: Sequence[np.ndarray]) -> list[str]:
+        return ["" for _ in images]
+
+    def ask_many(self, images: Sequence[np.ndarray], questions: Sequence[str]) -> list[str]:
+        return ["" for _ in images]
+
+    def edit_many(
+        self, images: Sequence[np.ndarray], instructions: Sequence[str], *, seed: int = 0
+    ) -> list[Image.Image]:
+        return self.generate_images(instructions)
+
+
+def scores(items: Items) -> Scores:
+    """Summarise with made-up costs."""
+    return summarise(items, train_seconds=1.23456, total_seconds=2.0, parameters=7)
+
+
+@pytest.mark.parametrize(("model", "expected"), [(Perfect(), 1.0), (Blank(), 0.0)])
+def test_oracles(model: Perfect, expected: float) -> None:
+    found = scores(evaluate_shapes(model, 32, num_prompts=NUM_PROMPTS))
+    assert set(found.geneval.values()) == {expected}
+    assert (found.caption, found.question, found.edit) == (expected, expected, expected)
+
+
+def test_json_has_the_documented_keys(tmp_path: Path) -> None:
+    found = scores(evaluate_shapes(Blank(), 32, num_prompts=2))
+    tree = json.loads(found.save(tmp_path).read_text())
+    assert list(tree) == ["geneval", "caption", "question", "edit", "train_seconds", "total_seconds", "parameters"]
+    assert list(tree["geneval"]) == ["overall", *CATEGORIES]
+    assert tree["train_seconds"] == 1.2 and scores_table(found).row_count == 10
+
+
+def test_report_is_one_file_and_escapes(tmp_path: Path) -> None:
+    items = evaluate_shapes(Blank(), 32, num_prompts=2)
+    hostile = items._replace(captioned=[item._replace(text="<script>x</script>") for item in items.captioned])
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss/text": 2.0}\n{"step": 2, "loss/text": 1.0}\n')
+    (tmp_path / "samples").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "samples" / "step_00000002.png")
+    page = write_report(tmp_path, scores(items), hostile, ["a <b>"], run_config()).read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page and "a &lt;b&gt;" in page
+    assert "http" not in page and page.count("<svg") == 1 and "step 2" in page
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    assert "no metrics" in write_report(bare, scores(items), items, [], run_config()).read_text()
+
+
+def test_losses_are_means_over_the_source() -> None:
+    model, config = make_model(), run_config()
+    objective = TransfusionObjective(config.diffusion, config.objective, model.vocabulary)
+    found = evaluate_losses(model, objective, ToySource(7), num_documents=50, seed=0)
+    again = evaluate_losses(model, objective, ToySource(7), num_documents=7, seed=0)
+    assert found == again and set(found) == {"text", "image", "sound"}

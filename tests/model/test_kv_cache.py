@@ -1,0 +1,125 @@
+"""Cached forwards equal the full forward, whatever the chunks, rows and lengths."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import documents, make_model
+from torch import Tensor
+
+from transfusion.layout import Columns, join, layout, stack
+from transfusion.mask import attention_mask
+from transfusion.model.kv_cache import KVCache
+from transfusion.model.transfusion import NoisedSpans, Outputs, TransfusionModel
+from transfusion.segments import Document, Text
+
+MODEL = make_model()
+TOLERANCE = 2e-5  # float32 sums over keys in another order
+
+
+def text_columns(length: int, key: int = 0) -> Columns:
+    """Lay out text of ``length`` slots."""
+    tokens = torch.randint(0, 20, (length - 1,), generator=torch.Generator().manual_seed(key))
+    return layout(Document((Text(tuple(tokens.tolist())),)), MODEL.vocabulary).columns
+
+
+def logits(model: TransfusionModel, columns: Columns, mask: Tensor, cache: object = None) -> Tensor:
+    """Return the (B, T, V) logits of text columns."""
+    slots = torch.arange(columns.tokens.numel())
+    with torch.inference_mode():
+        outputs: Outputs = model(columns, [], slots, mask, cache)
+    return outputs.logits.unflatten(0, columns.tokens.shape)
+
+
+def full(columns: Columns) -> Tensor:
+    """Run without a cache."""
+    mask = attention_mask(columns, "dense")
+    assert isinstance(mask, Tensor)
+    return logits(MODEL, columns, mask)
+
+
+def part(columns: Columns, start: int, stop: int) -> Columns:
+    """Take slots of (B, T) columns."""
+    return Columns(*(column[:, start:stop] for column in columns))
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
+@settings(deadline=None, max_examples=20)
+def test_chunks_of_any_size_are_the_whole(sizes: list[int]) -> None:
+    columns = stack([text_columns(sum(sizes))])
+    cache, start, found = KVCache(MODEL.config.trunk, 1, capacity=2), 0, []
+    for size in sizes:
+        piece = part(columns, start, start + size)
+        view = cache.extend(torch.tensor([0]), piece, torch.tensor([size]))
+        found.append(logits(MODEL, piece, view.mask, view))
+        start += size
+    assert float((torch.cat(found, 1) - full(columns)).abs().max()) < TOLERANCE
+
+
+def test_rows_of_different_lengths_share_a_view() -> None:
+    rows = [text_columns(length, key=length) for length in (9, 4, 6)]
+    cache = KVCache(MODEL.config.trunk, 5, capacity=4)
+    order, counts = torch.tensor([3, 0, 4]), torch.tensor([8, 3, 5])
+    first = stack([join([Columns(*(c[: len(c) - 1] for c in row))], 8) for row in rows])
+    view = cache.extend(order, first, counts)
+    logits(MODEL, first, view.mask, view)
+    assert cache.lengths.tolist() == [3, 0, 0, 8, 5]
+    last = stack([Columns(*(c[-1:] for c in row)) for row in rows])
+    view = cache.extend(order, last, torch.ones(3, dtype=torch.int64))
+    found = logits(MODEL, last, view.mask, view)
+    for i, row in enumerate(rows):
+        assert float((found[i, 0] - full(stack([row]))[0, -1]).abs().max()) < TOLERANCE
+
+
+def test_peek_writes_nothing() -> None:
+    columns = stack([text_columns(7)])
+    cache = KVCache(MODEL.config.trunk, 1, capacity=4)
+    view = cache.extend(torch.tensor([0]), part(columns, 0, 4), torch.tensor([4]))
+    logits(MODEL, part(columns, 0, 4), view.mask, view)
+    before = [tensor.clone() for layer in range(2) for tensor in cache.layer(layer, torch.zeros(()))]
+    rest = part(columns, 4, 7)
+    peeked = [cache.peek(torch.tensor([0]), rest) for _ in range(2)]
+    found = [logits(MODEL, rest, view.mask, view) for view in peeked]
+    assert torch.equal(found[0], found[1])
+    assert float((found[0] - full(columns)[:, 4:]).abs().max()) < TOLERANCE
+    after = [tensor for layer in range(2) for tensor in cache.layer(layer, torch.zeros(()))]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert cache.lengths.tolist() == [4]
+
+
+def test_cleared_rows_forget() -> None:
+    columns = stack([text_columns(5)])
+    cache = KVCache(MODEL.config.trunk, 1)
+    for _ in range(2):
+        cache.clear(0)
+        view = cache.extend(torch.tensor([0]), columns, torch.tensor([5]))
+        found = logits(MODEL, columns, view.mask, view)
+        assert float((found - full(columns)).abs().max()) < TOLERANCE
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_span_is_denoised_over_its_cached_prefix(number: int) -> None:
+    document = documents(5)[number]
+    columns, spans = layout(document, MODEL.vocabulary)
+    batched, found = stack([columns]), spans[-1]
+    inside = torch.arange(found.start, found.start + found.num_patches)[None]
+    groups = [
+        NoisedSpans(
+            MODEL.vocabulary.index(span.latent.modality),
+            span.latent.values[None],
+            torch.full((1,), 0.5 if span is found else 0.0),
+            torch.arange(span.start, span.start + span.num_patches)[None],
+        )
+        for span in spans
+    ]
+    nothing = torch.empty(0, dtype=torch.int64)
+    with torch.inference_mode():
+        whole: Outputs = MODEL(batched, groups, nothing, attention_mask(batched, "dense"))
+        cache = KVCache(MODEL.config.trunk, 1)
+        view = cache.extend(torch.tensor([0]), part(batched, 0, found.start), torch.tensor([found.start]))
+        MODEL(part(batched, 0, found.start), groups[:-1], nothing, view.mask, view)
+        patches = part(batched, found.start, found.start + found.num_patches)
+        view = cache.peek(torch.tensor([0]), patches)
+        alone = groups[-1]._replace(slots=inside - found.start)
+        peeked: Outputs = MODEL(patches, [alone], nothing, view.mask, view)
+    assert float((peeked.predictions[0] - whole.predictions[-1]).abs().max()) < TOLERANCE

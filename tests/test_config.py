@@ -1,0 +1,85 @@
+"""Settings: strict, round-tripping, and helpful when wrong. Tokenizers and keys beside them."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import run_config
+
+from transfusion.config import ConfigError, from_json, override
+from transfusion.data.sources import FolderConfig
+from transfusion.keyed import generator, normal, stable_fraction, subseed
+from transfusion.recipes import RECIPES
+from transfusion.tokenizer import ByteTokenizer, load_tokenizer, train_tokenizer
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_round_trip(name: str) -> None:
+    config = RECIPES[name]()
+    assert from_json(config.to_json(), "here") == config
+    assert (RECIPES[name].__doc__ or "").splitlines()[0].count("?") == 1
+
+
+def test_overrides() -> None:
+    config = override(run_config(), ["train.steps=7", "train.optimizer.lr=0.5", "name=x", "train.ema_decay=null"])
+    assert (config.train.steps, config.train.optimizer.lr, config.name, config.train.ema_decay) == (7, 0.5, "x", None)
+    assert override(config, ["model.modalities.0.name=picture"]).model.modalities[0].name == "picture"
+    folder = override(config, ["data.kind=folder", "data.path=somewhere", "data.resolution=48"]).data
+    assert isinstance(folder, FolderConfig) and folder.path == Path("somewhere")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.step=3", "unknown setting 'train.step'; did you mean 'train.steps'"),
+        ("steps=3", "did you mean 'train.steps'"),
+        ("train.optimiser.lr=3", "did you mean 'train.optimizer.lr'"),
+        ("train.steps=-1", r"train.steps: Input should be greater than 0 \(given -1\)"),
+        ("train.precision=fp8", "train.precision"),
+        ("train.steps", "expected path=value"),
+    ],
+)
+def test_bad_overrides_say_what_was_meant(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(run_config(), [assignment])
+
+
+def test_bad_json_is_named() -> None:
+    with pytest.raises(ConfigError, match="file.json is not JSON"):
+        from_json("{", "file.json")
+    with pytest.raises(ConfigError, match="Extra inputs are not permitted"):
+        from_json('{"nam": "x"}', "file.json")
+
+
+@given(st.text())
+def test_bytes_round_trip(text: str) -> None:
+    assert ByteTokenizer().decode(ByteTokenizer().encode(text)) == text
+
+
+def test_learnt_tokenizer(tmp_path: Path) -> None:
+    learnt = train_tokenizer(["a red circle", "a blue circle"] * 20, 300)
+    assert learnt.size <= 300 and len(learnt.encode("a red circle")) == 3
+    for text in ("a red circle", "ünseen ✓ text\n"):
+        assert learnt.decode(learnt.encode(text)) == text
+    learnt.save(tmp_path)
+    assert load_tokenizer(tmp_path).encode("a blue circle") == learnt.encode("a blue circle")
+    assert load_tokenizer(tmp_path / "tokenizer.json").size == learnt.size
+
+
+def test_tokenizer_files(tmp_path: Path) -> None:
+    assert isinstance(load_tokenizer(tmp_path), ByteTokenizer)
+    with pytest.raises(FileNotFoundError, match=r"expected a tokenizer.json"):
+        load_tokenizer(tmp_path / "no.json")
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"bad.json is not a tokenizer.json"):
+        load_tokenizer(tmp_path / "bad.json")
+
+
+def test_keys_decide_draws() -> None:
+    assert generator(0, "a", 1).random() == generator(0, "a", 1).random()
+    draws = {generator(*key).random() for key in [(0, "a", 1), (1, "a", 1), (0, "b", 1), (0, "a", 2), (0, "a", "1")]}
+    assert len(draws) == 5
+    assert generator(0, "a", 1, 23).random() != generator(0, "a", 12, 3).random()
+    assert normal((2, 3), 0, "n").shape == (2, 3) and 0 <= subseed(0, "s") < 2**63
+    assert stable_fraction("transfusion") == pytest.approx(stable_fraction("transfusion")) and stable_fraction("a") < 1

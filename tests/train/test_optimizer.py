@@ -1,0 +1,66 @@
+"""Rates, groups and averages."""
+
+import pytest
+import torch
+from tiny import make_model
+from torch import nn
+
+from transfusion.train.ema import Ema
+from transfusion.train.optimizer import OptimizerConfig, build_optimizers, lr_factor, set_lr
+
+COSINE = OptimizerConfig(warmup_steps=10, schedule="cosine", final_ratio=0.1)
+CONSTANT = OptimizerConfig(warmup_steps=10, schedule="constant", cooldown=0.4, final_ratio=0.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "step", "factor"),
+    [
+        (COSINE, 0, 0.1),
+        (COSINE, 9, 1.0),
+        (COSINE, 10, 1.0),
+        (COSINE, 55, 0.55),
+        (COSINE, 100, 0.1),
+        (CONSTANT, 4, 0.5),
+        (CONSTANT, 30, 1.0),
+        (CONSTANT, 60, 1.0),
+        (CONSTANT, 80, 0.5),
+        (CONSTANT, 99, 0.025),
+    ],
+)
+def test_rates(config: OptimizerConfig, step: int, factor: float) -> None:
+    assert lr_factor(config, step, 100) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_every_parameter_is_in_one_group(kind: str) -> None:
+    model = make_model()
+    optimizers = build_optimizers(model, OptimizerConfig.model_validate({"kind": kind, "lr": 1e-3, "muon_lr": 2e-3}))
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    members = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(members) == sorted(id(parameter) for parameter in model.parameters())
+    set_lr(optimizers, 0.5)
+    assert {group["lr"] for group in groups} == ({5e-4} if kind == "adamw" else {5e-4, 1e-3})
+    undecayed = [p for group in groups if group["weight_decay"] == 0 for p in group["params"]]
+    assert id(model.embed.weight) in {id(p) for p in undecayed}
+    assert all(p.ndim < 2 or p is model.embed.weight for p in undecayed)
+
+
+def test_muon_takes_the_trunk_s_matrices_alone() -> None:
+    model = make_model()
+    optimizers = build_optimizers(model, OptimizerConfig(kind="muon"))
+    taken = {id(p) for group in optimizers[1].param_groups for p in group["params"]}
+    expected = {id(p) for name, p in model.named_parameters() if name.startswith("trunk.blocks.") and p.ndim == 2}
+    assert taken == expected and taken
+
+
+def test_average_moves_towards_the_weights() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    ema = Ema(model, 0.9)
+    nn.init.constant_(model.weight, 2.0)
+    ema.update(model, 0)  # decay 1 / 10 at first
+    assert float(ema.model.weight) == pytest.approx(0.1 * 1 + 0.9 * 2)
+    ema.update(model, 10_000)
+    assert float(ema.model.weight) == pytest.approx(0.9 * 1.9 + 0.1 * 2)
+    assert not any(parameter.requires_grad for parameter in ema.model.parameters())
+    assert torch.is_grad_enabled()
