@@ -40,7 +40,7 @@ class TrainConfig(BaseModel):
     num_workers: int = Field(default=1, ge=0, description="Background processes that prepare batches")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
-        description="Compute dtype; auto: bf16 where the hardware multiplies it, decided when a run begins",
+        description="Compute dtype; auto: bf16 where it is measured to be faster, when a run begins",
     )
     use_compile: bool = Field(default=False, description="Compile the model")
     optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="Optimizer and rates")
@@ -120,23 +120,32 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
     node: Any = tree
     for name in parents:
         node = node[int(name)] if isinstance(node, list) and name.isdigit() else _child(node, name, path, tree)
-    is_new_kind = isinstance(node, dict) and node.keys() == {"kind"}
-    if not is_new_kind and not (isinstance(node, list) and leaf.isdigit()):
+    if not (isinstance(node, list) and leaf.isdigit()):
         _child(node, leaf, path, tree)
     key: Any = int(leaf) if isinstance(node, list) else leaf
     node[key] = value
-    if leaf == "kind" and not _is_valid(tree):
-        node.clear()
-        node[key] = value
+    if leaf == "kind" and _defaults(tree) is None:
+        _begin_again(tree, node, value)
 
 
-def _is_valid(tree: Mapping[str, Any]) -> bool:
-    """Return whether a tree holds together: a changed kind may not know the settings of the one before."""
+def _begin_again(tree: dict[str, Any], node: dict[str, Any], kind: Any) -> None:
+    """Give a node of another kind that kind's defaults, where it has them for all of its settings."""
+    before = dict(node)
+    node.clear()
+    node["kind"] = kind
+    whole = _defaults(tree)
+    if whole is None:
+        node.update(before | {"kind": kind})
+    else:
+        tree.update(whole)
+
+
+def _defaults(tree: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Fill in a tree, or return None if it does not hold together: a changed kind may not know what was there."""
     try:
-        RunConfig.model_validate(tree)
+        return RunConfig.model_validate(tree).model_dump(mode="json")
     except ValidationError:
-        return False
-    return True
+        return None
 
 
 def _child(node: Any, name: str, path: str, tree: Mapping[str, Any]) -> Any:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
@@ -14,7 +13,13 @@ EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 st
 USAGE_ERRORS = frozenset({"ConfigError"})
 FAILURES = frozenset({"CheckpointError", "DataError", "BrokenPicture", "FileNotFoundError", "FloatingPointError"})
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=EPILOG, help="Transfusion: text and pictures.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog=EPILOG,
+    help="Transfusion: text and pictures.",
+)
 
 Model = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run such as runs/demo")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value to standard output")]
@@ -172,18 +177,12 @@ def main() -> None:
     """Run the command line and turn user errors into one message and an exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = STOPPED
-    except click.ClickException as error:
-        error.show()
-        code = USAGE
+        app()
     except KeyboardInterrupt:
-        code = STOPPED
+        sys.exit(STOPPED)
     except Exception as error:
         names = {kind.__name__ for kind in type(error).__mro__}
         if not names & (USAGE_ERRORS | FAILURES):
             raise
         print(f"error: {error}", file=sys.stderr)
-        code = USAGE if names & USAGE_ERRORS else FAILED
-    sys.exit(code if isinstance(code, int) else DONE)
+        sys.exit(USAGE if names & USAGE_ERRORS else FAILED)

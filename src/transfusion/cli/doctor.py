@@ -52,10 +52,10 @@ def _devices() -> list[Finding]:
     findings = [
         Finding("ok", "threads", str(torch.get_num_threads())),
         Finding(
-            "ok" if has_bf16 else "warn",
-            "bf16 on the CPU",
-            "yes" if has_bf16 else "no",
-            "" if has_bf16 else "training runs in fp32 here, about half as fast; nothing to mend",
+            "ok",
+            "precision on the CPU",
+            "bf16 is faster" if has_bf16 else "fp32 is as fast as bf16, or faster",
+            "",
         ),
     ]
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -56,8 +56,8 @@ class Engine:
         self.precision = precision
         self.max_rows = max_rows
         self.device = next(model.parameters()).device
-        self.cache = KVCache(model.config.trunk, 2 * max_rows)
-        self._free = list(range(2 * max_rows))[::-1]
+        self.cache = KVCache(model.config.trunk, num_rows=1)
+        self._free = [0]
         self._rows: list[Row] = []
         self._waiting: deque[tuple[int, Document, GenerationOptions]] = deque()
         self._next_ticket = 0
@@ -150,6 +150,10 @@ class Engine:
             self._rows.append(row)
 
     def _take_cache_row(self) -> int:
+        if not self._free:
+            in_use = self.cache.num_rows
+            self.cache.reserve(in_use + 1, self.cache.capacity)
+            self._free = list(range(in_use, self.cache.num_rows))[::-1]
         cache_row = self._free.pop()
         self.cache.clear(cache_row)
         return cache_row

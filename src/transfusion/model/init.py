@@ -64,3 +64,5 @@ def _zero_last(part: nn.Module) -> None:
         nn.init.zeros_(part.project_out.weight)
     elif isinstance(part, UNetPatches):
         nn.init.zeros_(part.head.get_parameter("weight"))
+        if part.direct_out is not None:
+            nn.init.zeros_(part.direct_out.weight)

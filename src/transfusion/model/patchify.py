@@ -44,7 +44,7 @@ class UNetPatchConfig(BaseModel):
     blocks_per_level: int = Field(default=1, ge=1, description="Residual blocks on each side of each level")
     use_attention: bool = Field(default=True, description="Bidirectional attention among the patches of a span")
     use_direct: bool = Field(
-        default=False, description="Add a linear projection of the patch to its vector: small U-Nets learn sooner"
+        default=False, description="Add the linear pair around the blocks: small U-Nets learn sooner"
     )
 
 
@@ -273,7 +273,9 @@ class UNetPatches(nn.Module):
         )
         self.middle_in = SpanAttention(widths[-1]) if unet.use_attention else nn.Identity()
         self.project_in = nn.Linear(widths[-1], dim)
-        self.direct = nn.Linear(config.channels * math.prod(config.patch_size), dim) if unet.use_direct else None
+        pixels = config.channels * math.prod(config.patch_size)
+        self.direct_in = nn.Linear(pixels, dim) if unet.use_direct else None
+        self.direct_out = nn.Linear(dim, pixels) if unet.use_direct else None
         self.positions = AxisPositions(config.max_grid, dim) if config.max_grid else None
         self.project_out = nn.Linear(dim, widths[-1])
         self.middle_block = ResidualBlock(2 * widths[-1], widths[-1], num_axes, time_dim)
@@ -297,8 +299,8 @@ class UNetPatches(nn.Module):
         x = self.middle_in(x)
         skips.append(x)
         hidden = self.project_in(x.flatten(2).transpose(1, 2))  # (I, L, D)
-        if self.direct is not None:
-            hidden = hidden + self.direct(split_patches(x_t, self.record.patch_size))
+        if self.direct_in is not None:
+            hidden = hidden + self.direct_in(split_patches(x_t, self.record.patch_size))
         if self.positions is not None:
             hidden = hidden + self.positions(self.record.grid(x_t.shape[1:]))
         return hidden, tuple(skips)
@@ -313,7 +315,10 @@ class UNetPatches(nn.Module):
             x = torch.cat((up(x), skip), dim=1)
             for block in level.children():
                 x = block(x, time)
-        return self.head(F.silu(self.norm(x)))
+        out = self.head(F.silu(self.norm(x)))
+        if self.direct_out is None:
+            return out
+        return out + join_patches(self.direct_out(hidden), tuple(lowest.shape[2:]), self.record.patch_size)
 
 
 def unet_strides(patch_size: tuple[int, ...], num_levels: int) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:

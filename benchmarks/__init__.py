@@ -1,0 +1,1 @@
+"""Comparisons with peers on equal work; each prints JSON lines."""
