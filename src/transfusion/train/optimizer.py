@@ -21,6 +21,9 @@ class OptimizerConfig(BaseModel):
     )
     lr: float = Field(default=3e-4, gt=0, description="Peak rate of AdamW")
     muon_lr: float = Field(default=2e-3, gt=0, description="Peak rate of Muon, matched to AdamW's update size")
+    muon_iterations: int = Field(
+        default=5, gt=0, description="Newton-Schulz iterations of Muon; 3 are cheaper and hardly coarser"
+    )
     betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's moment decays")
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
     weight_decay: float = Field(
@@ -71,6 +74,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
                 [matrices],
                 lr=config.muon_lr,
                 weight_decay=config.weight_decay,
+                ns_steps=config.muon_iterations,
                 adjust_lr_fn="match_rms_adamw",
             )
         )

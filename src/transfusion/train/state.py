@@ -151,7 +151,8 @@ def _precision(config: RunConfig, device: torch.device) -> str:
 
 def multiplies_bf16(device: torch.device) -> bool:
     """Return whether bfloat16 pays on a device: a CPU that knows it may still multiply it at half the speed of float32,
-    so there it is measured, in some hundredths of a second."""
+    so there it is measured, in some hundredths of a second.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     is_known = device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -159,7 +160,7 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def _product_seconds(dtype: torch.dtype) -> float:
-    """Time one product of matrices as a small trunk has them: the best of a few, so that a busy machine matters less."""
+    """Time one product of matrices as a small trunk has them: the best of a few, for a machine may be busy."""
     one, other = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
     seconds: list[float] = []
     for _ in range(8):

@@ -4,6 +4,7 @@ A scene holds one to four objects that do not touch. Responsible for drawing sce
 must not know pixels or words.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,11 +26,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "cyan": (50, 200, 220),
 }
 COLOUR_NAMES = tuple(COLOURS)
-SIZES: dict[str, float] = {"small": 0.125, "large": 0.19}  # radius over the side of the picture
+SIZES: dict[str, float] = {"small": 0.14, "large": 0.2}  # radius over the side of the picture
 MAX_OBJECTS = 4
 EXTENT = 1.15  # no point of a shape is farther from its centre, in radii
 MARGIN = 0.02  # least gap between what two objects may reach, over the side
 BORDER = 0.01
+LATTICE = 8  # centres lie on multiples of 1 / LATTICE of the side: fewer pictures of one shape make it sooner learnt
 TEST_SCENES = 1 / 8
 HELD_OUT_PAIRS = frozenset({("red", "star"), ("purple", "circle"), ("green", "cross")})
 COUNT_SHARES = np.cumsum([0.3, 0.35, 0.2])  # of scenes with one, two and three objects; the rest has four
@@ -145,7 +147,7 @@ def _kinds(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
 
 
 def _sizes(rng: np.random.Generator, count: int) -> list[str]:
-    share_small = 0.45 if count <= 2 else 0.7
+    share_small = 0.45 if count <= 2 else 0.75
     return ["small" if rng.random() < share_small else "large" for _ in range(count)]
 
 
@@ -154,14 +156,22 @@ def scatter(rng: np.random.Generator, things: Sequence[tuple[str, str, str]]) ->
     objects: list[SceneObject] = []
     for shape, colour, size in things:
         inset = EXTENT * SIZES[size] + BORDER
-        for x, y in rng.uniform(inset, 1 - inset, (12, 2)).tolist():
-            candidate = SceneObject(shape, colour, size, x, y)
+        low, high = math.ceil(inset * LATTICE), math.floor((1 - inset) * LATTICE)
+        for x, y in rng.integers(low, high + 1, (12, 2)).tolist():
+            candidate = SceneObject(shape, colour, size, x / LATTICE, y / LATTICE)
             if is_free(candidate, objects):
                 objects.append(candidate)
                 break
         else:
             return None
     return Scene(tuple(objects))
+
+
+def on_lattice(value: float, radius: float) -> float:
+    """Return the place nearest to ``value`` where the centre of an object of this radius may lie."""
+    inset = EXTENT * radius + BORDER
+    low, high = math.ceil(inset * LATTICE), math.floor((1 - inset) * LATTICE)
+    return min(max(round(value * LATTICE), low), high) / LATTICE
 
 
 def is_free(candidate: SceneObject, others: Sequence[SceneObject]) -> bool:

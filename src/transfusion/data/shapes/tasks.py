@@ -8,9 +8,7 @@ import numpy as np
 
 from transfusion.data.shapes.language import NUMBERS, PLURALS, RELATIONS, Item, caption, is_related, is_test_text, noun
 from transfusion.data.shapes.scene import (
-    BORDER,
     COLOUR_NAMES,
-    EXTENT,
     MAX_OBJECTS,
     PLACES,
     SHAPES,
@@ -20,11 +18,13 @@ from transfusion.data.shapes.scene import (
     Split,
     in_split,
     is_free,
+    on_lattice,
     sample_scene,
 )
 from transfusion.keyed import generator
 
 NUM_TRIES = 30
+LEAST_MOVE = 0.15  # over the side: a move is seen
 _PLURAL_SHAPE = {plural: shape for shape, plural in PLURALS.items()}
 
 
@@ -215,18 +215,18 @@ def _move(scene: Scene, rng: np.random.Generator) -> Edit | None:
     thing = scene.objects[index]
     moved = _placed(thing, place, rng)
     others = [other for other in scene.objects if other is not thing]
-    if not is_free(moved, others):
+    distance = max(abs(moved.x - thing.x), abs(moved.y - thing.y))
+    if distance < LEAST_MOVE or not is_free(moved, others):
         return None
     return Edit(scene, f"move the {thing.colour} {thing.shape} to the {place}", _replaced(scene, index, moved))
 
 
 def _placed(thing: SceneObject, place: str, rng: np.random.Generator) -> SceneObject:
     """Put an object near the middle of a named ninth, as far as the border allows."""
-    inset = EXTENT * thing.radius + BORDER
-    centres = [(inset + 0.2) / 2 + 0.03, 0.5, 1 - (inset + 0.2) / 2 - 0.03]
+    centres = [0.24, 0.5, 0.76]
     across, down = PLACES[place]
-    shift = rng.uniform(-0.03, 0.03, 2)
-    x, y = (float(np.clip(centres[i] + d, inset, 1 - inset)) for i, d in zip((across, down), shift, strict=True))
+    shift = rng.uniform(-0.05, 0.05, 2)
+    x, y = (on_lattice(centres[i] + d, thing.radius) for i, d in zip((across, down), shift, strict=True))
     return replace(thing, x=x, y=y)
 
 
