@@ -270,7 +270,7 @@ class Transfusion:
 
     def image(self, latent: Latent) -> Image.Image:
         """Turn a generated latent into an RGB picture."""
-        return Image.fromarray(decode_pixels(latent.values, self.config.encode.pixels))
+        return Image.fromarray(decode_pixels(latent.values, self.config.encode.standardisation))
 
     @property
     def _encoder(self) -> Encoder:

@@ -22,6 +22,13 @@ class PixelConfig(BaseModel):
     std: float = Field(default=0.5, gt=0, description="Divides them")
 
 
+def measure_pixels(pictures: NDArray[np.uint8]) -> PixelConfig:
+    """Measure (count, H, W, 3) uint8 pictures; a set of one colour counts as the default's spread."""
+    scaled = pictures.astype(np.float64) / HALF_RANGE - 1.0
+    std = round(float(scaled.std()), 3)
+    return PixelConfig(mean=round(float(scaled.mean()), 3), std=std) if std else PixelConfig()
+
+
 def encode_pixels(picture: NDArray[np.uint8], config: PixelConfig) -> Tensor:
     """Turn an (H, W, 3) uint8 picture into (3, H, W) float32, standardised."""
     scaled = (picture.astype(np.float32) / HALF_RANGE - (1.0 + config.mean)) / config.std

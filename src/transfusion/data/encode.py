@@ -26,12 +26,19 @@ class EncodeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pixels: PixelConfig = Field(default=PixelConfig(), description="How pixels are standardised")
+    pixels: PixelConfig | None = Field(
+        default=None, description="How pixels are standardised; None: measured on the data when a run begins"
+    )
     caption_first: float = Field(default=0.8, ge=0, le=1, description="Share of captioned pictures told caption first")
     caption_dropout: float = Field(default=0.1, ge=0, le=1, description="Share of prompts dropped, for guidance")
     picture_first_max_t: float = Field(
         default=0.5, ge=0, le=1, description="Largest diffusion time of a picture before its caption; 0 keeps it clean"
     )
+
+    @property
+    def standardisation(self) -> PixelConfig:
+        """How pixels are standardised; before a run has begun, the plain range."""
+        return self.pixels or PixelConfig()
 
 
 @dataclass(frozen=True)
@@ -102,10 +109,10 @@ class Encoder:
         return Text(self.tokenizer.encode(f"{asked.strip().rstrip('?')}?"), is_target=False)
 
     def _target(self, picture: Picture) -> Latent:
-        return Latent(encode_pixels(picture, self.config.pixels), IMAGE)
+        return Latent(encode_pixels(picture, self.config.standardisation), IMAGE)
 
     def _context(self, picture: Picture, max_t: float) -> Latent:
-        values = encode_pixels(picture, self.config.pixels)
+        values = encode_pixels(picture, self.config.standardisation)
         return Latent(values, IMAGE, is_target=max_t > 0, max_t=max_t)
 
     def _dropped(self, document: Document) -> Document:

@@ -103,6 +103,21 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
 
 
+def sample_folder(path: Path, resolution: int, split: str | None, count: int) -> NDArray[np.uint8]:
+    """Decode up to ``count`` pictures spread over a folder, (count, side, side, 3) uint8.
+
+    Raises:
+        DataError: None of them can be read.
+    """
+    rows = read_captions(path, split)
+    chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    decoded = [_decoded(path / row.file, resolution) for row in chosen]
+    whole = [picture for picture in decoded if not isinstance(picture, str)]
+    if not whole:
+        raise DataError(f"none of {len(chosen)} pictures tried in {path} can be read; the first: {decoded[0]}")
+    return np.stack(whole)
+
+
 class ImageFolder:
     """Captioned pictures of a folder, decoded once and kept as uint8.
 

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from transfusion.data.encode import Encoder
 from transfusion.data.loader import Source
-from transfusion.data.readers import ImageFolder, TextFile, read_captions
+from transfusion.data.readers import ImageFolder, TextFile, read_captions, sample_folder
 from transfusion.data.shapes import caption, corpus, edit, question, render, sample_scene, story
 from transfusion.keyed import Key, generator
 from transfusion.segments import Document, Text
 
 CORPUS_SIZE = 4000
 NUM_PREVIEWS = 8
+NUM_MEASURED = 400
+Pictures = NDArray[np.uint8]
 
 
 class TaskWeights(BaseModel):
@@ -188,6 +191,16 @@ def corpus_of(config: DataConfig, seed: int) -> Iterator[str]:
     if is_text(config.path):
         return iter(TextFile(config.path).documents())
     return (row.text for row in read_captions(config.path, config.split))
+
+
+def sample_pictures(config: DataConfig, seed: int) -> Pictures | None:
+    """Return a few hundred of the data's pictures, (count, H, W, 3) uint8, to measure them; None for plain text."""
+    if isinstance(config, ShapesConfig):
+        scenes = (sample_scene(generator(seed, "sample-pictures", i)) for i in range(NUM_MEASURED))
+        return np.stack([render(scene, config.resolution) for scene in scenes])
+    if is_text(config.path):
+        return None
+    return sample_folder(config.path, config.resolution, config.split, NUM_MEASURED)
 
 
 def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Source:

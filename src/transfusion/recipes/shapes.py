@@ -1,6 +1,5 @@
 """Recipes of the built-in world."""
 
-from transfusion.autoencoder.pixels import PixelConfig
 from transfusion.config import RunConfig, TrainConfig
 from transfusion.data.encode import EncodeConfig
 from transfusion.data.sources import ShapesConfig, TaskWeights
@@ -33,7 +32,7 @@ def tiny() -> RunConfig:
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
         data=ShapesConfig(tasks=TaskWeights(draw=0.62, look=0.2, edit=0.18, story=0.0)),
-        encode=EncodeConfig(pixels=PixelConfig(mean=0.84, std=0.4), picture_first_max_t=0.0),
+        encode=EncodeConfig(picture_first_max_t=0.0),
         diffusion=DiffusionConfig(
             schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=1.0, std=1.0),
             prediction="x_0",

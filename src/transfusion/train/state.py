@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch.optim import Optimizer
 
+from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
-from transfusion.data.sources import corpus_of
+from transfusion.data.sources import corpus_of, sample_pictures
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.pretrained import write_pretrained
 from transfusion.tokenizer import Tokenizer, build_tokenizer, load_tokenizer
@@ -90,7 +91,7 @@ class TrainState:
 def begin(config: RunConfig, device: torch.device) -> TrainState:
     """Begin a run: settle what the config leaves open, make the tokenizer, the weights and the optimizers."""
     tokenizer = build_tokenizer(config.tokenizer, corpus_of(config.data, config.train.seed))
-    resolved = _resolved(config, tokenizer, _precision(config, device))
+    resolved = _resolved(config, tokenizer, _precision(config, device), _pixels(config))
     model = TransfusionModel(resolved.model)
     model.initialise_weights(resolved.train.seed)
     return _assembled(resolved, tokenizer, model.to(device))
@@ -108,7 +109,8 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
     tokenizer = load_tokenizer(folder)
     saved = from_json((folder / CONFIG_FILE).read_text(), str(folder / CONFIG_FILE))
     is_open = config.train.precision == "auto"
-    resolved = _resolved(config, tokenizer, saved.train.precision if is_open else config.train.precision)
+    precision = saved.train.precision if is_open else config.train.precision
+    resolved = _resolved(config, tokenizer, precision, config.encode.pixels or saved.encode.pixels)
     if resolved != saved:
         raise ConfigError(
             f"{folder} was made with other settings: {_difference(resolved, saved)}; resume with the same settings "
@@ -132,14 +134,23 @@ def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel)
     return TrainState(config, tokenizer, model, ema, build_optimizers(model, config.train.optimizer))
 
 
-def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str) -> RunConfig:
-    """Fill in what only a run can know: the tokenizer's size and the precision."""
+def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, pixels: PixelConfig | None) -> RunConfig:
+    """Fill in what only a run can know: the tokenizer's size, the precision and the spread of the pixels."""
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"text_vocab_size": tokenizer.size}),
+            "encode": config.encode.model_copy(update={"pixels": pixels}),
             "train": config.train.model_copy(update={"precision": precision}),
         }
     )
+
+
+def _pixels(config: RunConfig) -> PixelConfig | None:
+    """Measure the data's pixels where the settings leave them open."""
+    if config.encode.pixels is not None:
+        return config.encode.pixels
+    pictures = sample_pictures(config.data, config.train.seed)
+    return None if pictures is None else measure_pixels(pictures)
 
 
 def _precision(config: RunConfig, device: torch.device) -> str:
