@@ -124,7 +124,7 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
         _child(node, leaf, path, tree)
     key: Any = int(leaf) if isinstance(node, list) else leaf
     node[key] = value
-    if leaf == "kind" and _defaults(tree) is None:
+    if leaf == "kind" and isinstance(node, dict) and _defaults(tree) is None:
         _begin_again(tree, node, value)
 
 

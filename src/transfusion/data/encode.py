@@ -63,13 +63,14 @@ class Encoder:
         return Document((self._context(picture, self.config.picture_first_max_t), self._text(text)), key)
 
     def conversed(
-        self, picture: Picture, caption: str, turns: Sequence[tuple[str, str]], key: tuple[Key, ...]
+        self, picture: Picture, caption: str | None, turns: Sequence[tuple[str, str]], key: tuple[Key, ...]
     ) -> Document:
-        """Tell the caption of a clean picture, then questions and answers; questions are no targets.
+        """Tell the caption of a clean picture, if any, then questions and answers; questions are no targets.
 
         Every statement ends with a line break, at which generation stops.
         """
-        segments: list[Text | Latent] = [self._context(picture, 0.0), self._text(caption + TURN_END)]
+        segments: list[Text | Latent] = [self._context(picture, 0.0)]
+        segments += [self._text(caption + TURN_END)] if caption is not None else []
         for asked, answer in turns:
             segments += [self._question(asked), self._text(f" {answer}{TURN_END}")]
         return Document(tuple(segments), key)

@@ -21,6 +21,7 @@ from transfusion.segments import Document, Text
 CORPUS_SIZE = 4000
 NUM_PREVIEWS = 8
 NUM_MEASURED = 400
+CAPTIONED = 0.6  # of the pictures that are asked about
 Pictures = NDArray[np.uint8]
 
 
@@ -93,7 +94,8 @@ class ShapesSource:
         if task == "draw":
             return self.encoder.drawn(caption(scene, rng), picture, key)
         turns = [question(scene, rng) for _ in range(self.config.questions_per_picture)]
-        told = caption(scene, rng, is_complete=True)
+        # answers to questions that come without a caption can only be seen, not read
+        told = caption(scene, rng, is_complete=True) if rng.random() < CAPTIONED else None
         return self.encoder.conversed(picture, told, [(turn.question, turn.answer) for turn in turns], key)
 
     def _edit(self, rng: np.random.Generator, key: tuple[Key, ...]) -> Document:

@@ -21,36 +21,41 @@ def tiny() -> RunConfig:
 
     Command: ``make demo`` or ``transfusion demo``.
     """
+    patches = UNetPatchConfig(channels=(64,), use_attention=False, use_direct=True)
     return RunConfig(
         name="demo",
         model=ModelConfig(
             trunk=TransformerConfig(dim=192, depth=5, num_heads=4),
-            modalities=(
-                ModalityConfig(max_grid=(4, 4), patches=UNetPatchConfig(channels=(64,), use_attention=False, use_direct=True)),
-            ),
+            modalities=(ModalityConfig(max_grid=(4, 4), patches=patches),),
             init=InitConfig(embedding_std=0.4, position_std=0.4),
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
-        data=ShapesConfig(tasks=TaskWeights(draw=0.62, look=0.2, edit=0.18, story=0.0)),
+        data=ShapesConfig(tasks=TaskWeights(draw=0.5, look=0.3, edit=0.2, story=0.0), questions_per_picture=2),
         encode=EncodeConfig(picture_first_max_t=0.0),
         diffusion=DiffusionConfig(
-            schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=1.0, std=1.0),
+            schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=1.6, std=1.1, min_t=0.1),
             prediction="x_0",
-            loss="x_0",
+            loss="v",
         ),
-        objective=ObjectiveConfig(text_weight=0.5, diffusion_weight=3.0),
+        objective=ObjectiveConfig(text_weight=0.7, diffusion_weight=3.0),
         train=TrainConfig(
-            steps=1500,
+            steps=1250,
             batch_size=64,
             row_length=128,
             optimizer=OptimizerConfig(
-                kind="muon", lr=2e-3, muon_lr=6e-3, weight_decay=0.01, warmup_steps=50, schedule="constant",
+                kind="muon",
+                lr=2e-3,
+                muon_lr=4e-3,
+                muon_iterations=3,
+                weight_decay=0.01,
+                warmup_steps=50,
+                schedule="constant",
                 final_ratio=0.01,
             ),
             preview_every=250,
         ),
-        denoising=DenoisingOptions(sampler="euler", num_steps=25, guidance=Guidance(scale=2.0)),
-    )  # fmt: skip
+        denoising=DenoisingOptions(sampler="euler", num_steps=32, shift=6.0, guidance=Guidance(scale=3.0)),
+    )
 
 
 def small() -> RunConfig:

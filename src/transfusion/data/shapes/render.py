@@ -41,6 +41,9 @@ def coverage(shape: str, x: float, y: float, radius: float, resolution: int) -> 
     return fine.mean((1, 3), dtype=np.float32), rows, columns
 
 
+_known_coverage = lru_cache(maxsize=1024)(coverage)  # scenes lie on a lattice, so the same few come again and again
+
+
 def _window(centre: float, radius: float, resolution: int) -> slice:
     low = int(np.floor((centre - EXTENT * radius) * resolution))
     high = int(np.ceil((centre + EXTENT * radius) * resolution))
@@ -78,7 +81,7 @@ def render(scene: Scene, resolution: int = 32) -> NDArray[np.uint8]:
     """
     picture = np.full((resolution, resolution, 3), BACKGROUND, dtype=np.float32)
     for thing in scene.objects:
-        cover, rows, columns = coverage(thing.shape, thing.x, thing.y, thing.radius, resolution)
+        cover, rows, columns = _known_coverage(thing.shape, thing.x, thing.y, thing.radius, resolution)
         colour = np.asarray(COLOURS[thing.colour], dtype=np.float32)
         picture[rows, columns] += cover[..., None] * (colour - picture[rows, columns])
     return picture.round().astype(np.uint8)
