@@ -5,6 +5,7 @@ from transfusion.data.encode import EncodeConfig
 from transfusion.data.sources import FolderConfig
 from transfusion.model.patchify import ModalityConfig, UNetPatchConfig
 from transfusion.recipes.shapes import tiny
+from transfusion.tokenizer import TokenizerConfig
 
 
 def folder() -> RunConfig:
@@ -14,13 +15,19 @@ def folder() -> RunConfig:
     {"file", "text"}, or one sub-folder per class; ``data.path=FILE.txt`` trains on text alone.
     """
     config = tiny()
-    image = ModalityConfig(max_grid=(8, 8), patches=UNetPatchConfig(channels=(48, 96), use_attention=False))
+    patches = UNetPatchConfig(channels=(32, 64), use_attention=False, use_direct=True)
+    times = config.diffusion.schedule.model_copy(update={"mean": 0.8, "std": 1.2})
     return config.model_copy(
         update={
             "name": "folder",
-            "model": config.model.model_copy(update={"modalities": (image,)}),
+            "model": config.model.model_copy(
+                update={"modalities": (ModalityConfig(max_grid=(8, 8), patches=patches),)}
+            ),
+            "tokenizer": TokenizerConfig(kind="train", vocab_size=1024),
             "data": FolderConfig(),
             "encode": EncodeConfig(),
-            "train": config.train.model_copy(update={"steps": 5000, "batch_size": 64, "preview_every": 500}),
+            "diffusion": config.diffusion.model_copy(update={"schedule": times}),
+            "train": config.train.model_copy(update={"steps": 6000, "preview_every": 500}),
+            "denoising": config.denoising.model_copy(update={"shift": 2.0}),
         }
     )
