@@ -91,6 +91,18 @@ def test_a_tenth_of_the_prompts_is_dropped() -> None:
     assert isinstance(segment, Latent) and not segment.is_announced and segment.is_target
 
 
+def test_prompts_are_targets_as_in_the_paper_unless_told_otherwise() -> None:
+    for learns in (True, False):
+        prompt, picture = encoder(caption_dropout=0.0, learns_prompts=learns).drawn("ab", PICTURE, ("k",)).segments
+        assert prompt.is_target is learns and picture.is_target
+        assert isinstance(picture, Latent) and picture.is_announced
+
+
+def test_questions_may_come_without_a_caption() -> None:
+    picture, asked, answer = encoder().conversed(PICTURE, None, [("how many", "two")], ("k",)).segments
+    assert (picture.is_target, asked.is_target, answer.is_target) == (False, False, True)
+
+
 def test_questions_are_no_targets_and_pictures_are_clean() -> None:
     document = encoder().conversed(PICTURE, "c", [("how many", "two")], ("k",))
     facts = [

@@ -31,6 +31,9 @@ class EncodeConfig(BaseModel):
     )
     caption_first: float = Field(default=0.8, ge=0, le=1, description="Share of captioned pictures told caption first")
     caption_dropout: float = Field(default=0.1, ge=0, le=1, description="Share of prompts dropped, for guidance")
+    learns_prompts: bool = Field(
+        default=True, description="Whether the caption of a picture to draw is a target too, as in the paper"
+    )
     picture_first_max_t: float = Field(
         default=0.5, ge=0, le=1, description="Largest diffusion time of a picture before its caption; 0 keeps it clean"
     )
@@ -56,7 +59,8 @@ class Encoder:
 
     def drawn(self, text: str, picture: Picture, key: tuple[Key, ...]) -> Document:
         """Tell a captioned picture caption first: the model draws it."""
-        return self._dropped(Document((self._text(text), self._target(picture)), key))
+        prompt = Text(self.tokenizer.encode(text), is_target=self.config.learns_prompts)
+        return self._dropped(Document((prompt, self._target(picture)), key))
 
     def looked_at(self, text: str, picture: Picture, key: tuple[Key, ...]) -> Document:
         """Tell a captioned picture picture first: the model captions it."""

@@ -30,8 +30,8 @@ def tiny() -> RunConfig:
             init=InitConfig(embedding_std=0.4, position_std=0.4),
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
-        data=ShapesConfig(tasks=TaskWeights(draw=0.5, look=0.3, edit=0.2, story=0.0), questions_per_picture=2),
-        encode=EncodeConfig(picture_first_max_t=0.0),
+        data=ShapesConfig(tasks=TaskWeights(draw=0.62, look=0.22, edit=0.16, story=0.0), questions_per_picture=2),
+        encode=EncodeConfig(learns_prompts=False, picture_first_max_t=0.0),
         diffusion=DiffusionConfig(
             schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=1.6, std=1.1, min_t=0.1),
             prediction="x_0",
