@@ -27,7 +27,7 @@ def tiny() -> RunConfig:
         model=ModelConfig(
             trunk=TransformerConfig(dim=192, depth=5, num_heads=4),
             modalities=(ModalityConfig(max_grid=(4, 4), patches=patches),),
-            init=InitConfig(embedding_std=0.4, position_std=0.4),
+            init=InitConfig(embedding_std=1.5, position_std=1.5),
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
         data=ShapesConfig(tasks=TaskWeights(draw=0.62, look=0.22, edit=0.16, story=0.0), questions_per_picture=2),
@@ -39,7 +39,7 @@ def tiny() -> RunConfig:
         ),
         objective=ObjectiveConfig(text_weight=0.7, diffusion_weight=3.0),
         train=TrainConfig(
-            steps=1250,
+            steps=1420,
             batch_size=64,
             row_length=128,
             optimizer=OptimizerConfig(

@@ -34,8 +34,8 @@ BORDER = 0.01
 LATTICE = 8  # centres lie on multiples of 1 / LATTICE of the side: fewer pictures of one shape make it sooner learnt
 TEST_SCENES = 1 / 8
 HELD_OUT_PAIRS = frozenset({("red", "star"), ("purple", "circle"), ("green", "cross")})
-COUNT_SHARES = np.cumsum([0.4, 0.35, 0.15])  # of scenes with one, two and three objects; the rest has four
-REPEATED = 0.35  # share of scenes whose objects are all alike, to learn counting
+COUNT_SHARES = np.cumsum([0.45, 0.35, 0.12])  # of scenes with one, two and three objects; the rest has four
+REPEATED = {1: 0.0, 2: 0.3, 3: 0.6, 4: 0.6}  # share of scenes whose objects are all alike, to learn counting
 LOW, HIGH = 0.4, 0.6  # where a third of the picture ends
 CLEAR = 0.02  # a place is named only if it lies at least this far within its third
 
@@ -140,7 +140,7 @@ def sample_scene(rng: np.random.Generator, *, num_objects: int | None = None, sp
 
 def _kinds(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
     """Draw shapes and colours; often all alike, for counting."""
-    num_drawn = 1 if rng.random() < REPEATED else count
+    num_drawn = 1 if rng.random() < REPEATED[count] else count
     numbers = rng.integers(0, len(SHAPES) * len(COLOUR_NAMES), num_drawn).tolist()
     kinds = [(SHAPES[n % len(SHAPES)], COLOUR_NAMES[n // len(SHAPES)]) for n in numbers]
     return kinds * (count // num_drawn)
