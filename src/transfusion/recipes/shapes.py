@@ -19,7 +19,8 @@ from transfusion.train.optimizer import OptimizerConfig
 def tiny() -> RunConfig:
     """Can a laptop learn to draw, caption, answer and edit in eight minutes?
 
-    Command: ``make demo`` or ``transfusion demo``.
+    Command: ``make demo`` or ``transfusion demo``. On 2 cores (AVX-512, fp32) 1420 steps of 64 documents took 441 s,
+    the whole command 489 s; GenEval 0.30, captions 0.64, questions 0.63, edits 0.21 (experiments/LOG.md). Not yet.
     """
     patches = UNetPatchConfig(channels=(64,), use_attention=False, use_direct=True)
     return RunConfig(
@@ -59,7 +60,10 @@ def tiny() -> RunConfig:
 
 
 def small() -> RunConfig:
-    """How far does an hour go?"""
+    """How far does an hour go?
+
+    Command: ``transfusion train small``, then ``transfusion evaluate runs/small``. Not measured yet.
+    """
     config = tiny()
     return config.model_copy(
         update={
