@@ -83,7 +83,7 @@ def test_counts_are_those_of_the_losses() -> None:
     text_only = batch_of([[documents(4)[3]]])
     assert objective().counts(text_only) == {"text": 8, "image": 0, "sound": 0}
     losses = objective()(make_model(), text_only)
-    assert float(objective().total(losses, objective().counts(text_only))) == pytest.approx(
+    assert float(objective().total(losses, objective().counts(text_only)).detach()) == pytest.approx(
         float(losses["text"].sum) / 8
     )
 

@@ -74,18 +74,18 @@ def rotary_angles(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor
         base: Base of the frequencies.
 
     Returns:
-        Cosine and sine, each (B, 1, T, E) float32, in the half-split layout of Llama.
+        Cosine and signed sine (negative in the first half), each (B, 1, T, E) float32, in Llama's half-split layout.
     """
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions[:, None, :, None].float() * base**-exponents  # (B, 1, T, E/2)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Apply the rotary embedding to (B, N, T, E) queries or keys."""
     first, second = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat((-second, first), dim=-1) * sine
+    return torch.addcmul(x * cosine, torch.cat((second, first), dim=-1), sine)
 
 
 class Attention(nn.Module):
