@@ -150,6 +150,8 @@ def test_draws_depend_on_the_key_alone() -> None:
     assert isinstance(latent, Latent)
     assert draw(pool[0], 0, latent).t == draw(pool[0], 0, latent).t != draw(pool[0], 1, latent).t
     assert draw(pool[0], 0, latent).t != again(pool[0], 0, latent).t
+    noises = [draw(pool[0], number, latent).noise for number in (0, 0, 1)]
+    assert torch.equal(noises[0], noises[1]) and not torch.equal(noises[0], noises[2])
 
 
 def test_clean_latents_stay_clean() -> None:

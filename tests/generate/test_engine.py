@@ -95,20 +95,38 @@ def test_a_drawn_image_is_that_of_full_forwards(number: int, scale: float) -> No
     assert float((latent.values - draw_without_cache(prompt, 9, scale)).abs().max()) < TOLERANCE
 
 
-def test_greedy_text_is_that_of_full_forwards() -> None:
-    prompt = Document((image(3), text(1)), is_complete=False)
-    found = Engine(MODEL, PROCESS).run([(prompt, options(max_latents=0))])[0]
+def greedy_text(prompt: Document, count: int) -> tuple[Text, ...]:
+    """Go on with text by full forwards, over the clean latents of a document."""
     writer = Writer(MODEL.vocabulary)
-    spans = [(s.start, 1, s.latent.values, 0.0) for s in writer.document(prompt)]
+    spans = [
+        (s.start, MODEL.vocabulary.index(s.latent.modality), s.latent.values, 0.0) for s in writer.document(prompt)
+    ]
     tokens: list[int] = []
     allowed = [*range(MODEL.vocabulary.text_size), MODEL.vocabulary.eos]
-    while len(tokens) < 5:
+    while len(tokens) < count:
         token = allowed[int(run_full(writer, spans).logits[0, allowed].argmax())]
         if token == MODEL.vocabulary.eos:
             break
         tokens.append(token)
         writer.text([token])
-    assert found.generated == ((Text(tuple(tokens)),) if tokens else ())
+    return (Text(tuple(tokens)),) if tokens else ()
+
+
+def test_greedy_text_is_that_of_full_forwards() -> None:
+    prompt = Document((image(3), text(1)), is_complete=False)
+    found = Engine(MODEL, PROCESS).run([(prompt, options(max_latents=0))])[0]
+    assert found.generated == greedy_text(prompt, 5)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_text_after_a_drawn_image_sees_it_clean(number: int) -> None:
+    prompt = prompts()[number]
+    wanted = options(begin_with="image", max_latents=1, max_tokens=6, seed=number)
+    found = Engine(MODEL, PROCESS).run([(prompt, wanted)])[0]
+    drawn = found.generated[0]
+    assert isinstance(drawn, Latent)
+    begun = Document((*prompt.segments, drawn), is_complete=False)
+    assert found.generated[1:] == greedy_text(begun, 6)
 
 
 def same(one: Generated, other: Generated) -> bool:

@@ -92,6 +92,7 @@ def test_cleared_rows_forget() -> None:
     cache = KVCache(MODEL.config.trunk, 1)
     for _ in range(2):
         cache.clear(0)
+        assert cache.lengths.tolist() == [0]
         view = cache.extend(torch.tensor([0]), columns, torch.tensor([5]))
         found = logits(MODEL, columns, view.mask, view)
         assert float((found - full(columns)).abs().max()) < TOLERANCE

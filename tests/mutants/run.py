@@ -34,8 +34,9 @@ MUTANTS = [
     Mutant("layout: the end token is a target", "layout.py", "        self._slot(self.vocabulary.end_token(modality))",
            "        self._predicts = True\n        self._supervise(self.vocabulary.end_token(modality))\n"
            "        self._slot(self.vocabulary.end_token(modality))", "test_layout.py"),
-    Mutant("layout: loss where the input is BEGIN", "layout.py", "self._slot(token, predicts=False)", "self._slot(token)",
-           "test_layout.py"),
+    Mutant("layout: BEGIN is no target", "layout.py",
+           "            self._supervise(token)\n        self._slot(token, predicts=False)",
+           "            pass\n        self._slot(token, predicts=False)", "test_layout.py"),
     Mutant("layout: targets are not shifted", "layout.py", "                self._supervise(token)\n            self._slot(token)",
            "                pass\n            self._slot(token)\n            self._supervise(token)", "test_layout.py"),
     Mutant("layout: positions begin at one", "layout.py", "positions = torch.arange(start, len(self._rows))",
