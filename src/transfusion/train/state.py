@@ -35,6 +35,7 @@ from transfusion.train.optimizer import build_optimizers, load_optimizer_tensors
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+MEASURED_ROUNDS = 12
 _log = logging.getLogger(__name__)
 
 
@@ -167,18 +168,18 @@ def multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     is_known = device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return is_known and _product_seconds(torch.bfloat16) < _product_seconds(torch.float32)
+    if not is_known:
+        return False
+    bf16, fp32 = (torch.ones(1024, 1024, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    rounds = [(_product_seconds(bf16), _product_seconds(fp32)) for _ in range(MEASURED_ROUNDS)]
+    return min(one for one, _ in rounds) < min(other for _, other in rounds)
 
 
-def _product_seconds(dtype: torch.dtype) -> float:
-    """Time one product of matrices as a small trunk has them: the best of a few, for a machine may be busy."""
-    one, other = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
-    seconds: list[float] = []
-    for _ in range(8):
-        begun = time.perf_counter()
-        _ = one @ other
-        seconds.append(time.perf_counter() - begun)
-    return min(seconds)
+def _product_seconds(matrix: torch.Tensor) -> float:
+    """Time one product; the callers take the least of many in turns, for a machine may be busy."""
+    begun = time.perf_counter()
+    _ = matrix @ matrix
+    return time.perf_counter() - begun
 
 
 def _difference(one: RunConfig, other: RunConfig) -> str:
