@@ -51,12 +51,7 @@ def _devices() -> list[Finding]:
     has_bf16 = multiplies_bf16(torch.device("cpu"))
     findings = [
         Finding("ok", "threads", str(torch.get_num_threads())),
-        Finding(
-            "ok",
-            "precision on the CPU",
-            "bf16 is faster" if has_bf16 else "fp32 is as fast as bf16, or faster",
-            "",
-        ),
+        Finding("ok", "precision on the CPU", "bf16 is faster" if has_bf16 else "fp32 is as fast as bf16, or faster"),
     ]
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [*findings, Finding("ok", "CUDA devices", ", ".join(names) or "none")]

@@ -69,7 +69,6 @@ def _regions(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
 
 
 def _detection(region: NDArray[np.intp], colour: int, away: Floats, cover: Floats) -> Detection:
-    resolution = cover.shape[0]
     alpha = _soft_mask(region, cover)
     centre_y, centre_x = _centroid(alpha)
     best, shape, size, x, y = max(
@@ -81,7 +80,7 @@ def _detection(region: NDArray[np.intp], colour: int, away: Floats, cover: Float
     core = region[cover[region[:, 0], region[:, 1]] > 0.8]
     pixels = away[core[:, 0], core[:, 1]] if len(core) else away[region[:, 0], region[:, 1]]
     error = np.abs(pixels - _DIRECTIONS[colour]).mean() / (BACKGROUND / 2)
-    is_clear = best >= MIN_OVERLAP and error <= MAX_COLOUR_ERROR and resolution > 0
+    is_clear = best >= MIN_OVERLAP and error <= MAX_COLOUR_ERROR
     return Detection(shape if is_clear else UNCLEAR, COLOUR_NAMES[colour], size, x, y, best)
 
 

@@ -24,12 +24,14 @@ from transfusion.data.shapes.scene import (
     Scene,
     SceneObject,
     is_in_place,
+    pick,
 )
 from transfusion.keyed import stable_fraction
 
 INTROS = ("", "", "draw ", "just ", "only ", "show ", "paint ")
 NUMBERS = ("zero", "one", "two", "three", "four")
 PLURALS = {"cross": "crosses"} | {shape: f"{shape}s" for shape in SHAPES if shape != "cross"}
+SINGULARS = {plural: shape for shape, plural in PLURALS.items()}
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 TEST_TEXTS = 1 / 5
 NUM_TRIES = 200
@@ -145,7 +147,6 @@ _ITEM = re.compile(
     rf" (?P<shape>{'|'.join([*PLURALS.values(), *SHAPES])})"
     rf"(?: in the (?P<place>{'|'.join(sorted(PLACES, key=len)[::-1])}))?"
 )
-_SINGULAR = {plural: shape for shape, plural in PLURALS.items()}
 _INTRO = re.compile("^(?:" + "|".join(intro for intro in INTROS if intro) + ")")
 
 
@@ -170,9 +171,9 @@ def _item(text: str) -> Item | None:
     if found is None:
         return None
     count = NUMBERS.index(found["count"]) if found["count"] in NUMBERS else 1
-    if (found["shape"] in _SINGULAR) != (count > 1):
+    if (found["shape"] in SINGULARS) != (count > 1):
         return None
-    return Item(count, _SINGULAR.get(found["shape"], found["shape"]), found["colour"], found["size"], found["place"])
+    return Item(count, SINGULARS.get(found["shape"], found["shape"]), found["colour"], found["size"], found["place"])
 
 
 def caption(scene: Scene, rng: np.random.Generator, *, is_complete: bool = False) -> str:
@@ -185,7 +186,7 @@ def caption(scene: Scene, rng: np.random.Generator, *, is_complete: bool = False
     """
     for attempt in range(NUM_TRIES):
         has_intro = not is_complete or attempt > NUM_TRIES // 10  # some scenes have no bare text outside the test split
-        intro = INTROS[int(rng.integers(len(INTROS)))] if has_intro else ""
+        intro = pick(INTROS, rng) if has_intro else ""
         text = write(_told(scene, rng, is_complete), intro)
         if not is_test_text(text):
             return text

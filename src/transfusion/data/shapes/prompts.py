@@ -32,6 +32,7 @@ from transfusion.data.shapes.scene import (
     SIZES,
     Scene,
     is_in_place,
+    pick,
     scatter,
 )
 from transfusion.keyed import generator
@@ -84,7 +85,7 @@ def prompts(category: Category, count: int, seed: int) -> list[Prompt]:
             return list(found.values())
         is_held_out = rng.random() < HELD_OUT_SHARE
         statement = _STATEMENTS[category](rng, is_held_out)
-        text = write(statement, INTROS[int(rng.integers(len(INTROS)))])
+        text = write(statement, pick(INTROS, rng))
         pairs = {(item.colour, item.shape) for item in statement.items}
         if is_test_text(text):
             found.setdefault(text, Prompt(category, text, bool(pairs & HELD_OUT_PAIRS)))
@@ -101,7 +102,7 @@ def scene_for(prompt: Prompt, rng: np.random.Generator) -> Scene:
     statement = prompt.statement
     while True:
         things = [
-            (item.shape, item.colour or _pick(COLOUR_NAMES, rng), item.size or _pick(list(SIZES), rng))
+            (item.shape, item.colour or pick(COLOUR_NAMES, rng), item.size or pick(list(SIZES), rng))
             for item in statement.items
             for _ in range(item.count)
         ]
@@ -121,23 +122,19 @@ def _is_clear(scene: Scene, statement: Statement) -> bool:
     )
 
 
-def _pick(options: tuple[str, ...] | list[str], rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
 def _size(rng: np.random.Generator) -> str | None:
-    return _pick(list(SIZES), rng) if rng.random() < 0.4 else None
+    return pick(list(SIZES), rng) if rng.random() < 0.4 else None
 
 
 def _place(rng: np.random.Generator) -> str | None:
-    return _pick(list(PLACES), rng) if rng.random() < 0.4 else None
+    return pick(list(PLACES), rng) if rng.random() < 0.4 else None
 
 
 def _pair(rng: np.random.Generator, is_held_out: bool) -> tuple[str, str]:
     if is_held_out:
         return sorted(HELD_OUT_PAIRS)[int(rng.integers(len(HELD_OUT_PAIRS)))]
     while True:
-        pair = (_pick(COLOUR_NAMES, rng), _pick(SHAPES, rng))
+        pair = (pick(COLOUR_NAMES, rng), pick(SHAPES, rng))
         if pair not in HELD_OUT_PAIRS:
             return pair
 
@@ -148,7 +145,7 @@ def _two_shapes(rng: np.random.Generator) -> list[str]:
 
 def _single_object(rng: np.random.Generator, is_held_out: bool) -> Statement:
     del is_held_out
-    return Statement((Item(1, _pick(SHAPES, rng), None, _size(rng), _place(rng)),))
+    return Statement((Item(1, pick(SHAPES, rng), None, _size(rng), _place(rng)),))
 
 
 def _two_objects(rng: np.random.Generator, is_held_out: bool) -> Statement:
@@ -159,7 +156,7 @@ def _two_objects(rng: np.random.Generator, is_held_out: bool) -> Statement:
 def _counting(rng: np.random.Generator, is_held_out: bool) -> Statement:
     count = int(rng.integers(2, MAX_OBJECTS + 1))
     if rng.random() < 0.4:
-        return Statement((Item(count, _pick(SHAPES, rng)),))
+        return Statement((Item(count, pick(SHAPES, rng)),))
     colour, shape = _pair(rng, is_held_out)
     return Statement((Item(count, shape, colour),))
 
@@ -170,7 +167,7 @@ def _colors(rng: np.random.Generator, is_held_out: bool) -> Statement:
 
 
 def _position(rng: np.random.Generator, is_held_out: bool) -> Statement:
-    relation, has_colours = _pick(list(RELATIONS), rng), rng.random() < 0.6
+    relation, has_colours = pick(list(RELATIONS), rng), rng.random() < 0.6
     if not has_colours:
         return Statement(tuple(Item(1, shape) for shape in _two_shapes(rng)), relation)
     return Statement(_two_pairs(rng, is_held_out), relation)

@@ -121,6 +121,11 @@ def in_split(scene: Scene, split: Split) -> bool:
     return is_test_scene(scene) == (split == "test")
 
 
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    """Draw one of the options, each as likely as the others."""
+    return options[int(rng.integers(len(options)))]
+
+
 def sample_scene(rng: np.random.Generator, *, num_objects: int | None = None, split: Split = "train") -> Scene:
     """Draw a scene.
 
@@ -155,8 +160,7 @@ def scatter(rng: np.random.Generator, things: Sequence[tuple[str, str, str]]) ->
     """Place things (shape, colour, size) at random so that they do not touch; None if they happen not to fit."""
     objects: list[SceneObject] = []
     for shape, colour, size in things:
-        inset = EXTENT * SIZES[size] + BORDER
-        low, high = math.ceil(inset * LATTICE), math.floor((1 - inset) * LATTICE)
+        low, high = _lattice_range(SIZES[size])
         for x, y in rng.integers(low, high + 1, (12, 2)).tolist():
             candidate = SceneObject(shape, colour, size, x / LATTICE, y / LATTICE)
             if is_free(candidate, objects):
@@ -167,10 +171,15 @@ def scatter(rng: np.random.Generator, things: Sequence[tuple[str, str, str]]) ->
     return Scene(tuple(objects))
 
 
+def _lattice_range(radius: float) -> tuple[int, int]:
+    """Return the first and the last line of the lattice that the centre of an object of this radius may lie on."""
+    inset = EXTENT * radius + BORDER
+    return math.ceil(inset * LATTICE), math.floor((1 - inset) * LATTICE)
+
+
 def on_lattice(value: float, radius: float) -> float:
     """Return the place nearest to ``value`` where the centre of an object of this radius may lie."""
-    inset = EXTENT * radius + BORDER
-    low, high = math.ceil(inset * LATTICE), math.floor((1 - inset) * LATTICE)
+    low, high = _lattice_range(radius)
     return min(max(round(value * LATTICE), low), high) / LATTICE
 
 

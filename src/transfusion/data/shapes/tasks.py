@@ -1,12 +1,22 @@
 """Tasks of the built-in world beside captions: questions, edits, stories, and the corpus of all their words."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from transfusion.data.shapes.language import NUMBERS, PLURALS, RELATIONS, Item, caption, is_related, is_test_text, noun
+from transfusion.data.shapes.language import (
+    NUMBERS,
+    PLURALS,
+    RELATIONS,
+    SINGULARS,
+    Item,
+    caption,
+    is_related,
+    is_test_text,
+    noun,
+)
 from transfusion.data.shapes.scene import (
     COLOUR_NAMES,
     MAX_OBJECTS,
@@ -19,13 +29,13 @@ from transfusion.data.shapes.scene import (
     in_split,
     is_free,
     on_lattice,
+    pick,
     sample_scene,
 )
 from transfusion.keyed import generator
 
 NUM_TRIES = 30
 LEAST_MOVE = 0.15  # over the side: a move is seen
-_PLURAL_SHAPE = {plural: shape for shape, plural in PLURALS.items()}
 
 
 @dataclass(frozen=True)
@@ -54,10 +64,6 @@ def question(scene: Scene, rng: np.random.Generator) -> QuestionAnswer:
             return found
 
 
-def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
 def _unique(scene: Scene, key: Callable[[SceneObject], object]) -> list[SceneObject]:
     """Return the objects that no other object is like, in what ``key`` looks at."""
     keys = [key(thing) for thing in scene.objects]
@@ -66,7 +72,7 @@ def _unique(scene: Scene, key: Callable[[SceneObject], object]) -> list[SceneObj
 
 def _ask_count(scene: Scene, rng: np.random.Generator) -> QuestionAnswer:
     is_absent = rng.random() < 0.2
-    shape = _pick(SHAPES if is_absent else [thing.shape for thing in scene.objects], rng)
+    shape = pick(SHAPES if is_absent else [thing.shape for thing in scene.objects], rng)
     count = sum(thing.shape == shape for thing in scene.objects)
     return QuestionAnswer(f"how many {PLURALS[shape]} are there", NUMBERS[count])
 
@@ -94,9 +100,7 @@ def _ask_presence(scene: Scene, rng: np.random.Generator) -> QuestionAnswer:
         return QuestionAnswer(f"is there {noun(Item(1, shape, colour))}", "yes")
     while True:
         one = scene.objects[int(rng.integers(len(scene.objects)))]
-        colour, shape = (
-            (_pick(COLOUR_NAMES, rng), one.shape) if rng.random() < 0.5 else (one.colour, _pick(SHAPES, rng))
-        )
+        colour, shape = (pick(COLOUR_NAMES, rng), one.shape) if rng.random() < 0.5 else (one.colour, pick(SHAPES, rng))
         if (colour, shape) not in present:
             return QuestionAnswer(f"is there {noun(Item(1, shape, colour))}", "no")
 
@@ -106,7 +110,7 @@ def _ask_relation(scene: Scene, rng: np.random.Generator) -> QuestionAnswer | No
     if len(unique) < 2:
         return None
     one, other = (unique[i] for i in rng.permutation(len(unique))[:2])
-    relation = _pick(list(RELATIONS), rng)
+    relation = pick(list(RELATIONS), rng)
     is_true, is_false = (is_related(a, relation, b) for a, b in ((one, other), (other, one)))
     if is_true == is_false:
         return None
@@ -117,7 +121,7 @@ def true_answer(scene: Scene, asked: str) -> str | None:
     """Work out the answer of a question from its words; None if it is no question of this world."""
     asked = asked.strip().rstrip("?").lower()
     if found := re.fullmatch(r"how many (\w+) are there", asked):
-        shape = _PLURAL_SHAPE.get(found[1])
+        shape = SINGULARS.get(found[1])
         return None if shape is None else NUMBERS[sum(thing.shape == shape for thing in scene.objects)]
     if found := re.fullmatch(r"what colour is the (\w+)", asked):
         return next((thing.colour for thing in scene.objects if thing.shape == found[1]), None)
@@ -172,7 +176,7 @@ def _replaced(scene: Scene, index: int, *things: SceneObject) -> Scene:
 
 
 def _recolour(scene: Scene, rng: np.random.Generator) -> Edit | None:
-    index, colour = _changeable(scene, rng), _pick(COLOUR_NAMES, rng)
+    index, colour = _changeable(scene, rng), pick(COLOUR_NAMES, rng)
     if index is None or scene.objects[index].colour == colour:
         return None
     thing = scene.objects[index]
@@ -189,7 +193,7 @@ def _remove(scene: Scene, rng: np.random.Generator) -> Edit | None:
 
 
 def _reshape(scene: Scene, rng: np.random.Generator) -> Edit | None:
-    index, shape = _changeable(scene, rng), _pick(SHAPES, rng)
+    index, shape = _changeable(scene, rng), pick(SHAPES, rng)
     if index is None or scene.objects[index].shape == shape:
         return None
     thing = scene.objects[index]
@@ -200,8 +204,8 @@ def _reshape(scene: Scene, rng: np.random.Generator) -> Edit | None:
 def _add(scene: Scene, rng: np.random.Generator) -> Edit | None:
     if len(scene.objects) == MAX_OBJECTS:
         return None
-    place, size = _pick(list(PLACES), rng), _pick(list(SIZES), rng)
-    thing = _placed(SceneObject(_pick(SHAPES, rng), _pick(COLOUR_NAMES, rng), size, 0.5, 0.5), place, rng)
+    place, size = pick(list(PLACES), rng), pick(list(SIZES), rng)
+    thing = _placed(SceneObject(pick(SHAPES, rng), pick(COLOUR_NAMES, rng), size, 0.5, 0.5), place, rng)
     if not is_free(thing, scene.objects):
         return None
     item = Item(1, thing.shape, thing.colour, thing.size, place)
@@ -209,7 +213,7 @@ def _add(scene: Scene, rng: np.random.Generator) -> Edit | None:
 
 
 def _move(scene: Scene, rng: np.random.Generator) -> Edit | None:
-    index, place = _changeable(scene, rng), _pick(list(PLACES), rng)
+    index, place = _changeable(scene, rng), pick(list(PLACES), rng)
     if index is None or scene.objects[index].place in (None, place):
         return None
     thing = scene.objects[index]
