@@ -29,7 +29,16 @@ from transfusion.data.shapes import (
     story,
     true_answer,
 )
-from transfusion.data.shapes.scene import COLOUR_NAMES, HELD_OUT_PAIRS, SHAPES, SceneObject
+from transfusion.data.shapes.scene import (
+    COLOUR_NAMES,
+    HELD_OUT_PAIRS,
+    SHAPES,
+    USUAL_COLOUR,
+    USUAL_PLACES,
+    USUAL_SIZE,
+    SceneObject,
+    usual_places,
+)
 from transfusion.keyed import generator
 
 NUM_SCENES = 400
@@ -38,6 +47,12 @@ NUM_SCENES = 400
 def scenes(count: int = NUM_SCENES, split: str = "train") -> list[Scene]:
     """Draw keyed scenes."""
     return [sample_scene(generator(1, "scene", i), split="test" if split == "test" else "train") for i in range(count)]
+
+
+def moved(scene: Scene, i: int) -> Scene:
+    """Move a whole scene by less than a pixel: models do not draw on the nine places."""
+    x, y = generator(5, "moved", i).uniform(-0.02, 0.02, 2)
+    return Scene(tuple(replace(thing, x=thing.x + x, y=thing.y + y) for thing in scene.objects))
 
 
 def is_seen(picture: np.ndarray, scene: Scene) -> bool:
@@ -58,7 +73,9 @@ def is_seen(picture: np.ndarray, scene: Scene) -> bool:
 
 @pytest.mark.parametrize("resolution", [32, 48, 64])
 def test_detector_is_exact_on_rendered_scenes(resolution: int) -> None:
-    assert all(is_seen(render(scene, resolution), scene) for scene in scenes())
+    for i, scene in enumerate(scenes()):
+        assert is_seen(render(scene, resolution), scene)
+        assert is_seen(render(moved(scene, i), resolution), moved(scene, i))
 
 
 @pytest.mark.parametrize("resolution", [32, 64])
@@ -121,6 +138,22 @@ def test_captions_are_true_and_notice_changes() -> None:
         assert not any(caption_is_right(complete, other) for other in changes(scene)), (complete, scene)
         short = parse(caption(scene, rng))
         assert short is not None and short.holds(scene.objects)
+
+
+def test_what_a_caption_leaves_out_is_usual() -> None:
+    for i, scene in enumerate(scenes()):
+        rng = generator(6, "usual", i)
+        for text in (caption(scene, rng), caption(scene, rng, is_complete=True)):
+            statement = parse(text)
+            assert statement is not None
+            tells_places = all(item.place for item in statement.items)
+            assert tells_places or usual_places(scene) is not None, (text, scene)
+            if not tells_places and statement.relation is None:
+                assert usual_places(scene) == USUAL_PLACES[len(scene.objects)][0], (text, scene)
+            for thing in scene.objects:
+                items = [item for item in statement.items if item.shape == thing.shape]
+                assert thing.size == USUAL_SIZE or any(item.size for item in items), (text, scene)
+                assert thing.colour == USUAL_COLOUR or any(item.colour for item in items), (text, scene)
 
 
 def test_every_training_scene_has_a_caption() -> None:

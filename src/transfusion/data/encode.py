@@ -69,9 +69,10 @@ class Encoder:
     def conversed(
         self, picture: Picture, caption: str | None, turns: Sequence[tuple[str, str]], key: tuple[Key, ...]
     ) -> Document:
-        """Tell the caption of a clean picture, if any, then questions and answers; questions are no targets.
+        """Tell the caption of a clean picture, if any, then questions and answers.
 
-        Every statement ends with a line break, at which generation stops.
+        Questions are targets too, as in the paper: to guess what is asked about is to learn what is there. Every
+        statement ends with a line break, at which generation stops.
         """
         segments: list[Text | Latent] = [self._context(picture, 0.0)]
         segments += [self._text(caption + TURN_END)] if caption is not None else []
@@ -80,9 +81,9 @@ class Encoder:
         return Document(tuple(segments), key)
 
     def edited(self, before: Picture, instruction: str, after: Picture, key: tuple[Key, ...]) -> Document:
-        """Tell an edit: a clean picture, an instruction that is no target, and the picture to draw."""
-        prompt = Text(self.tokenizer.encode(instruction), is_target=False)
-        return self._dropped(Document((self._context(before, 0.0), prompt, self._target(after)), key))
+        """Tell an edit: a clean picture, an instruction, and the picture to draw."""
+        context, prompt = self._context(before, 0.0), self._text(instruction)
+        return self._dropped(Document((context, prompt, self._target(after)), key))
 
     def story(self, pages: Sequence[tuple[str, Picture]], key: tuple[Key, ...]) -> Document:
         """Tell pages of text and picture in turn; every picture is noised and drawn."""
@@ -111,7 +112,7 @@ class Encoder:
         return Text(self.tokenizer.encode(text))
 
     def _question(self, asked: str) -> Text:
-        return Text(self.tokenizer.encode(f"{asked.strip().rstrip('?')}?"), is_target=False)
+        return self._text(f"{asked.strip().rstrip('?')}?")
 
     def _target(self, picture: Picture) -> Latent:
         return Latent(encode_pixels(picture, self.config.standardisation), IMAGE)

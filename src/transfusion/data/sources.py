@@ -21,7 +21,8 @@ from transfusion.segments import Document, Text
 CORPUS_SIZE = 4000
 NUM_PREVIEWS = 8
 NUM_MEASURED = 400
-CAPTIONED = 0.6  # of the pictures that are asked about
+CAPTIONED = 0.45  # of the pictures that are asked about
+ASKED_COUNTS = (0.15, 0.45, 0.25, 0.15)  # shares of one to four objects in pictures without a caption
 Pictures = NDArray[np.uint8]
 
 
@@ -89,13 +90,20 @@ class ShapesSource:
         if task == "story":
             pages = [(text, render(scene, self.config.resolution)) for text, scene in story(rng)]
             return self.encoder.story(pages, key)
+        if task == "look":
+            return self._look(rng, key)
         scene = sample_scene(rng)
-        picture = render(scene, self.config.resolution)
-        if task == "draw":
-            return self.encoder.drawn(caption(scene, rng), picture, key)
+        return self.encoder.drawn(caption(scene, rng), render(scene, self.config.resolution), key)
+
+    def _look(self, rng: np.random.Generator, key: tuple[Key, ...]) -> Document:
+        """Caption a picture and ask about it; or only ask, where answers can be seen and not read, and mostly about
+        several things, where it takes more than naming the only one.
+        """
+        is_captioned = rng.random() < CAPTIONED
+        scene = sample_scene(rng, num_objects=None if is_captioned else int(rng.choice(4, p=ASKED_COUNTS)) + 1)
         turns = [question(scene, rng) for _ in range(self.config.questions_per_picture)]
-        # answers to questions that come without a caption can only be seen, not read
-        told = caption(scene, rng, is_complete=True) if rng.random() < CAPTIONED else None
+        told = caption(scene, rng, is_complete=True) if is_captioned else None
+        picture = render(scene, self.config.resolution)
         return self.encoder.conversed(picture, told, [(turn.question, turn.answer) for turn in turns], key)
 
     def _edit(self, rng: np.random.Generator, key: tuple[Key, ...]) -> Document:

@@ -8,7 +8,7 @@ from transfusion.diffusion.process import DiffusionConfig
 from transfusion.diffusion.schedule import ScheduleConfig
 from transfusion.generate.options import DenoisingOptions
 from transfusion.model.init import InitConfig
-from transfusion.model.patchify import ModalityConfig, UNetPatchConfig
+from transfusion.model.patchify import ModalityConfig
 from transfusion.model.transformer import TransformerConfig
 from transfusion.model.transfusion import ModelConfig
 from transfusion.objective import ObjectiveConfig
@@ -22,25 +22,24 @@ def tiny() -> RunConfig:
     Command: ``make demo`` or ``transfusion demo``. On 2 cores (AVX-512, fp32) 1420 steps of 64 documents took 441 s,
     the whole command 489 s; GenEval 0.30, captions 0.64, questions 0.63, edits 0.21 (experiments/LOG.md). Not yet.
     """
-    patches = UNetPatchConfig(channels=(64,), use_attention=False, use_direct=True)
     return RunConfig(
         name="demo",
         model=ModelConfig(
             trunk=TransformerConfig(dim=192, depth=5, num_heads=4),
-            modalities=(ModalityConfig(max_grid=(4, 4), patches=patches),),
+            modalities=(ModalityConfig(max_grid=(4, 4)),),
             init=InitConfig(embedding_std=1.5, position_std=1.5),
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
-        data=ShapesConfig(tasks=TaskWeights(draw=0.62, look=0.22, edit=0.16, story=0.0), questions_per_picture=2),
+        data=ShapesConfig(tasks=TaskWeights(draw=0.30, look=0.38, edit=0.32, story=0.0), questions_per_picture=4),
         encode=EncodeConfig(learns_prompts=False, picture_first_max_t=0.0),
         diffusion=DiffusionConfig(
-            schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=1.6, std=1.1, min_t=0.1),
+            schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=2.8, std=1.7, min_t=0.1),
             prediction="x_0",
             loss="v",
         ),
-        objective=ObjectiveConfig(text_weight=0.7, diffusion_weight=3.0),
+        objective=ObjectiveConfig(text_weight=2.0, diffusion_weight=3.0),
         train=TrainConfig(
-            steps=1420,
+            steps=1200,
             batch_size=64,
             row_length=128,
             optimizer=OptimizerConfig(

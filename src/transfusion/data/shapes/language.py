@@ -21,10 +21,14 @@ from transfusion.data.shapes.scene import (
     PLACES,
     SHAPES,
     SIZES,
+    USUAL_COLOUR,
+    USUAL_PLACES,
+    USUAL_SIZE,
     Scene,
     SceneObject,
     is_in_place,
     pick,
+    usual_places,
 )
 from transfusion.keyed import stable_fraction
 
@@ -35,7 +39,9 @@ SINGULARS = {plural: shape for shape, plural in PLURALS.items()}
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 TEST_TEXTS = 1 / 5
 NUM_TRIES = 200
-TELLS_PLACES = 0.5  # share of prompts that tell places; a model learns words sooner where it knows what they are about
+TELLS_USUAL_PLACES = 0.25  # share of captions that tell places though they are the usual ones
+TELLS_RELATION = 0.6  # share of captions of a usual pair that tell how one stands to the other
+TELLS_USUAL_LOOKS = 0.25  # share of things called large, or black in a prompt, though that is usual
 DOMINANCE = 0.1  # a relation is told only if one axis differs more than the other by this much
 TRUE_BY = 0.03  # a relation is true from this difference of the centres on
 
@@ -182,7 +188,7 @@ def caption(scene: Scene, rng: np.random.Generator, *, is_complete: bool = False
     Args:
         scene: What to describe.
         rng: All randomness.
-        is_complete: Name the colour of every object; else colours may be left out, as prompts do.
+        is_complete: Name the colour of every object; a prompt may leave out the usual one.
     """
     for attempt in range(NUM_TRIES):
         has_intro = not is_complete or attempt > NUM_TRIES // 10  # some scenes have no bare text outside the test split
@@ -194,31 +200,38 @@ def caption(scene: Scene, rng: np.random.Generator, *, is_complete: bool = False
 
 
 def _told(scene: Scene, rng: np.random.Generator, is_complete: bool) -> Statement:
-    has_colours = is_complete or rng.random() < 0.85
-    has_places = not is_complete and rng.random() < TELLS_PLACES
-    relation = _relation(scene.objects) if len(scene.objects) == 2 and not has_places else None
-    if relation is not None and rng.random() < 0.7:
-        first, second = (_told_item([thing], rng, has_colours, has_place=False) for thing in scene.objects)
-        return Statement((first, second), relation)
-    groups = [[thing] for thing in scene.objects] if has_places else _groups(scene, has_colours)
-    items = [_told_item(group, rng, has_colours, has_place=has_places) for group in groups]
-    return Statement(tuple(items[i] for i in rng.permutation(len(items))))
+    """Decide what is said. What is usual may be left out: usual places, being large, and in prompts being black.
+
+    So a text says all that is unusual, and words that say which thing they are about are learnt many times sooner.
+    Objects come in reading order, but in prompts with places, where any order is clear.
+    """
+    objects, places = scene.in_reading_order, usual_places(scene)
+    if places is None or rng.random() < TELLS_USUAL_PLACES:
+        order = range(len(objects)) if is_complete else rng.permutation(len(objects)).tolist()
+        return Statement(tuple(_told_item([objects[i]], rng, is_complete, has_place=True) for i in order))
+    groups: dict[tuple[str, str, str], list[SceneObject]] = {}
+    for thing in objects:
+        groups.setdefault((thing.shape, thing.size, thing.colour), []).append(thing)
+    is_unusual_pair = len(objects) == 2 and places != USUAL_PLACES[2][0]
+    if is_unusual_pair or (len(groups) == len(objects) == 2 and rng.random() < TELLS_RELATION):
+        pair = [objects[i] for i in rng.permutation(2)]
+        first, second = (_told_item([thing], rng, is_complete, has_place=False) for thing in pair)
+        return Statement((first, second), _relation(pair))
+    return Statement(tuple(_told_item(group, rng, is_complete, has_place=False) for group in groups.values()))
 
 
-def _told_item(alike: Sequence[SceneObject], rng: np.random.Generator, has_colour: bool, *, has_place: bool) -> Item:
-    """Tell objects alike in shape and colour; size and place only of a single one."""
-    thing, is_single = alike[0], len(alike) == 1
-    size = thing.size if is_single and rng.random() < 0.25 else None
-    place = thing.place if is_single and has_place else None
-    return Item(len(alike), thing.shape, thing.colour if has_colour else None, size, place)
-
-
-def _groups(scene: Scene, has_colours: bool) -> list[list[SceneObject]]:
-    """Group the objects that an item names alike."""
-    groups: dict[tuple[str, str], list[SceneObject]] = {}
-    for thing in scene.objects:
-        groups.setdefault((thing.shape, thing.colour if has_colours else ""), []).append(thing)
-    return list(groups.values())
+def _told_item(alike: Sequence[SceneObject], rng: np.random.Generator, is_complete: bool, *, has_place: bool) -> Item:
+    """Tell objects alike in shape, colour and size."""
+    thing = alike[0]
+    has_size = thing.size != USUAL_SIZE or rng.random() < TELLS_USUAL_LOOKS
+    has_colour = is_complete or thing.colour != USUAL_COLOUR or rng.random() < TELLS_USUAL_LOOKS
+    return Item(
+        len(alike),
+        thing.shape,
+        thing.colour if has_colour else None,
+        thing.size if has_size else None,
+        thing.place if has_place else None,
+    )
 
 
 def _relation(objects: Sequence[SceneObject]) -> str | None:

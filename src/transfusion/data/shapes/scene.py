@@ -4,7 +4,6 @@ A scene holds one to four objects that do not touch. Responsible for drawing sce
 must not know pixels or words.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,18 +23,27 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (150, 50, 180),
     "orange": (245, 130, 20),
     "cyan": (50, 200, 220),
+    "black": (30, 30, 30),
 }
 COLOUR_NAMES = tuple(COLOURS)
+USUAL_COLOUR, USUAL_SIZE = "black", "large"  # what a text need not tell, as usual places
 SIZES: dict[str, float] = {"small": 0.14, "large": 0.2}  # radius over the side of the picture
 MAX_OBJECTS = 4
 EXTENT = 1.15  # no point of a shape is farther from its centre, in radii
 MARGIN = 0.02  # least gap between what two objects may reach, over the side
-BORDER = 0.01
-LATTICE = 8  # centres lie on multiples of 1 / LATTICE of the side: fewer pictures of one shape make it sooner learnt
+CENTRES = (0.25, 0.5, 0.75)  # of objects, across and down: nine places, so that few pictures of a shape teach it
 TEST_SCENES = 1 / 8
 HELD_OUT_PAIRS = frozenset({("red", "star"), ("purple", "circle"), ("green", "cross")})
 COUNT_SHARES = np.cumsum([0.45, 0.35, 0.12])  # of scenes with one, two and three objects; the rest has four
-REPEATED = {1: 0.0, 2: 0.3, 3: 0.6, 4: 0.6}  # share of scenes whose objects are all alike, to learn counting
+REPEATED = {1: 0.0, 2: 0.2, 3: 0.5, 4: 0.5}  # share of scenes whose objects are all alike, to learn counting
+COMPOSED = 0.5  # share of scenes whose objects lie at the usual places, which a caption need not tell
+SHARE_USUAL_COLOUR, SHARE_USUAL_SIZE = 0.25, 0.65
+USUAL_PLACES: dict[int, tuple[tuple[str, ...], ...]] = {
+    1: (("center",),),
+    2: (("left", "right"), ("top", "bottom")),
+    3: (("top", "bottom left", "bottom right"),),
+    4: (("top left", "top right", "bottom left", "bottom right"),),
+}
 LOW, HIGH = 0.4, 0.6  # where a third of the picture ends
 CLEAR = 0.02  # a place is named only if it lies at least this far within its third
 
@@ -82,6 +90,11 @@ class Scene:
     def signature(self) -> str:
         """What is in the scene, whatever the places: the key of the split."""
         return ";".join(sorted(f"{o.shape},{o.colour},{o.size}" for o in self.objects))
+
+    @property
+    def in_reading_order(self) -> list[SceneObject]:
+        """The objects from the top line to the bottom, each from left to right."""
+        return sorted(self.objects, key=lambda thing: (thing.y, thing.x))
 
 
 def place_name(across: int, down: int) -> str:
@@ -136,33 +149,46 @@ def sample_scene(rng: np.random.Generator, *, num_objects: int | None = None, sp
     """
     while True:
         count = num_objects or 1 + int(np.searchsorted(COUNT_SHARES, rng.random(), side="right"))
-        kinds = _kinds(rng, count)
-        sizes = _sizes(rng, count)
-        placed = scatter(rng, [(*kind, size) for kind, size in zip(kinds, sizes, strict=True)])
+        things = _things(rng, count)
+        placed = compose(rng, things) if rng.random() < COMPOSED else scatter(rng, things)
         if placed is not None and in_split(placed, split):
             return placed
 
 
-def _kinds(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """Draw shapes and colours; often all alike, for counting."""
+def _things(rng: np.random.Generator, count: int) -> list[tuple[str, str, str]]:
+    """Draw shapes, colours and sizes; often all alike, for counting."""
     num_drawn = 1 if rng.random() < REPEATED[count] else count
-    numbers = rng.integers(0, len(SHAPES) * len(COLOUR_NAMES), num_drawn).tolist()
-    kinds = [(SHAPES[n % len(SHAPES)], COLOUR_NAMES[n // len(SHAPES)]) for n in numbers]
-    return kinds * (count // num_drawn)
+    things = [(pick(SHAPES, rng), _colour(rng), _size(rng)) for _ in range(num_drawn)]
+    return things * (count // num_drawn)
 
 
-def _sizes(rng: np.random.Generator, count: int) -> list[str]:
-    share_small = 0.45 if count <= 2 else 0.75
-    return ["small" if rng.random() < share_small else "large" for _ in range(count)]
+def _colour(rng: np.random.Generator) -> str:
+    return USUAL_COLOUR if rng.random() < SHARE_USUAL_COLOUR else pick(COLOUR_NAMES[:-1], rng)
+
+
+def _size(rng: np.random.Generator) -> str:
+    return USUAL_SIZE if rng.random() < SHARE_USUAL_SIZE else "small"
+
+
+def compose(rng: np.random.Generator, things: Sequence[tuple[str, str, str]]) -> Scene:
+    """Put things (shape, colour, size) at the usual places for so many; things all alike at the first of those."""
+    options = USUAL_PLACES[len(things)]
+    places = options[int(rng.integers(len(options)))] if len(set(things)) > 1 else options[0]
+    return Scene(tuple(SceneObject(*thing, *centre(place)) for thing, place in zip(things, places, strict=True)))
+
+
+def usual_places(scene: Scene) -> tuple[str, ...] | None:
+    """Return the usual places that the objects of a scene lie at, in reading order; None if they lie elsewhere."""
+    found = tuple(str(thing.place) for thing in scene.in_reading_order)
+    return found if found in USUAL_PLACES[len(found)] else None
 
 
 def scatter(rng: np.random.Generator, things: Sequence[tuple[str, str, str]]) -> Scene | None:
     """Place things (shape, colour, size) at random so that they do not touch; None if they happen not to fit."""
     objects: list[SceneObject] = []
-    for shape, colour, size in things:
-        low, high = _lattice_range(SIZES[size])
-        for x, y in rng.integers(low, high + 1, (12, 2)).tolist():
-            candidate = SceneObject(shape, colour, size, x / LATTICE, y / LATTICE)
+    for thing in things:
+        for across, down in rng.integers(0, len(CENTRES), (12, 2)).tolist():
+            candidate = SceneObject(*thing, CENTRES[across], CENTRES[down])
             if is_free(candidate, objects):
                 objects.append(candidate)
                 break
@@ -171,16 +197,10 @@ def scatter(rng: np.random.Generator, things: Sequence[tuple[str, str, str]]) ->
     return Scene(tuple(objects))
 
 
-def _lattice_range(radius: float) -> tuple[int, int]:
-    """Return the first and the last line of the lattice that the centre of an object of this radius may lie on."""
-    inset = EXTENT * radius + BORDER
-    return math.ceil(inset * LATTICE), math.floor((1 - inset) * LATTICE)
-
-
-def on_lattice(value: float, radius: float) -> float:
-    """Return the place nearest to ``value`` where the centre of an object of this radius may lie."""
-    low, high = _lattice_range(radius)
-    return min(max(round(value * LATTICE), low), high) / LATTICE
+def centre(place: str) -> tuple[float, float]:
+    """Return the centre (x, y) of an object at a named place."""
+    across, down = PLACES[place]
+    return CENTRES[across], CENTRES[down]
 
 
 def is_free(candidate: SceneObject, others: Sequence[SceneObject]) -> bool:

@@ -26,16 +26,16 @@ from transfusion.data.shapes.scene import (
     Scene,
     SceneObject,
     Split,
+    centre,
     in_split,
     is_free,
-    on_lattice,
     pick,
     sample_scene,
 )
 from transfusion.keyed import generator
 
 NUM_TRIES = 30
-LEAST_MOVE = 0.15  # over the side: a move is seen
+NAMED_BY_PLACE = 0.5  # share of instructions that say where the object is
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,12 @@ def _changeable(scene: Scene, rng: np.random.Generator) -> int | None:
     return scene.objects.index(unique[int(rng.integers(len(unique)))]) if unique else None
 
 
+def _named(thing: SceneObject, rng: np.random.Generator) -> str:
+    """Name an object by its colour and shape, sometimes by its place too."""
+    place = f" in the {thing.place}" if thing.place and rng.random() < NAMED_BY_PLACE else ""
+    return f"the {thing.colour} {thing.shape}{place}"
+
+
 def _replaced(scene: Scene, index: int, *things: SceneObject) -> Scene:
     return Scene((*scene.objects[:index], *things, *scene.objects[index + 1 :]))
 
@@ -181,7 +187,7 @@ def _recolour(scene: Scene, rng: np.random.Generator) -> Edit | None:
         return None
     thing = scene.objects[index]
     after = _replaced(scene, index, replace(thing, colour=colour))
-    return Edit(scene, f"make the {thing.colour} {thing.shape} {colour}", after)
+    return Edit(scene, f"make {_named(thing, rng)} {colour}", after)
 
 
 def _remove(scene: Scene, rng: np.random.Generator) -> Edit | None:
@@ -189,7 +195,7 @@ def _remove(scene: Scene, rng: np.random.Generator) -> Edit | None:
     if index is None or len(scene.objects) == 1:
         return None
     thing = scene.objects[index]
-    return Edit(scene, f"remove the {thing.colour} {thing.shape}", _replaced(scene, index))
+    return Edit(scene, f"remove {_named(thing, rng)}", _replaced(scene, index))
 
 
 def _reshape(scene: Scene, rng: np.random.Generator) -> Edit | None:
@@ -198,14 +204,14 @@ def _reshape(scene: Scene, rng: np.random.Generator) -> Edit | None:
         return None
     thing = scene.objects[index]
     after = _replaced(scene, index, replace(thing, shape=shape))
-    return Edit(scene, f"turn the {thing.colour} {thing.shape} into {noun(Item(1, shape))}", after)
+    return Edit(scene, f"turn {_named(thing, rng)} into {noun(Item(1, shape))}", after)
 
 
 def _add(scene: Scene, rng: np.random.Generator) -> Edit | None:
     if len(scene.objects) == MAX_OBJECTS:
         return None
     place, size = pick(list(PLACES), rng), pick(list(SIZES), rng)
-    thing = _placed(SceneObject(pick(SHAPES, rng), pick(COLOUR_NAMES, rng), size, 0.5, 0.5), place, rng)
+    thing = SceneObject(pick(SHAPES, rng), pick(COLOUR_NAMES, rng), size, *centre(place))
     if not is_free(thing, scene.objects):
         return None
     item = Item(1, thing.shape, thing.colour, thing.size, place)
@@ -217,21 +223,11 @@ def _move(scene: Scene, rng: np.random.Generator) -> Edit | None:
     if index is None or scene.objects[index].place in (None, place):
         return None
     thing = scene.objects[index]
-    moved = _placed(thing, place, rng)
-    others = [other for other in scene.objects if other is not thing]
-    distance = max(abs(moved.x - thing.x), abs(moved.y - thing.y))
-    if distance < LEAST_MOVE or not is_free(moved, others):
+    x, y = centre(place)
+    moved = replace(thing, x=x, y=y)
+    if not is_free(moved, [other for other in scene.objects if other is not thing]):
         return None
-    return Edit(scene, f"move the {thing.colour} {thing.shape} to the {place}", _replaced(scene, index, moved))
-
-
-def _placed(thing: SceneObject, place: str, rng: np.random.Generator) -> SceneObject:
-    """Put an object near the middle of a named ninth, as far as the border allows."""
-    centres = [0.24, 0.5, 0.76]
-    across, down = PLACES[place]
-    shift = rng.uniform(-0.05, 0.05, 2)
-    x, y = (on_lattice(centres[i] + d, thing.radius) for i, d in zip((across, down), shift, strict=True))
-    return replace(thing, x=x, y=y)
+    return Edit(scene, f"move {_named(thing, rng)} to the {place}", _replaced(scene, index, moved))
 
 
 def story(rng: np.random.Generator, *, split: Split = "train") -> list[tuple[str, Scene]]:
