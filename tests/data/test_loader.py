@@ -99,22 +99,22 @@ def test_prompts_are_targets_as_in_the_paper_unless_told_otherwise() -> None:
 
 
 def test_questions_may_come_without_a_caption() -> None:
-    picture, asked, answer = encoder().conversed(PICTURE, None, [("how many", "two")], ("k",)).segments
-    assert (picture.is_target, asked.is_target, answer.is_target) == (False, False, True)
+    picture, word, asked, answer = encoder().conversed(PICTURE, None, [("how many", "two")], ("k",)).segments
+    assert [part.is_target for part in (picture, word, asked, answer)] == [False, False, True, True]
 
 
-def test_questions_are_no_targets_and_pictures_are_clean() -> None:
+def test_questions_are_targets_but_their_first_token_and_pictures_are_clean() -> None:
     document = encoder().conversed(PICTURE, "c", [("how many", "two")], ("k",))
     facts = [
         (part.is_target, part.max_t if isinstance(part, Latent) else bytes(part.tokens)) for part in document.segments
     ]
-    assert facts == [(False, 0.0), (True, b"c\n"), (False, b"how many?"), (True, b" two\n")]
+    assert facts == [(False, 0.0), (True, b"c\n"), (False, b"h"), (True, b"ow many?"), (True, b" two\n")]
     prompt = encoder().question_prompt(PICTURE, "how many?")
     assert isinstance(prompt, Document) and not prompt.is_complete
     assert bytes(prompt.segments[1].tokens) == b"how many?"  # type: ignore[union-attr]
 
 
 def test_edits_show_a_clean_picture_and_draw_another() -> None:
-    before, instruction, after = encoder(caption_dropout=0.0).edited(PICTURE, "x", PICTURE, ("k",)).segments
-    assert isinstance(before, Latent) and isinstance(after, Latent)
-    assert (before.is_target, before.max_t, instruction.is_target, after.is_target) == (False, 0.0, False, True)
+    before, word, rest, after = encoder(caption_dropout=0.0).edited(PICTURE, "xy", PICTURE, ("k",)).segments
+    assert isinstance(before, Latent) and isinstance(after, Latent) and before.max_t == 0.0
+    assert [part.is_target for part in (before, word, rest, after)] == [False, False, True, True]

@@ -71,19 +71,19 @@ class Encoder:
     ) -> Document:
         """Tell the caption of a clean picture, if any, then questions and answers.
 
-        Questions are targets too, as in the paper: to guess what is asked about is to learn what is there. Every
-        statement ends with a line break, at which generation stops.
+        Questions are targets too, as in the paper, all but their first word (see ``_turn``). Every statement ends
+        with a line break, at which generation stops.
         """
         segments: list[Text | Latent] = [self._context(picture, 0.0)]
         segments += [self._text(caption + TURN_END)] if caption is not None else []
         for asked, answer in turns:
-            segments += [self._question(asked), self._text(f" {answer}{TURN_END}")]
+            segments += [*self._turn(_question(asked)), self._text(f" {answer}{TURN_END}")]
         return Document(tuple(segments), key)
 
     def edited(self, before: Picture, instruction: str, after: Picture, key: tuple[Key, ...]) -> Document:
         """Tell an edit: a clean picture, an instruction, and the picture to draw."""
-        context, prompt = self._context(before, 0.0), self._text(instruction)
-        return self._dropped(Document((context, prompt, self._target(after)), key))
+        prompt = self._turn(instruction)
+        return self._dropped(Document((self._context(before, 0.0), *prompt, self._target(after)), key))
 
     def story(self, pages: Sequence[tuple[str, Picture]], key: tuple[Key, ...]) -> Document:
         """Tell pages of text and picture in turn; every picture is noised and drawn."""
@@ -102,7 +102,7 @@ class Encoder:
 
     def question_prompt(self, picture: Picture, asked: str) -> Document:
         """Ask a question about a picture."""
-        return Document((self._context(picture, 0.0), self._question(asked)), is_complete=False)
+        return Document((self._context(picture, 0.0), self._text(_question(asked))), is_complete=False)
 
     def edit_prompt(self, picture: Picture, instruction: str) -> Document:
         """Ask for an edit of a picture."""
@@ -111,8 +111,13 @@ class Encoder:
     def _text(self, text: str) -> Text:
         return Text(self.tokenizer.encode(text))
 
-    def _question(self, asked: str) -> Text:
-        return self._text(f"{asked.strip().rstrip('?')}?")
+    def _turn(self, text: str) -> tuple[Text, Text]:
+        """Tell what a person says next: no target in its first token, for the model need not guess which turn a
+        conversation takes and would put questions where a caption is wanted; a target from there on, for to guess
+        what is asked about is to learn what is there.
+        """
+        tokens = self.tokenizer.encode(text)
+        return Text(tokens[:1], is_target=False), Text(tokens[1:])
 
     def _target(self, picture: Picture) -> Latent:
         return Latent(encode_pixels(picture, self.config.standardisation), IMAGE)
@@ -127,3 +132,7 @@ class Encoder:
 
     def _uniform(self, stream: str, key: tuple[Key, ...]) -> float:
         return float(generator(self.seed, stream, *key).random())
+
+
+def _question(asked: str) -> str:
+    return f"{asked.strip().rstrip('?')}?"

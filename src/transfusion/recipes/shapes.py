@@ -30,7 +30,7 @@ def tiny() -> RunConfig:
             init=InitConfig(embedding_std=1.5, position_std=1.5),
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
-        data=ShapesConfig(tasks=TaskWeights(draw=0.30, look=0.38, edit=0.32, story=0.0), questions_per_picture=4),
+        data=ShapesConfig(tasks=TaskWeights(draw=0.26, look=0.40, edit=0.34, story=0.0), questions_per_picture=4),
         encode=EncodeConfig(learns_prompts=False, picture_first_max_t=0.0),
         diffusion=DiffusionConfig(
             schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=2.8, std=1.7, min_t=0.1),
@@ -39,7 +39,7 @@ def tiny() -> RunConfig:
         ),
         objective=ObjectiveConfig(text_weight=2.0, diffusion_weight=3.0),
         train=TrainConfig(
-            steps=1200,
+            steps=1250,
             batch_size=64,
             row_length=128,
             optimizer=OptimizerConfig(
