@@ -214,7 +214,7 @@ def _told(scene: Scene, rng: np.random.Generator, is_complete: bool) -> Statemen
         groups.setdefault((thing.shape, thing.size, thing.colour), []).append(thing)
     is_unusual_pair = len(objects) == 2 and places != USUAL_PLACES[2][0]
     if is_unusual_pair or (len(groups) == len(objects) == 2 and rng.random() < TELLS_RELATION):
-        pair = [objects[i] for i in rng.permutation(2)]
+        pair = objects if is_complete else [objects[i] for i in rng.permutation(2)]
         first, second = (_told_item([thing], rng, is_complete, has_place=False) for thing in pair)
         return Statement((first, second), _relation(pair))
     return Statement(tuple(_told_item(group, rng, is_complete, has_place=False) for group in groups.values()))
