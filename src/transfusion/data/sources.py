@@ -21,7 +21,7 @@ from transfusion.segments import Document, Text
 CORPUS_SIZE = 4000
 NUM_PREVIEWS = 8
 NUM_MEASURED = 400
-CAPTIONED = 0.5  # of the pictures that are asked about
+CAPTIONED = 0.4  # of the pictures that are asked about
 ASKED_COUNTS = (0.15, 0.45, 0.25, 0.15)  # shares of one to four objects in pictures without a caption
 Pictures = NDArray[np.uint8]
 

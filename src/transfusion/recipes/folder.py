@@ -16,7 +16,7 @@ def folder() -> RunConfig:
     """
     config = tiny()
     patches = UNetPatchConfig(channels=(32, 64), use_attention=False, use_direct=True)
-    times = config.diffusion.schedule.model_copy(update={"mean": 1.2, "std": 1.5})
+    times = config.diffusion.schedule.model_copy(update={"mean": 0.8, "std": 1.2})
     return config.model_copy(
         update={
             "name": "folder",

@@ -30,14 +30,14 @@ def tiny() -> RunConfig:
             init=InitConfig(embedding_std=1.5, position_std=1.5),
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
-        data=ShapesConfig(tasks=TaskWeights(draw=0.34, look=0.36, edit=0.30, story=0.0), questions_per_picture=4),
+        data=ShapesConfig(tasks=TaskWeights(draw=0.28, look=0.41, edit=0.31, story=0.0), questions_per_picture=4),
         encode=EncodeConfig(learns_prompts=False, picture_first_max_t=0.0),
         diffusion=DiffusionConfig(
             schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=2.8, std=1.7, min_t=0.1),
             prediction="x_0",
             loss="v",
         ),
-        objective=ObjectiveConfig(text_weight=1.5, diffusion_weight=3.0),
+        objective=ObjectiveConfig(text_weight=2.0, diffusion_weight=3.0),
         train=TrainConfig(
             steps=1250,
             batch_size=64,

@@ -35,7 +35,7 @@ from transfusion.data.shapes.scene import (
 from transfusion.keyed import generator
 
 NUM_TRIES = 30
-NAMED_BY_PLACE = 0.5  # share of instructions that say where the object is
+NAMED_BY_PLACE = 0.8  # share of instructions that say where the object is
 
 
 @dataclass(frozen=True)
