@@ -19,7 +19,6 @@ SMALL = [
     "train.checkpoint_every=2",
     "model.trunk.dim=32",
     "model.trunk.depth=1",
-    "model.modalities.0.patches.channels=[8]",
     "denoising.num_steps=2",
 ]
 
