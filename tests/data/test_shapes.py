@@ -74,8 +74,8 @@ def is_seen(picture: np.ndarray, scene: Scene) -> bool:
 @pytest.mark.parametrize("resolution", [32, 48, 64])
 def test_detector_is_exact_on_rendered_scenes(resolution: int) -> None:
     for i, scene in enumerate(scenes()):
-        assert is_seen(render(scene, resolution), scene)
-        assert is_seen(render(moved(scene, i), resolution), moved(scene, i))
+        for shown in (scene, moved(scene, i)):
+            assert is_seen(render(shown, resolution), shown)
 
 
 @pytest.mark.parametrize("resolution", [32, 64])

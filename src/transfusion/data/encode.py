@@ -71,7 +71,7 @@ class Encoder:
     ) -> Document:
         """Tell the caption of a clean picture, if any, then questions and answers.
 
-        Questions are targets too, as in the paper, all but their first word (see ``_turn``). Every statement ends
+        Questions are targets too, as in the paper, all but their first token (see ``_turn``). Every statement ends
         with a line break, at which generation stops.
         """
         segments: list[Text | Latent] = [self._context(picture, 0.0)]

@@ -41,7 +41,7 @@ def coverage(shape: str, x: float, y: float, radius: float, resolution: int) -> 
     return fine.mean((1, 3), dtype=np.float32), rows, columns
 
 
-_known_coverage = lru_cache(maxsize=1024)(coverage)  # scenes lie on a lattice, so the same few come again and again
+_known_coverage = lru_cache(maxsize=1024)(coverage)  # objects have nine places, so the same few come again and again
 
 
 def _window(centre: float, radius: float, resolution: int) -> slice:

@@ -27,6 +27,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 COLOUR_NAMES = tuple(COLOURS)
 USUAL_COLOUR, USUAL_SIZE = "black", "large"  # what a text need not tell, as usual places
+UNUSUAL_COLOURS = tuple(name for name in COLOUR_NAMES if name != USUAL_COLOUR)
 SIZES: dict[str, float] = {"small": 0.14, "large": 0.2}  # radius over the side of the picture
 MAX_OBJECTS = 4
 EXTENT = 1.15  # no point of a shape is farther from its centre, in radii
@@ -163,7 +164,7 @@ def _things(rng: np.random.Generator, count: int) -> list[tuple[str, str, str]]:
 
 
 def _colour(rng: np.random.Generator) -> str:
-    return USUAL_COLOUR if rng.random() < SHARE_USUAL_COLOUR else pick(COLOUR_NAMES[:-1], rng)
+    return USUAL_COLOUR if rng.random() < SHARE_USUAL_COLOUR else pick(UNUSUAL_COLOURS, rng)
 
 
 def _size(rng: np.random.Generator) -> str:
