@@ -10,7 +10,7 @@ from tiny import FLOW, ToySource, model_config
 from transfusion.batch import Batch
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.loader import LoaderConfig, Steps, load_steps
-from transfusion.data.pack import plan_rows
+from transfusion.data.pack import plan_rows, rectangle
 from transfusion.objective import keyed_draw
 from transfusion.segments import Document, Latent, Text
 from transfusion.tokenizer import ByteTokenizer
@@ -25,6 +25,14 @@ def test_packing_keeps_every_document_and_fits(lengths: list[int]) -> None:
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
     assert all(sum(lengths[index] for index in row) <= 16 for row in rows)
     assert rows == plan_rows(lengths, 16)
+
+
+def test_packing_lowers_the_rows_where_that_wastes_less() -> None:
+    lengths = [6, 6, 6, 6, 4, 4]  # in order at 16: (6, 6, 4), (6, 6, 4)
+    assert rectangle(plan_rows(lengths, 16), lengths) == sum(lengths)
+    lengths = [7, 7, 7, 4, 4, 4]  # at 16: 14, 15, 4; at 12: three rows of 11
+    assert rectangle(plan_rows(lengths, 16), lengths) == sum(lengths)
+    assert plan_rows([], 16) == [] and rectangle([], []) == 0
 
 
 def test_too_long_a_document_is_named() -> None:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from transfusion.cli.allocator import keep_freed_memory
+
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 stopped (a training run is saved)."
 USAGE_ERRORS = frozenset({"ConfigError"})
@@ -176,6 +178,7 @@ def doctor(as_json: AsJson = False) -> None:
 def main() -> None:
     """Run the command line and turn user errors into one message and an exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    keep_freed_memory()
     try:
         app()
     except KeyboardInterrupt:

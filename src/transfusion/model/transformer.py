@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from transfusion.model.norm import RMSNorm
+
 FFN_MULTIPLE = 64
 
 
@@ -105,7 +107,7 @@ class Attention(nn.Module):
         self.key = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
         self.value = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim, bias=False)
-        normed = nn.RMSNorm if config.use_qk_norm else nn.Identity
+        normed = RMSNorm if config.use_qk_norm else nn.Identity
         self.query_norm = normed(config.head_dim, eps=config.norm_eps)
         self.key_norm = normed(config.head_dim, eps=config.norm_eps)
 
@@ -185,9 +187,9 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         """Build one layer."""
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.attention_norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.attention = Attention(config, layer)
-        self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.ffn_norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.ffn = FeedForward(config)
 
     def forward(
@@ -206,7 +208,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
-        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.norm = RMSNorm(config.dim, eps=config.norm_eps)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor | BlockMask, cache: Cache | None = None) -> Tensor:
         """Run the trunk.

@@ -6,7 +6,9 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
+
+from transfusion.train.muon import BatchedMuon
 
 TRUNK_PREFIX = "trunk.blocks."
 
@@ -70,7 +72,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
     if muon:
         matrices = {"params": [named[name] for name in sorted(muon)], "peak_lr": config.muon_lr}
         optimizers.append(
-            Muon(
+            BatchedMuon(
                 [matrices],
                 lr=config.muon_lr,
                 weight_decay=config.weight_decay,
