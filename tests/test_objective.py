@@ -157,7 +157,8 @@ def test_draws_depend_on_the_key_alone() -> None:
 def test_clean_latents_stay_clean() -> None:
     draw = keyed_draw(FLOW, 0)
     latent = Latent(torch.zeros(2, 4, 4), "image", max_t=0.0)
-    assert draw(Document((latent,), ("x",)), 0, latent).t == 0.0
+    clean = draw(Document((latent,), ("x",)), 0, latent)
+    assert clean.t == 0.0 and torch.equal(clean.noise, torch.zeros(2, 4, 4))
     capped = Latent(torch.zeros(2, 4, 4), "image", max_t=0.5)
     times = [draw(Document((capped,), ("x", i)), 0, capped).t for i in range(200)]
     assert 0.45 < max(times) <= 0.5

@@ -37,7 +37,11 @@ class TrainConfig(BaseModel):
     accumulation: int = Field(default=1, gt=0, description="Micro-batches per step")
     row_length: int = Field(default=256, gt=0, description="Slots T of a row; documents are packed into rows")
     seed: int = Field(default=0, description="Key of all draws: weights, order, times, noise")
-    num_workers: int = Field(default=1, ge=0, description="Background processes that prepare batches")
+    num_workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="Background processes that prepare batches; None: one, but none on a CPU of one or two cores",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
         description="Compute dtype; auto: bf16 where it is measured to be faster, when a run begins",

@@ -8,6 +8,7 @@ micro-batches. It must not know optimizers, data or sampling.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -111,6 +112,8 @@ def keyed_draw(diffusion: DiffusionConfig, seed: int) -> Draw:
     """Make the draw of times and noise that depends on a document's key and the span's number alone."""
 
     def draw(document: Document, number: int, latent: Latent) -> TimeAndNoise:
+        if latent.max_t == 0:  # a clean picture takes no noise, so none is drawn
+            return TimeAndNoise(0.0, torch.zeros_like(latent.values, dtype=torch.float32))
         uniform = float(generator(seed, "time", *document.key, number).random())
         t = time_from_uniform(diffusion.schedule, uniform, latent.max_t)
         return TimeAndNoise(t, normal(tuple(latent.values.shape), seed, "noise", *document.key, number))

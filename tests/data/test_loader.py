@@ -42,9 +42,7 @@ def test_too_long_a_document_is_named() -> None:
 
 def steps(source: ToySource, **changes: int) -> Steps:
     """Make the steps of a source."""
-    config = LoaderConfig(
-        **{"batch_size": 5, "accumulation": 1, "row_length": 40, "seed": 0, "num_workers": 0, **changes}
-    )
+    config = LoaderConfig(**{"batch_size": 5, "accumulation": 1, "row_length": 40, "seed": 0, **changes})
     return Steps(source, config, VOCABULARY, keyed_draw(FLOW, 0))
 
 
@@ -116,10 +114,10 @@ def test_questions_are_targets_but_their_first_token_and_pictures_are_clean() ->
     facts = [
         (part.is_target, part.max_t if isinstance(part, Latent) else bytes(part.tokens)) for part in document.segments
     ]
-    assert facts == [(False, 0.0), (True, b"c\n"), (False, b"h"), (True, b"ow many?"), (True, b" two\n")]
-    prompt = encoder().question_prompt(PICTURE, "how many?")
+    assert facts == [(False, 0.0), (True, b"c\n"), (False, b"h"), (True, b"ow many"), (True, b" two\n")]
+    prompt = encoder().question_prompt(PICTURE, " how many ? ")
     assert isinstance(prompt, Document) and not prompt.is_complete
-    assert bytes(prompt.segments[1].tokens) == b"how many?"  # type: ignore[union-attr]
+    assert bytes(prompt.segments[1].tokens) == b"how many"  # type: ignore[union-attr]
 
 
 def test_edits_show_a_clean_picture_and_draw_another() -> None:

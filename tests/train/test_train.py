@@ -16,7 +16,7 @@ from transfusion.generate.engine import Engine
 from transfusion.generate.options import GenerationOptions
 from transfusion.segments import Document, Latent, Text
 from transfusion.train.checkpoint import load_tensors, newest
-from transfusion.train.loop import train
+from transfusion.train.loop import default_workers, train
 from transfusion.train.metrics import read_metrics
 from transfusion.train.optimizer import optimizer_tensors
 from transfusion.train.state import TrainState, begin, resume
@@ -179,3 +179,10 @@ def test_golden_losses() -> None:
     stored = json.loads((Path(__file__).parents[1] / "golden" / "losses.json").read_text())
     # float32 sums differ between processors in the sixth digit.
     assert golden_losses() == pytest.approx(stored, abs=1e-3)
+
+
+def test_a_core_is_left_for_data_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, expected in ((None, 0), (2, 0), (4, 1)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert default_workers(CPU) == expected
+        assert default_workers(torch.device("cuda")) == 1

@@ -45,13 +45,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """What decides the batches of a run: documents per step, micro-batches, slots per row, seed, workers."""
+    """What decides the batches of a run: documents per step, micro-batches, slots per row, seed."""
 
     batch_size: int
     accumulation: int
     row_length: int
     seed: int
-    num_workers: int
 
 
 class Steps(Dataset[list[Batch]]):

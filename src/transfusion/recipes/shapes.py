@@ -37,9 +37,9 @@ def tiny() -> RunConfig:
             prediction="x_0",
             loss="v",
         ),
-        objective=ObjectiveConfig(text_weight=2.0, diffusion_weight=3.0),
+        objective=ObjectiveConfig(text_weight=3.0, diffusion_weight=3.0),
         train=TrainConfig(
-            steps=1250,
+            steps=1400,
             batch_size=64,
             row_length=128,
             optimizer=OptimizerConfig(

@@ -1,6 +1,7 @@
 """The only loop: batch → objective → backward → clip → step → average, for every model, objective and data set."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ class StepReport:
         gradient_norm: Norm of the gradient before clipping.
         lr_factor: Learning rates over their peaks.
         num_slots: Slots that the step trained on, without padding.
-        seconds: Time of the step.
+        seconds: Time from the end of the last step to the end of this one: data, previews and checkpoints included.
         checkpoint: Folder published after the step, if any.
         preview: Sheet of sample pictures saved after the step, if any.
     """
@@ -75,12 +76,13 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
     objective = TransfusionObjective(state.config.diffusion, state.config.objective, state.model.vocabulary)
     if config.use_compile:
         state.model.compile()
-    loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.num_workers)
+    loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed)
     draw = keyed_draw(state.config.diffusion, config.seed)
     steps = Steps(source, loading, state.model.vocabulary, draw)
+    num_workers = default_workers(device) if config.num_workers is None else config.num_workers
+    begun = time.perf_counter()
     with Metrics(run, state.step) as metrics:
-        for batches in load_steps(steps, state.step, config.steps, config.num_workers):
-            begun = time.perf_counter()
+        for batches in load_steps(steps, state.step, config.steps, num_workers):
             state.model.train()
             factor = lr_factor(config.optimizer, state.step, config.steps)
             losses = _accumulate(state.model, objective, [batch.to(device) for batch in batches], config.precision)
@@ -98,6 +100,7 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
                 state.ema.update(state.model, state.step)
             state.step += 1
             seconds = time.perf_counter() - begun
+            begun += seconds
             state.train_seconds += seconds
             is_last = state.step == config.steps or stop.is_set()
             checkpoint = preview = None
@@ -114,6 +117,13 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
                 if checkpoint is None:
                     state.save(run)
                 return
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many processes prepare batches: none where the model computes on all of one or two cores, which wait
+    for each other at every product when a third process takes its turns.
+    """
+    return 0 if device.type == "cpu" and (os.cpu_count() or 1) <= 2 else 1
 
 
 def _accumulate(

@@ -249,5 +249,5 @@ def corpus(seed: int, count: int) -> Iterator[str]:
         scene = sample_scene(rng)
         yield caption(scene, rng)
         turn = question(scene, rng)
-        yield f"{turn.question}? {turn.answer}"
+        yield f"{turn.question} {turn.answer}"
         yield edit(scene, rng).instruction
