@@ -19,6 +19,7 @@ from typing import TextIO
 import torch
 
 from benchmarks.work import SAMPLE, TRAIN, Side, Work
+from transfusion.cli.allocator import keep_freed_memory
 
 WARM_UPS = 2
 MIB = 2**20
@@ -100,6 +101,7 @@ def _open(stream: TextIO | None) -> TextIO:
 def serve(side: Side, name: str) -> None:
     """Build one side of a case and work at command."""
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print; answers alone go to the parent
+    keep_freed_memory()  # as the command line does; for both sides
     module = importlib.import_module(f"benchmarks.{side}")
     torch.mm(torch.ones(64, 64), torch.ones(64, 64))
     before = _peak_bytes()

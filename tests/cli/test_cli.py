@@ -145,6 +145,8 @@ def test_own_pictures_and_text(tmp_path: Path) -> None:
     done = call("train", "folder", f"data.path={data}", *folder, "train.preview_every=4", "--run", tmp_path / "r")
     assert "1 broken pictures are left out" in done.stderr and (tmp_path / "r" / "quarantine.jsonl").exists()
     assert "image" in call("evaluate", tmp_path / "r").stdout
+    assert "split 'test'" in call("evaluate", tmp_path / "r", "data.split=test", code=1).stderr
+    assert "no setting of the data" in call("evaluate", tmp_path / "r", "train.steps=1", code=2).stderr
     (tmp_path / "t.txt").write_text("to be or not to be " * 200)
     call("train", "folder", f"data.path={tmp_path}/t.txt", *folder, "--run", tmp_path / "t")
     assert set(json.loads(call("evaluate", tmp_path / "t", "--json").stdout)["losses"]) == {"text"}

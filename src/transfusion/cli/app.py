@@ -150,15 +150,16 @@ def chat(
 @app.command()
 def evaluate(
     model: Model,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Other data, such as data.split=test")] = None,
     prompts: Annotated[int, typer.Option(help="Prompts per category")] = 100,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model: exactly in the built-in world, by held-out losses elsewhere."""
+    """Score a model: exactly in the built-in world, elsewhere by its losses on the run's data or on other data."""
     from transfusion.cli.verbs import score
 
-    text, rendered = score(model, num_prompts=prompts, seed=seed)
+    text, rendered = score(model, overrides or [], num_prompts=prompts, seed=seed)
     if out is not None:
         out.write_text(text + "\n")
     print(text if as_json else rendered)

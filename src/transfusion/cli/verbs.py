@@ -8,7 +8,7 @@ from time import perf_counter
 from PIL import Image
 from rich.console import Console
 
-from transfusion.config import ConfigError
+from transfusion.config import ConfigError, override
 from transfusion.data.encode import Encoder
 from transfusion.data.sources import ShapesConfig, open_source
 from transfusion.evaluate.losses import evaluate_losses
@@ -19,6 +19,7 @@ from transfusion.pretrained import Transfusion
 
 SHEET_COLUMNS = 4
 NUM_LOSS_DOCUMENTS = 200
+DATA_PREFIX = "data."
 
 
 def load(path: Path) -> Transfusion:
@@ -57,16 +58,23 @@ def draw(
     return save(pictures, file)
 
 
-def score(path: Path, *, num_prompts: int, seed: int) -> tuple[str, str]:
-    """Evaluate a model and return the scores as JSON and as a text for a terminal."""
+def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) -> tuple[str, str]:
+    """Evaluate a model and return the scores as JSON and as a text for a terminal.
+
+    Raises:
+        ConfigError: An override is bad, or is none of the data.
+    """
+    if other := [text for text in overrides if not text.startswith(DATA_PREFIX)]:
+        raise ConfigError(f"{other[0]!r} is no setting of the data; evaluate takes those alone, as data.split=test")
     model, begun = load(path), perf_counter()
-    if isinstance(model.config.data, ShapesConfig):
+    data = override(model.config, overrides).data
+    if isinstance(data, ShapesConfig):
         items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts, seed=seed)
         seconds, parameters = perf_counter() - begun, model.model.num_parameters
         scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
         return scores.to_json(), _rendered(scores_table(scores))
     encoder = Encoder(model.tokenizer, model.config.encode, seed)
-    source = open_source(model.config.data, encoder, model.config.train.row_length - 1)
+    source = open_source(data, encoder, model.config.train.row_length - 1)
     objective = TransfusionObjective(model.config.diffusion, model.config.objective, model.model.vocabulary)
     losses = evaluate_losses(model.model, objective, source, num_documents=NUM_LOSS_DOCUMENTS, seed=seed)
     return json.dumps({"losses": losses}), "\n".join(f"{name}: {value:.4f}" for name, value in losses.items())

@@ -1,1 +1,1 @@
-"""Evaluators: exact scores in the built-in world, held-out losses everywhere. One file each."""
+"""Evaluators: exact scores in the built-in world, losses everywhere. One file each."""

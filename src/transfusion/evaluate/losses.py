@@ -1,4 +1,4 @@
-"""Held-out losses of any model on any source: the objective's own, at keyed times and noise."""
+"""Losses of any model on any source: the objective's own, at keyed times and noise."""
 
 import torch
 
@@ -13,7 +13,7 @@ from transfusion.objective import TransfusionObjective, keyed_draw
 def evaluate_losses(
     model: TransfusionModel, objective: TransfusionObjective, source: Source, *, num_documents: int, seed: int
 ) -> dict[str, float]:
-    """Return the mean of every loss over documents that a run of this seed does not see.
+    """Return the mean of every loss over a source's documents: held out if the source is, or has no end.
 
     Args:
         model: The network.

@@ -19,8 +19,8 @@ from transfusion.train.optimizer import OptimizerConfig
 def tiny() -> RunConfig:
     """Can a laptop learn to draw, caption, answer and edit in eight minutes?
 
-    Command: ``make demo`` or ``transfusion demo``. On 2 cores (AVX-512, fp32) 1250 steps of 64 documents took 486 s,
-    the whole command 525 s; GenEval 0.97, captions 0.91, questions 0.81, edits 0.78 (experiments/LOG.md).
+    Command: ``make demo`` or ``transfusion demo``. On 2 cores (AVX-512, fp32) 1400 steps of 64 documents took 446 s,
+    the whole command 477 s; GenEval 0.97, captions 0.94, questions 0.92, edits 0.81 (experiments/LOG.md).
     """
     return RunConfig(
         name="demo",
