@@ -108,3 +108,14 @@ def test_losses_are_means_over_the_source() -> None:
     found = evaluate_losses(model, objective, ToySource(7), num_documents=50, seed=0)
     again = evaluate_losses(model, objective, ToySource(7), num_documents=7, seed=0)
     assert found == again and set(found) == {"text", "image", "sound"}
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "places"),
+    [(9, 3, [0, 3, 6]), (2, 3, [0, 1]), (7, 4, [0, 1, 3, 5]), (None, 2, [10**12, 10**12 + 1])],
+)
+def test_losses_are_of_documents_spread_over_the_source(size: int | None, count: int, places: list[int]) -> None:
+    model, config, source = make_model(), run_config(), ToySource(size)
+    objective = TransfusionObjective(config.diffusion, config.objective, model.vocabulary)
+    evaluate_losses(model, objective, source, num_documents=count, seed=0)
+    assert source.visited == places

@@ -8,6 +8,8 @@ from transfusion.layout import num_slots
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.objective import TransfusionObjective, keyed_draw
 
+BEYOND_ANY_RUN = 10**12
+
 
 @torch.inference_mode()
 def evaluate_losses(
@@ -19,17 +21,23 @@ def evaluate_losses(
         model: The network.
         objective: The losses.
         source: Where documents come from; an endless source is read far beyond any run.
-        num_documents: How many.
+        num_documents: How many at most, spread evenly over a source that ends.
         seed: Key of times and noise.
     """
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     draw = keyed_draw(objective.process.config, seed)
-    first = 10**12 if source.size is None else 0
-    for index in range(min(num_documents, source.size or num_documents)):
-        document = source.document(first + index, 0)
+    for index in _places(source.size, num_documents):
+        document = source.document(index, 0)
         batch = collate([[document]], model.vocabulary, draw, num_slots(document, model.vocabulary))
         for name, loss in objective(model, batch).items():
             sums[name] = sums.get(name, 0.0) + float(loss.sum)
             counts[name] = counts.get(name, 0) + loss.count
     return {name: sums[name] / count for name, count in counts.items() if count}
+
+
+def _places(size: int | None, count: int) -> list[int]:
+    """Return which documents to read: files often lie sorted, so the first of them are not like the rest."""
+    if size is None:
+        return list(range(BEYOND_ANY_RUN, BEYOND_ANY_RUN + count))
+    return [place * size // min(count, size) for place in range(min(count, size))]

@@ -14,8 +14,8 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis of (..., D)."""
-        is_plain = x.device.type == "cpu" and x.dtype is torch.float32 and not torch.compiler.is_compiling()
-        if not is_plain:
+        is_plain = x.device.type == "cpu" and x.dtype is self.weight.dtype is torch.float32
+        if not is_plain or torch.compiler.is_compiling():
             return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
         output = _RMSNormOnCPU.apply(x, self.weight, self.eps)
         assert isinstance(output, Tensor)
