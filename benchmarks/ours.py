@@ -31,7 +31,7 @@ from transfusion.layout import num_slots
 from transfusion.model.patchify import ModalityConfig
 from transfusion.model.transformer import TransformerConfig
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
-from transfusion.objective import ObjectiveConfig, TransfusionObjective, keyed_draw
+from transfusion.objective import KeyedDraw, ObjectiveConfig, TransfusionObjective
 from transfusion.segments import Document, Latent, Text
 from transfusion.train.optimizer import OptimizerConfig, build_optimizers
 
@@ -69,7 +69,7 @@ def _train(model: TransfusionModel, work: TrainWork) -> Callable[[], None]:
     (optimizer,) = build_optimizers(model, OptimizerConfig(lr=LR))
     documents = [_document(work, row) for row in range(work.rows)]
     length = num_slots(documents[0], model.vocabulary)
-    draw = keyed_draw(PROCESS, 0)
+    draw = KeyedDraw(PROCESS, 0)
     if work.is_compiled:
         model.compile()
 

@@ -9,7 +9,7 @@ from tiny import FLOW, documents, model_config
 
 from transfusion.batch import Batch, collate
 from transfusion.layout import IGNORE
-from transfusion.objective import keyed_draw
+from transfusion.objective import KeyedDraw
 
 VOCABULARY = model_config().vocabulary()
 
@@ -17,7 +17,7 @@ VOCABULARY = model_config().vocabulary()
 def batch() -> Batch:
     """Collate five documents in two rows."""
     pool = documents(5)
-    return collate([pool[:3], pool[3:]], VOCABULARY, keyed_draw(FLOW, 0), 48)
+    return collate([pool[:3], pool[3:]], VOCABULARY, KeyedDraw(FLOW, 0), 48)
 
 
 def test_patches_are_where_the_columns_say() -> None:

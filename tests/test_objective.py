@@ -14,7 +14,7 @@ from transfusion.diffusion.process import DiffusionConfig, make_process
 from transfusion.diffusion.schedule import ScheduleConfig
 from transfusion.layout import num_slots
 from transfusion.model.transfusion import Outputs
-from transfusion.objective import LossSum, ObjectiveConfig, TransfusionObjective, keyed_draw
+from transfusion.objective import KeyedDraw, LossSum, ObjectiveConfig, TransfusionObjective
 from transfusion.segments import Document, Latent
 
 VOCABULARY = model_config().vocabulary()
@@ -24,7 +24,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 def batch_of(rows: list[list[Document]], draw: Draw | None = None) -> Batch:
     """Collate rows, each as long as the longest needs."""
     length = max(sum(num_slots(document, VOCABULARY) for document in row) for row in rows)
-    return collate(rows, VOCABULARY, draw or keyed_draw(FLOW, 0), length)
+    return collate(rows, VOCABULARY, draw or KeyedDraw(FLOW, 0), length)
 
 
 def objective(diffusion: DiffusionConfig = FLOW) -> TransfusionObjective:
@@ -58,7 +58,7 @@ def test_exact_predictor_scores_zero(prediction: Kind, loss: Kind, kind: str) ->
     pool = [[document] for document in documents(10)]
 
     def draw(document: Document, number: int, latent: Latent) -> TimeAndNoise:
-        drawn = keyed_draw(diffusion, 0)(document, number, latent)
+        drawn = KeyedDraw(diffusion, 0)(document, number, latent)
         return drawn._replace(t=min(drawn.t, 0.9))
 
     batch = batch_of(pool, draw)
@@ -145,7 +145,7 @@ def test_draws_depend_on_the_key_alone() -> None:
         assert sorted(group.t.tolist()) == sorted(again.t.tolist())
         assert torch.equal(group.noise.flatten().sort().values, again.noise.flatten().sort().values)
     assert len(set(torch.cat([group.t for group in one.spans]).tolist())) == sum(len(group.t) for group in one.spans)
-    draw, again = keyed_draw(FLOW, 0), keyed_draw(FLOW, 1)
+    draw, again = KeyedDraw(FLOW, 0), KeyedDraw(FLOW, 1)
     latent = pool[0].segments[1]
     assert isinstance(latent, Latent)
     assert draw(pool[0], 0, latent).t == draw(pool[0], 0, latent).t != draw(pool[0], 1, latent).t
@@ -155,7 +155,7 @@ def test_draws_depend_on_the_key_alone() -> None:
 
 
 def test_clean_latents_stay_clean() -> None:
-    draw = keyed_draw(FLOW, 0)
+    draw = KeyedDraw(FLOW, 0)
     latent = Latent(torch.zeros(2, 4, 4), "image", max_t=0.0)
     clean = draw(Document((latent,), ("x",)), 0, latent)
     assert clean.t == 0.0 and torch.equal(clean.noise, torch.zeros(2, 4, 4))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from transfusion.batch import Batch, Draw, TimeAndNoise
+from transfusion.batch import Batch, TimeAndNoise
 from transfusion.diffusion.process import DiffusionConfig, make_process
 from transfusion.diffusion.schedule import time_from_uniform
 from transfusion.keyed import generator, normal
@@ -108,14 +108,18 @@ class TransfusionObjective:
         return sum(terms[1:], start=terms[0])
 
 
-def keyed_draw(diffusion: DiffusionConfig, seed: int) -> Draw:
-    """Make the draw of times and noise that depends on a document's key and the span's number alone."""
+@dataclass(frozen=True)
+class KeyedDraw:
+    """The draw of times and noise that depends on a document's key and the span's number alone; workers get a copy."""
 
-    def draw(document: Document, number: int, latent: Latent) -> TimeAndNoise:
+    diffusion: DiffusionConfig
+    seed: int
+
+    def __call__(self, document: Document, number: int, latent: Latent) -> TimeAndNoise:
+        """Draw for one latent of a document."""
         if latent.max_t == 0:  # a clean picture takes no noise, so none is drawn
             return TimeAndNoise(0.0, torch.zeros_like(latent.values, dtype=torch.float32))
+        seed = self.seed
         uniform = float(generator(seed, "time", *document.key, number).random())
-        t = time_from_uniform(diffusion.schedule, uniform, latent.max_t)
+        t = time_from_uniform(self.diffusion.schedule, uniform, latent.max_t)
         return TimeAndNoise(t, normal(tuple(latent.values.shape), seed, "noise", *document.key, number))
-
-    return draw

@@ -23,7 +23,7 @@ from transfusion.generate.engine import Engine
 from transfusion.generate.options import DenoisingOptions, Event, GenerationOptions, TokenOptions
 from transfusion.layout import num_slots
 from transfusion.model.transfusion import TransfusionModel
-from transfusion.objective import TransfusionObjective, keyed_draw
+from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.segments import Document, Latent, Segment, Text
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.checkpoint import (
@@ -252,7 +252,7 @@ class Transfusion:
         """Measure the log-likelihood of a document's text and the denoising loss of its latents."""
         document = self.document(content)
         vocabulary = self.model.vocabulary
-        draw = keyed_draw(self.config.diffusion, self.config.train.seed)
+        draw = KeyedDraw(self.config.diffusion, self.config.train.seed)
         batch = collate([[document]], vocabulary, draw, num_slots(document, vocabulary))
         objective = TransfusionObjective(self.config.diffusion, self.config.objective, vocabulary)
         losses = objective(self.model, batch)

@@ -152,6 +152,18 @@ def test_own_pictures_and_text(tmp_path: Path) -> None:
     assert set(json.loads(call("evaluate", tmp_path / "t", "--json").stdout)["losses"]) == {"text"}
 
 
+def test_anew_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    (run / "checkpoints" / "step_00000001").mkdir(parents=True)
+    (run / "mine.png").write_bytes(b"kept")
+    broken = call("train", "tiny", *SMALL, "--run", run, code=1).stderr
+    assert "begin anew with --anew" in broken
+    call("train", "folder", "data.path=typo", *SMALL, "--run", run, "--anew", code=1)
+    assert (run / "checkpoints" / "step_00000001").exists()
+    call("train", "tiny", *SMALL, "--run", run, "--anew")
+    assert (run / "mine.png").read_bytes() == b"kept" and not (run / "checkpoints" / "step_00000001").exists()
+
+
 def test_help_does_not_import_torch() -> None:
     code = "import sys, transfusion.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

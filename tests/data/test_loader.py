@@ -1,5 +1,7 @@
 """Order, packing and encoding."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from transfusion.batch import Batch
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.loader import LoaderConfig, Steps, load_steps
 from transfusion.data.pack import plan_rows, rectangle
-from transfusion.objective import keyed_draw
+from transfusion.objective import KeyedDraw
 from transfusion.segments import Document, Latent, Text
 from transfusion.tokenizer import ByteTokenizer
 
@@ -43,7 +45,7 @@ def test_too_long_a_document_is_named() -> None:
 def steps(source: ToySource, **changes: int) -> Steps:
     """Make the steps of a source."""
     config = LoaderConfig(**{"batch_size": 5, "accumulation": 1, "row_length": 40, "seed": 0, **changes})
-    return Steps(source, config, VOCABULARY, keyed_draw(FLOW, 0))
+    return Steps(source, config, VOCABULARY, KeyedDraw(FLOW, 0))
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -124,3 +126,8 @@ def test_edits_show_a_clean_picture_and_draw_another() -> None:
     before, word, rest, after = encoder(caption_dropout=0.0).edited(PICTURE, "xy", PICTURE, ("k",)).segments
     assert isinstance(before, Latent) and isinstance(after, Latent) and before.max_t == 0.0
     assert [part.is_target for part in (before, word, rest, after)] == [False, False, True, True]
+
+
+def test_steps_go_to_workers_that_are_not_forked() -> None:
+    copied = pickle.loads(pickle.dumps(steps(ToySource(13))))
+    assert same(copied[3][0], steps(ToySource(13))[3][0])

@@ -7,13 +7,13 @@ import torch
 from tiny import documents, make_model, run_config
 
 from transfusion.batch import collate
-from transfusion.objective import TransfusionObjective, keyed_draw
+from transfusion.objective import KeyedDraw, TransfusionObjective
 
 
 def golden_losses() -> dict[str, float]:
     """Compute the losses of a fixed model on fixed documents."""
     config, model = run_config(), make_model()
-    batch = collate([documents(5)], model.vocabulary, keyed_draw(config.diffusion, 0), 80)
+    batch = collate([documents(5)], model.vocabulary, KeyedDraw(config.diffusion, 0), 80)
     batch.validate(model.vocabulary)
     with torch.no_grad():
         losses = TransfusionObjective(config.diffusion, config.objective, model.vocabulary)(model, batch)

@@ -44,6 +44,14 @@ def test_takes_views_that_are_not_contiguous() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes_are_torch_s(dtype: torch.dtype) -> None:
-    norm = RMSNorm(16, eps=EPS, dtype=dtype)
+    norm = RMSNorm(16, eps=EPS).to(dtype)
     x = torch.randn(3, 16, dtype=dtype)
     assert torch.equal(norm(x), F.rms_norm(x, (16,), norm.weight, EPS))
+
+
+def test_second_derivatives_are_refused_and_not_wrong() -> None:
+    x = torch.randn(3, 16, requires_grad=True)
+    y = RMSNorm(16, eps=EPS)(x).square().sum()
+    (first,) = torch.autograd.grad(y, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()

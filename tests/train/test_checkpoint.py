@@ -95,7 +95,7 @@ def test_the_manifest_is_there_before_the_name(tmp_path: Path, monkeypatch: pyte
 def test_prune_keeps_the_newest(tmp_path: Path) -> None:
     for step in (1, 20, 3, 100):
         publish(step_directory(tmp_path, step), write)
-    prune(tmp_path, 2)
+    prune(step_directory(tmp_path, 100), 2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000020", "step_00000100"]
 
 
@@ -110,3 +110,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_weights(nn.Linear(3, 2, bias=False), folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="does not exist"):
         load_weights(model, tmp_path / "nothing.safetensors")
+
+
+def test_prune_keeps_what_was_just_published(tmp_path: Path) -> None:
+    for step in (1, 2, 9):
+        step_directory(tmp_path, step).mkdir(parents=True)
+    prune(step_directory(tmp_path, 2), 1)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000002", "step_00000009"]

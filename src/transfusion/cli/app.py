@@ -27,7 +27,7 @@ Model = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a ru
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value to standard output")]
 Seed = Annotated[int, typer.Option(help="Key of all draws")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="PNG to write")]
-Anew = Annotated[bool, typer.Option("--anew", help="Begin anew, deleting what the run's folder holds")]
+Anew = Annotated[bool, typer.Option("--anew", help="Begin anew, deleting what a run before wrote into the folder")]
 Device = Annotated[str, typer.Option(help="cpu or cuda")]
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text as RichText
 
+from transfusion.data.encode import told_question
 from transfusion.data.readers import BrokenPicture
 from transfusion.generate.options import Generated
 from transfusion.pretrained import Transfusion
@@ -29,10 +30,13 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
         if line == "/new":
             document = model.document([])
         elif line.startswith("/image "):
-            document = _shown(model, document, Path(line.removeprefix("/image ").strip()), console)
-        elif line:
+            name = line.removeprefix("/image ").strip().strip("'\"")
+            document = _shown(model, document, Path(name).expanduser(), console)
+        elif line.startswith("/"):
+            console.print(f"there is no {line.split()[0]}; {HELP}", style="red", markup=False)
+        elif told := _told(line, document):
             number += 1
-            prompt = Document((*document.segments, *model.document([line]).segments), is_complete=False)
+            prompt = Document((*document.segments, *model.document([told]).segments), is_complete=False)
             options = model.options(max_tokens=MAX_TOKENS, max_images=1, seed=seed + number)
             result = engine.run([(prompt, options)])[0]
             document = result.document
@@ -44,7 +48,13 @@ def _read() -> str | None:
         line = input("> " if sys.stdin.isatty() else "")
     except EOFError:
         return None
-    return line.strip()
+    return line.encode("utf-8", "replace").decode().strip()
+
+
+def _told(line: str, document: Document) -> str:
+    """Tell a question about a picture as training does: without its mark."""
+    is_about_picture = any(isinstance(part, Latent) for part in document.segments)
+    return told_question(line) if is_about_picture and line.endswith("?") else line
 
 
 def _shown(model: Transfusion, document: Document, file: Path, console: Console) -> Document:
@@ -57,6 +67,8 @@ def _shown(model: Transfusion, document: Document, file: Path, console: Console)
 
 
 def _tell(model: Transfusion, result: Generated, file: Path, console: Console) -> None:
+    if not any(isinstance(part, Latent) or model.tokenizer.decode(part.tokens).strip() for part in result.generated):
+        console.print("(no answer)", style="dim")
     for part in result.generated:
         if isinstance(part, Text):
             console.print(model.tokenizer.decode(part.tokens).strip(), highlight=False)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
+from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.data.sources import FolderSource
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
 from transfusion.pretrained import Transfusion, find_checkpoint
@@ -26,6 +27,15 @@ from transfusion.train.state import TrainState
 
 DONE, STOPPED = 0, 130
 SMOOTHING = 0.05
+RUN_ENTRIES = (
+    "checkpoints",
+    "samples",
+    "tensorboard",
+    "metrics.jsonl",
+    QUARANTINE_FILE,
+    "scores.json",
+    "report.html",
+)
 PLAIN_SECONDS = 10.0
 
 
@@ -50,11 +60,16 @@ def find_config(name: str, overrides: Sequence[str]) -> RunConfig:
 def run_training(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool, device: str) -> int:
     """Train to the end or to Ctrl-C; return the exit code."""
     config = find_config(name, overrides)
-    directory = run or (Path(name) if Path(name).is_dir() else Path("runs") / config.name)
+    directory = run or (_run_of(Path(name)) if Path(name).is_dir() else Path("runs") / config.name)
     console = Console(stderr=True)
     state, source = _open(config, directory, is_anew=is_anew, device=device, console=console)
     is_done = _train(state, source, directory, console)
     return DONE if is_done else _say_stopped(directory, name, console)
+
+
+def _run_of(folder: Path) -> Path:
+    """Return the run that a folder means: itself, or the run whose checkpoint it is."""
+    return folder.parents[1] if folder.parent.name == "checkpoints" else folder
 
 
 def run_demo(run: Path, *, is_anew: bool, steps: int | None, num_prompts: int, as_json: bool) -> int:
@@ -87,9 +102,9 @@ def _scores(items: Items, state: TrainState, begun: float) -> Scores:
 
 
 def _open(config: RunConfig, run: Path, *, is_anew: bool, device: str, console: Console) -> tuple[TrainState, Source]:
-    if is_anew and run.exists():
-        shutil.rmtree(run)
-    state, source = open_run(config, run, is_resumed=True, device=device)
+    state, source = open_run(config, run, is_resumed=not is_anew, device=device)
+    if is_anew:
+        _clear(run)
     console.print(f"{state.model.num_parameters / 1e6:.1f} M parameters, {state.config.train.precision}, run {run}")
     if state.step:
         console.print(f"resuming at step {state.step} of {state.config.train.steps} (--anew begins anew)")
@@ -97,6 +112,15 @@ def _open(config: RunConfig, run: Path, *, is_anew: bool, device: str, console: 
         file = source.pictures.save_quarantine(run)
         console.print(f"{len(source.pictures.quarantine)} broken pictures are left out; see {file}")
     return state, source
+
+
+def _clear(run: Path) -> None:
+    """Delete what a run wrote into its folder, and nothing else that may lie there."""
+    for name in RUN_ENTRIES:
+        if (run / name).is_dir():
+            shutil.rmtree(run / name)
+        else:
+            (run / name).unlink(missing_ok=True)
 
 
 def _say_stopped(run: Path, name: str, console: Console) -> int:

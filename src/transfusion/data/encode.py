@@ -77,7 +77,7 @@ class Encoder:
         segments: list[Text | Latent] = [self._context(picture, 0.0)]
         segments += [self._text(caption + TURN_END)] if caption is not None else []
         for asked, answer in turns:
-            segments += [*self._turn(_question(asked)), self._text(f" {answer}{TURN_END}")]
+            segments += [*self._turn(told_question(asked)), self._text(f" {answer}{TURN_END}")]
         return Document(tuple(segments), key)
 
     def edited(self, before: Picture, instruction: str, after: Picture, key: tuple[Key, ...]) -> Document:
@@ -102,7 +102,7 @@ class Encoder:
 
     def question_prompt(self, picture: Picture, asked: str) -> Document:
         """Ask a question about a picture."""
-        return Document((self._context(picture, 0.0), self._text(_question(asked))), is_complete=False)
+        return Document((self._context(picture, 0.0), self._text(told_question(asked))), is_complete=False)
 
     def edit_prompt(self, picture: Picture, instruction: str) -> Document:
         """Ask for an edit of a picture."""
@@ -134,7 +134,7 @@ class Encoder:
         return float(generator(self.seed, stream, *key).random())
 
 
-def _question(asked: str) -> str:
+def told_question(asked: str) -> str:
     """Tell a question without its mark, so that the word asked about is the last before the answer: a small model
     looks a thing up at its name, and needs hundreds of steps more to do it one token later.
     """

@@ -4,6 +4,7 @@ Responsible for the global order, the split into micro-batches, packing and back
 data in a checkpoint is the step, so resuming and the number of workers cannot move a sample.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -94,5 +95,13 @@ def load_steps(steps: Steps, first: int, last: int, num_workers: int) -> Iterato
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
         persistent_workers=False,
+        worker_init_fn=_leave_signals,
     )
     yield from loader
+
+
+def _leave_signals(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which ends its workers after the step; SIGTERM ends one at once."""
+    del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -6,7 +6,7 @@ from transfusion.batch import collate
 from transfusion.data.loader import Source
 from transfusion.layout import num_slots
 from transfusion.model.transfusion import TransfusionModel
-from transfusion.objective import TransfusionObjective, keyed_draw
+from transfusion.objective import KeyedDraw, TransfusionObjective
 
 BEYOND_ANY_RUN = 10**12
 
@@ -26,7 +26,7 @@ def evaluate_losses(
     """
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
-    draw = keyed_draw(objective.process.config, seed)
+    draw = KeyedDraw(objective.process.config, seed)
     for index in _places(source.size, num_documents):
         document = source.document(index, 0)
         batch = collate([[document]], model.vocabulary, draw, num_slots(document, model.vocabulary))

@@ -6,18 +6,23 @@ y = x r w with r = (mean(x²) + ε)^(-1/2) over the last axis (Zhang & Sennrich,
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction, FunctionCtx
+from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
 
 
 class RMSNorm(nn.RMSNorm):
     """``nn.RMSNorm`` with a leaner pass in float32 on a CPU, where torch composes it of a dozen passes over memory."""
+
+    def __init__(self, dim: int, *, eps: float) -> None:
+        """Build the norm of a last axis of ``dim`` with a weight for each place."""
+        super().__init__(dim, eps=eps)
+        self.epsilon = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis of (..., D)."""
         is_plain = x.device.type == "cpu" and x.dtype is self.weight.dtype is torch.float32
         if not is_plain or torch.compiler.is_compiling():
             return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
-        output = _RMSNormOnCPU.apply(x, self.weight, self.eps)
+        output = _RMSNormOnCPU.apply(x, self.weight, self.epsilon)
         assert isinstance(output, Tensor)
         return output
 
@@ -37,7 +42,10 @@ class _RMSNormOnCPU(torch.autograd.Function):
         return (x * inverse).mul_(weight)
 
     @staticmethod
-    def backward(ctx: BackwardCFunction, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: BackwardCFunction, *grad_outputs: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
         (gradient,), (x, weight, inverse) = grad_outputs, list(ctx.saved_tensors)
         for_x, for_weight, _ = torch.ops.aten.native_layer_norm_backward(
             gradient, x, weight.shape, torch.zeros_like(inverse), inverse, weight, None, (True, True, False)

@@ -74,6 +74,8 @@ def verify(directory: Path) -> None:
         manifest = json.loads(manifest_file.read_text())
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{manifest_file} is not JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise CheckpointError(f"{manifest_file} holds no object of file names; the file is damaged")
     for name, expected in manifest.items():
         file = directory / name
         if not file.exists():
@@ -89,6 +91,11 @@ def step_directory(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"{STEP_PREFIX}{step:08d}"
 
 
+def has_checkpoints(run: Path) -> bool:
+    """Return whether a run has checkpoints, whole or damaged."""
+    return any((run / "checkpoints").glob(f"{STEP_PREFIX}*"))
+
+
 def newest(run: Path) -> Path | None:
     """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in the log."""
     for directory in sorted((run / "checkpoints").glob(f"{STEP_PREFIX}*"), reverse=True):
@@ -101,9 +108,13 @@ def newest(run: Path) -> Path | None:
     return None
 
 
-def prune(run: Path, num_kept: int) -> None:
-    """Delete all but the newest ``num_kept`` checkpoints of a run."""
-    for directory in sorted((run / "checkpoints").glob(f"{STEP_PREFIX}*"))[:-num_kept]:
+def prune(published: Path, num_kept: int) -> None:
+    """Delete all checkpoints of a run but the ``num_kept`` newest up to the one just published.
+
+    Later ones are left alone: a run that was resumed from before them found them damaged.
+    """
+    earlier = [path for path in published.parent.glob(f"{STEP_PREFIX}*") if path.name <= published.name]
+    for directory in sorted(earlier)[:-num_kept]:
         shutil.rmtree(directory)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from transfusion.batch import Batch
 from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
-from transfusion.objective import TransfusionObjective, keyed_draw
+from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.pictures import sheet
 from transfusion.pretrained import PRECISIONS, Transfusion
 from transfusion.train.metrics import Metrics
@@ -32,7 +32,8 @@ class StepReport:
         gradient_norm: Norm of the gradient before clipping.
         lr_factor: Learning rates over their peaks.
         num_slots: Slots that the step trained on, without padding.
-        seconds: Time from the end of the last step to the end of this one: data, previews and checkpoints included.
+        seconds: Time from the end of the last step to the end of this one: waiting for data
+            included, and what was saved and drawn after the last step.
         checkpoint: Folder published after the step, if any.
         preview: Sheet of sample pictures saved after the step, if any.
     """
@@ -77,7 +78,7 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
     if config.use_compile:
         state.model.compile()
     loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed)
-    draw = keyed_draw(state.config.diffusion, config.seed)
+    draw = KeyedDraw(state.config.diffusion, config.seed)
     steps = Steps(source, loading, state.model.vocabulary, draw)
     num_workers = default_workers(device) if config.num_workers is None else config.num_workers
     begun = time.perf_counter()
@@ -90,7 +91,7 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
             if not (norm < float("inf")):
                 raise FloatingPointError(
                     f"the gradient is not finite at step {state.step} (losses {losses}); lower train.optimizer.lr "
-                    f"or use train.precision=fp32; the last checkpoint in {run} is whole"
+                    f"or use train.precision=fp32; a checkpoint in {run}, if there is one, is whole"
                 )
             set_lr(state.optimizers, factor)
             for optimizer in state.optimizers:

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.optim import Muon
 
-EPS = 1e-7
-
 
 class BatchedMuon(Muon):
     """``torch.optim.Muon`` with the same settings, state and update, in fewer and faster products.
@@ -20,20 +18,23 @@ class BatchedMuon(Muon):
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Move every matrix that has a gradient by one step of Muon (Jordan et al. 2024)."""
-        loss = None if closure is None else closure()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         with torch.no_grad():
             for group in self.param_groups:
-                by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+                alike: dict[tuple[torch.Size, torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        by_shape[parameter.shape].append(parameter)
-                for parameters in by_shape.values():
+                        alike[parameter.shape, parameter.device, parameter.dtype].append(parameter)
+                for parameters in alike.values():
                     self._move(parameters, group)
         return loss
 
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         updates = torch.stack([self._update(parameter, group) for parameter in parameters])
-        directions = orthogonalise(updates, group["ns_coefficients"], group["ns_steps"])
+        directions = orthogonalise(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
         rate = group["lr"] * _scale(parameters[0].shape, group)
         for parameter, direction in zip(parameters, directions, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)
@@ -50,13 +51,16 @@ class BatchedMuon(Muon):
         return state["momentum_buffer"]
 
 
-def orthogonalise(matrices: Tensor, coefficients: tuple[float, float, float], num_iterations: int) -> Tensor:
+def orthogonalise(
+    matrices: Tensor, coefficients: tuple[float, float, float], num_iterations: int, eps: float = 1e-7
+) -> Tensor:
     """Bring the singular values of matrices near one by Newton-Schulz iterations of a quintic.
 
     Args:
         matrices: (N, rows, columns) of one shape.
         coefficients: a, b and c of a x + b x³ + c x⁵.
         num_iterations: Iterations.
+        eps: Smallest norm that is divided by.
 
     Returns:
         (N, rows, columns), float32 on a CPU and bfloat16 elsewhere.
@@ -65,7 +69,7 @@ def orthogonalise(matrices: Tensor, coefficients: tuple[float, float, float], nu
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.to(torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
     x = x.mT if is_tall else x
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=EPS)
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)
     for _ in range(num_iterations):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)

@@ -22,6 +22,8 @@ from transfusion.tokenizer import Tokenizer, build_tokenizer, load_tokenizer
 from transfusion.train.checkpoint import (
     EMA_FILE,
     MODEL_FILE,
+    CheckpointError,
+    has_checkpoints,
     load_tensors,
     load_weights,
     newest,
@@ -85,7 +87,7 @@ class TrainState:
             (folder / STATE_FILE).write_text(json.dumps(state, indent=1))
 
         published = publish(step_directory(run, self.step), write)
-        prune(run, self.config.train.num_checkpoints)
+        prune(published, self.config.train.num_checkpoints)
         return published
 
 
@@ -103,8 +105,11 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
 
     Raises:
         ConfigError: The settings are not those of the checkpoint.
+        CheckpointError: There are checkpoints, and all are damaged.
     """
     folder = newest(run)
+    if folder is None and has_checkpoints(run):
+        raise CheckpointError(f"no checkpoint of {run} is whole (see above); restore one, or begin anew with --anew")
     if folder is None:
         return None
     tokenizer = load_tokenizer(folder)
@@ -114,8 +119,8 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
     resolved = _resolved(config, tokenizer, precision, config.encode.pixels or saved.encode.pixels)
     if resolved != saved:
         raise ConfigError(
-            f"{folder} was made with other settings: {_difference(resolved, saved)}; resume with the same settings "
-            f"(transfusion train {folder / CONFIG_FILE}), or begin anew in another folder"
+            f"{folder} was made with other settings: {_difference(resolved, saved)}; go on with its own "
+            f"(transfusion train {run}), begin anew in another folder (--run), or here (--anew)"
         )
     facts = json.loads((folder / STATE_FILE).read_text())
     model = TransfusionModel(saved.model)
