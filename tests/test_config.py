@@ -38,11 +38,22 @@ def test_overrides() -> None:
         ("train.steps=-1", r"train.steps: Input should be greater than 0 \(given -1\)"),
         ("train.precision=fp8", "train.precision"),
         ("train.steps", "expected path=value"),
+        ("train.accumulation=65", "accumulation 65 is more than the 6 documents"),
+        ("train.optimizer.betas.5=1", "unknown setting 'train.optimizer.betas.5'"),
+        ("model.modalities.7.name=x", "unknown setting"),
+        ("zzzz=5", "transfusion config RECIPE"),
+        ("train.optimizer.lr=Infinity", "finite number"),
     ],
 )
 def test_bad_overrides_say_what_was_meant(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         override(run_config(), [assignment])
+
+
+def test_no_task_at_all_is_refused() -> None:
+    none = [f"data.tasks.{name}=0" for name in ("draw", "look", "edit", "story")]
+    with pytest.raises(ConfigError, match="all tasks have weight 0"):
+        override(RECIPES["tiny"](), none)
 
 
 def test_bad_json_is_named() -> None:

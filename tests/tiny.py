@@ -91,6 +91,10 @@ class ToySource:
         found = documents(index % 50 + 1)[-1]
         return Document(found.segments, ("toy", index, visit))
 
+    def longest(self, count: int) -> range:
+        """Return the first documents."""
+        return range(count)
+
     def texts(self) -> list[str]:
         """Return nothing to learn a tokenizer from."""
         return []

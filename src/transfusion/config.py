@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from transfusion.data.encode import EncodeConfig
 from transfusion.data.sources import DataConfig, ShapesConfig
@@ -57,6 +57,12 @@ class TrainConfig(BaseModel):
     num_checkpoints: int = Field(default=2, gt=0, description="Newest checkpoints that are kept")
     log_every: int = Field(default=10, gt=0, description="Steps between rows of metrics")
     preview_every: int = Field(default=0, ge=0, description="Steps between sheets of sample pictures; 0: none")
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.accumulation > self.batch_size:
+            raise ValueError(f"accumulation {self.accumulation} is more than the {self.batch_size} documents of a step")
+        return self
 
 
 class RunConfig(BaseModel):
@@ -123,9 +129,8 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
     *parents, leaf = path.split(".")
     node: Any = tree
     for name in parents:
-        node = node[int(name)] if isinstance(node, list) and name.isdigit() else _child(node, name, path, tree)
-    if not (isinstance(node, list) and leaf.isdigit()):
-        _child(node, leaf, path, tree)
+        node = _child(node, name, path, tree)
+    _child(node, leaf, path, tree)
     key: Any = int(leaf) if isinstance(node, list) else leaf
     node[key] = value
     if leaf == "kind" and isinstance(node, dict) and _defaults(tree) is None:
@@ -155,11 +160,13 @@ def _defaults(tree: Mapping[str, Any]) -> dict[str, Any] | None:
 def _child(node: Any, name: str, path: str, tree: Mapping[str, Any]) -> Any:
     if isinstance(node, dict) and name in node:
         return node[name]
+    if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+        return node[int(name)]
     known = list(_leaves(tree))
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
     ending = [leaf for leaf in known if leaf.split(".")[-1] == path.split(".")[-1]]
-    hint = (ending or near or ["--help"])[0]
-    raise ConfigError(f"unknown setting {path!r}; did you mean {hint!r}?")
+    hint = f"did you mean {(ending or near)[0]!r}?" if ending or near else "`transfusion config RECIPE` prints all"
+    raise ConfigError(f"unknown setting {path!r}; {hint}")
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterable[str]:
@@ -173,8 +180,12 @@ def _validated(tree: Any, where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in found['loc'])}: {found['msg']} (given {found['input']!r:.80})"
-            for found in error.errors()
-        ]
-        raise ConfigError(f"bad settings in {where}:\n" + "\n".join(lines)) from error
+        raise ConfigError(f"bad settings in {where}: {described(error)}") from error
+
+
+def described(error: ValidationError) -> str:
+    """Say what is wrong with settings: which, what was expected, what was given."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']} (given {found['input']!r:.80})"
+        for found in error.errors()
+    )

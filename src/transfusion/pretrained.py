@@ -5,7 +5,7 @@ not know training; the format of a checkpoint is ``train.checkpoint``'s.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ from PIL import Image
 
 from transfusion.autoencoder.pixels import decode_pixels
 from transfusion.batch import collate
-from transfusion.config import CONFIG_FILE, RunConfig, from_json
-from transfusion.data.encode import IMAGE, TURN_END, Encoder, Picture
+from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
+from transfusion.data.encode import IMAGE, TURN_END, Encoder, Picture, told_question
 from transfusion.data.readers import open_picture
 from transfusion.diffusion.process import make_process
 from transfusion.generate.engine import Engine
@@ -194,6 +194,8 @@ class Transfusion:
             RGB pictures.
         """
         denoising = self.denoising(guidance=guidance, steps=steps, sampler=sampler)
+        _check_several(prompts, "prompts")
+        _check_said(prompts, "a prompt")
         requests = [
             (
                 self._encoder.draw_prompt(prompt),
@@ -215,6 +217,7 @@ class Transfusion:
 
     def caption(self, images: Sequence[PictureLike]) -> list[str]:
         """Describe pictures."""
+        _check_several(images, "pictures")
         prompts = [self._encoder.caption_prompt(self.picture(image)) for image in images]
         return self._texts(prompts, MAX_CAPTION_TOKENS)
 
@@ -224,6 +227,7 @@ class Transfusion:
 
     def ask_many(self, images: Sequence[PictureLike], questions: Sequence[str]) -> list[str]:
         """Answer one question about each picture."""
+        _check_said([told_question(asked) for asked in questions], "a question")
         prompts = [
             self._encoder.question_prompt(self.picture(image), asked)
             for image, asked in zip(images, questions, strict=True)
@@ -238,6 +242,7 @@ class Transfusion:
         self, images: Sequence[PictureLike], instructions: Sequence[str], *, seed: int = 0
     ) -> list[Image.Image]:
         """Change each picture as its instruction says."""
+        _check_said(instructions, "an instruction")
         requests = [
             (
                 self._encoder.edit_prompt(self.picture(image), instruction),
@@ -249,8 +254,14 @@ class Transfusion:
 
     @torch.inference_mode()
     def score(self, content: Document | Sequence[Segment | str | PictureLike]) -> Score:
-        """Measure the log-likelihood of a document's text and the denoising loss of its latents."""
+        """Measure the log-likelihood of a document's text and the denoising loss of its latents.
+
+        Args:
+            content: A document, of which the targets are measured; or a list of strings and pictures, all of which are.
+        """
         document = self.document(content)
+        if not isinstance(content, Document):
+            document = replace(document, segments=tuple(_as_target(part) for part in document.segments))
         vocabulary = self.model.vocabulary
         draw = KeyedDraw(self.config.diffusion, self.config.train.seed)
         batch = collate([[document]], vocabulary, draw, num_slots(document, vocabulary))
@@ -286,6 +297,20 @@ class Transfusion:
         results = self.engine().run(requests)
         latents = [next(part for part in result.generated if isinstance(part, Latent)) for result in results]
         return [self.image(latent) for latent in latents]
+
+
+def _as_target(part: Segment) -> Segment:
+    return replace(part, is_target=True, max_t=1.0) if isinstance(part, Latent) else replace(part, is_target=True)
+
+
+def _check_several(content: object, what: str) -> None:
+    if isinstance(content, str | Path):
+        raise ConfigError(f"expected a list of {what}, got {str(content)!r:.80}; write [{str(content)!r:.80}]")
+
+
+def _check_said(texts: Sequence[str], what: str) -> None:
+    if any(not text.strip() for text in texts):
+        raise ConfigError(f"{what} is empty; say what is wanted")
 
 
 def write_pretrained(folder: Path, model: TransfusionModel, tokenizer: Tokenizer, config: RunConfig) -> None:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import torch
 
-from transfusion.config import RunConfig
+from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import Encoder
 from transfusion.data.loader import Source
 from transfusion.data.sources import open_source
+from transfusion.layout import num_slots
 from transfusion.train.state import TrainState, begin, resume
+
+NUM_TRIED = 64
 
 
 def open_run(config: RunConfig, directory: Path, *, is_resumed: bool, device: str = "cpu") -> tuple[TrainState, Source]:
@@ -31,4 +34,21 @@ def open_run(config: RunConfig, directory: Path, *, is_resumed: bool, device: st
     encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
     source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
     state.check_data(source.digest())
+    _check_lengths(state, source)
     return state, source
+
+
+def _check_lengths(state: TrainState, source: Source) -> None:
+    """Lay out the documents that are likely to be the longest: what does not fit is told now and not hours later."""
+    row_length = state.config.train.row_length
+    for index in source.longest(NUM_TRIED):
+        document = source.document(index, 0)
+        try:
+            length = num_slots(document, state.model.vocabulary)
+        except ValueError as error:
+            raise ConfigError(f"document {index} does not fit the model: {error}") from error
+        if length > row_length:
+            raise ConfigError(
+                f"document {index} {document.key} takes {length} slots, more than a row (train.row_length "
+                f"{row_length}); raise train.row_length to at least {length}, shorten the text or use larger patches"
+            )

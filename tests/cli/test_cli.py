@@ -150,6 +150,7 @@ def test_own_pictures_and_text(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("to be or not to be " * 200)
     call("train", "folder", f"data.path={tmp_path}/t.txt", *folder, "--run", tmp_path / "t")
     assert set(json.loads(call("evaluate", tmp_path / "t", "--json").stdout)["losses"]) == {"text"}
+    assert "text alone" in call("generate", tmp_path / "t", "a star", code=2).stderr
 
 
 def test_anew_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
@@ -162,6 +163,35 @@ def test_anew_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
     assert (run / "checkpoints" / "step_00000001").exists()
     call("train", "tiny", *SMALL, "--run", run, "--anew")
     assert (run / "mine.png").read_bytes() == b"kept" and not (run / "checkpoints" / "step_00000001").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generate", "RUN", "a star", "-o", "out.xyz"), "ends with .png"),
+        (("generate", "RUN", "  "), "a prompt is empty"),
+        (("generate", "RUN", "a star", "--steps", "0"), "num_steps: Input should be greater than"),
+        (("generate", "RUN", "a star", "--guidance", "inf"), "guidance.scale: Input should be a finite number"),
+        (("ask", "RUN", "PICTURE", "?"), "a question is empty"),
+        (("evaluate", "RUN", "--prompts", "0"), "prompts"),
+        (("train", "tiny", "--device", "tpu"), "device 'tpu' cannot be used"),
+        (("train", "tiny", "--run", "NEW", "train.row_length=20"), "document 0 ('shapes', 0, 0) takes"),
+        (("train", "tiny", "--run", "NEW", "data.resolution=33"), "does not fit the model"),
+        (("config", "PICTURE"), "is no text"),
+    ],
+)
+def test_bad_usage_is_one_line(
+    run: Path, picture: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    known = {"RUN": run, "PICTURE": picture, "NEW": tmp_path / "new"}
+    done = call(*(known.get(part, part) for part in arguments), code=2)
+    assert message in done.stderr
+
+
+def test_chat_asks_without_the_mark(run: Path, picture: Path) -> None:
+    turns = [f"/image {picture}\nhow many stars are there{mark}\n/quit\n" for mark in ("?", " ?", "")]
+    assert len({call("chat", run, text=text).stdout for text in turns}) == 1
+    assert "there is no /foo" in call("chat", run, text="/foo\n").stdout
 
 
 def test_help_does_not_import_torch() -> None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from transfusion.data.readers import BrokenPicture, DataError, ImageFolder, TextFile, open_picture, read_captions
+from transfusion.data.sources import is_text
 
 EMOJI = Path(__file__).parents[3] / "shared" / "data" / "emoji"
 RED = (255, 0, 0)
@@ -131,6 +132,20 @@ def test_folder_of_classes(tmp_path: Path) -> None:
     ]
 
 
+def test_captions_may_hold_other_line_breaks(tmp_path: Path) -> None:
+    folder(tmp_path, [{"file": "a.png", "text": "fine"}])
+    (tmp_path / "captions.jsonl").write_text('{"file": "a.png", "text": "one\u2028two"}\r\n', encoding="utf-8")
+    assert read_captions(tmp_path)[0].text == "one\u2028two"
+
+
+def test_a_note_beside_pictures_is_no_text_to_learn(tmp_path: Path) -> None:
+    (tmp_path / "README.txt").write_text("classes of animals")
+    assert is_text(tmp_path)
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "1.png")
+    assert not is_text(tmp_path) and is_text(tmp_path / "README.txt")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -139,6 +154,8 @@ def test_folder_of_classes(tmp_path: Path) -> None:
         ('["a.png"]', "line 2: expected an object"),
         ('{"file": "a.png", "text": "  "}', "line 2: the caption of 'a.png' is empty"),
         ('{"file": "../a.png", "text": "x"}', "line 2: '../a.png' lies outside the folder"),
+        ('{"file": "a\\u0000.png", "text": "x"}', "line 2: a null or half a surrogate pair"),
+        ('{"file": "a.png", "text": "\\ud800"}', "line 2: a null or half a surrogate pair"),
     ],
 )
 def test_bad_captions_are_named_by_line(tmp_path: Path, line: str, message: str) -> None:

@@ -13,7 +13,7 @@ from transfusion.cli.allocator import keep_freed_memory
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 stopped (a training run is saved)."
 USAGE_ERRORS = frozenset({"ConfigError"})
-FAILURES = frozenset({"CheckpointError", "DataError", "BrokenPicture", "FileNotFoundError", "FloatingPointError"})
+FAILURES = frozenset({"CheckpointError", "DataError", "BrokenPicture", "OSError", "FloatingPointError"})
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,8 +40,8 @@ def say(value: object, *, as_json: bool, text: str) -> None:
 def demo(
     run: Annotated[Path, typer.Option(help="Folder of the run")] = Path("runs/demo"),
     anew: Anew = False,
-    steps: Annotated[int | None, typer.Option(help="Train so many steps instead of the recipe's")] = None,
-    prompts: Annotated[int, typer.Option(help="Prompts per category of the evaluation")] = 100,
+    steps: Annotated[int | None, typer.Option(min=1, help="Train so many steps instead of the recipe's")] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts per category of the evaluation")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """Train the tiny recipe, evaluate it and write a report: a model that draws, captions, answers and edits."""
@@ -104,7 +104,7 @@ def caption(model: Model, images: list[Path], as_json: AsJson = False) -> None:
     """Describe pictures."""
     from transfusion.cli.verbs import load
 
-    texts = load(model).caption(images)
+    texts = load(model, for_pictures=True).caption(images)
     rows = [{"file": str(image), "caption": text} for image, text in zip(images, texts, strict=True)]
     say(rows, as_json=as_json, text="\n".join(f"{row['file']}: {row['caption']}" for row in rows))
 
@@ -114,7 +114,7 @@ def ask(model: Model, image: Path, question: str, as_json: AsJson = False) -> No
     """Answer a question about a picture."""
     from transfusion.cli.verbs import load
 
-    answer = load(model).ask(image, question)
+    answer = load(model, for_pictures=True).ask(image, question)
     say({"question": question, "answer": answer}, as_json=as_json, text=answer)
 
 
@@ -128,9 +128,9 @@ def edit(
     as_json: AsJson = False,
 ) -> None:
     """Change a picture as an instruction says."""
-    from transfusion.cli.verbs import load, save
+    from transfusion.cli.verbs import change
 
-    file = save([load(model).edit(image, instruction, seed=seed)], output)
+    file = change(model, image, instruction, output, seed=seed)
     say({"file": str(file), "instruction": instruction}, as_json=as_json, text=f"wrote {file}")
 
 
@@ -151,7 +151,7 @@ def chat(
 def evaluate(
     model: Model,
     overrides: Annotated[list[str] | None, typer.Argument(help="Other data, such as data.split=test")] = None,
-    prompts: Annotated[int, typer.Option(help="Prompts per category")] = 100,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts per category")] = 100,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file")] = None,
     as_json: AsJson = False,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -26,6 +27,7 @@ from transfusion.train.loop import StepReport, train
 from transfusion.train.state import TrainState
 
 DONE, STOPPED = 0, 130
+DEVICES = ("cpu", "cuda")
 SMOOTHING = 0.05
 RUN_ENTRIES = (
     "checkpoints",
@@ -51,7 +53,12 @@ def find_config(name: str, overrides: Sequence[str]) -> RunConfig:
     elif path.is_dir():
         config = from_json((find_checkpoint(path) / CONFIG_FILE).read_text(), name)
     elif path.is_file():
-        config = from_json(path.read_text(), name)
+        try:
+            config = from_json(path.read_text(), name)
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"{name} is no text; expected a recipe ({', '.join(RECIPES)}) or a config.json"
+            ) from error
     else:
         raise ConfigError(f"no recipe or file {name!r}; recipes: {', '.join(RECIPES)}")
     return override(config, overrides)
@@ -102,6 +109,8 @@ def _scores(items: Items, state: TrainState, begun: float) -> Scores:
 
 
 def _open(config: RunConfig, run: Path, *, is_anew: bool, device: str, console: Console) -> tuple[TrainState, Source]:
+    if device.partition(":")[0] not in DEVICES or (device != "cpu" and not torch.cuda.is_available()):
+        raise ConfigError(f"device {device!r} cannot be used; take cpu, or cuda where `transfusion doctor` lists it")
     state, source = open_run(config, run, is_resumed=not is_anew, device=device)
     if is_anew:
         _clear(run)

@@ -6,11 +6,12 @@ from pathlib import Path
 from time import perf_counter
 
 from PIL import Image
+from pydantic import ValidationError
 from rich.console import Console
 
-from transfusion.config import ConfigError, override
+from transfusion.config import ConfigError, described, override
 from transfusion.data.encode import Encoder
-from transfusion.data.sources import ShapesConfig, open_source
+from transfusion.data.sources import FolderConfig, ShapesConfig, is_text, open_source
 from transfusion.evaluate.losses import evaluate_losses
 from transfusion.evaluate.suite import evaluate_shapes, scores_table, summarise
 from transfusion.objective import TransfusionObjective
@@ -22,9 +23,33 @@ NUM_LOSS_DOCUMENTS = 200
 DATA_PREFIX = "data."
 
 
-def load(path: Path) -> Transfusion:
-    """Load a checkpoint or a run."""
-    return Transfusion.from_pretrained(path)
+def load(path: Path, *, for_pictures: bool = False) -> Transfusion:
+    """Load a checkpoint or a run.
+
+    Raises:
+        ConfigError: It is for pictures, and was trained on text alone.
+    """
+    model = Transfusion.from_pretrained(path)
+    data = model.config.data
+    if for_pictures and isinstance(data, FolderConfig) and is_text(data.path):
+        raise ConfigError(f"{path} was trained on text alone ({data.path}); talk to it: transfusion chat {path}")
+    return model
+
+
+def change(path: Path, image: Path, instruction: str, file: Path, *, seed: int) -> Path:
+    """Edit a picture into a file."""
+    check_output(file)
+    return save([load(path, for_pictures=True).edit(image, instruction, seed=seed)], file)
+
+
+def check_output(file: Path) -> None:
+    """Refuse a file that no picture can be written to, before the work and not after it.
+
+    Raises:
+        ConfigError: It is a folder, or its ending names no format.
+    """
+    if file.is_dir() or file.suffix.lower() not in Image.registered_extensions():
+        raise ConfigError(f"cannot write a picture to {str(file)!r}; name a file that ends with .png or .jpg")
 
 
 def save(pictures: Sequence[Image.Image], file: Path) -> Path:
@@ -50,11 +75,13 @@ def draw(
     Raises:
         ConfigError: The sampler is unknown or a number is out of range.
     """
-    model = load(path)
+    check_output(file)
+    model = load(path, for_pictures=True)
     try:
-        pictures = model.generate_images(prompts, guidance=guidance, steps=steps, sampler=sampler, seed=seed)
-    except ValueError as error:
-        raise ConfigError(f"bad sampling options: {error}") from error
+        model.denoising(guidance=guidance, steps=steps, sampler=sampler)
+    except ValidationError as error:
+        raise ConfigError(f"bad sampling options: {described(error)}") from error
+    pictures = model.generate_images(prompts, guidance=guidance, steps=steps, sampler=sampler, seed=seed)
     return save(pictures, file)
 
 

@@ -5,7 +5,7 @@ data in a checkpoint is the step, so resuming and the number of workers cannot m
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,10 @@ class Source(Protocol):
 
     def document(self, index: int, visit: int) -> Document:
         """Return document ``index`` as it is told on its ``visit``-th visit (0 first)."""
+        ...
+
+    def longest(self, count: int) -> Sequence[int]:
+        """Return up to ``count`` documents among which the longest are likely to be."""
         ...
 
     def texts(self) -> Iterator[str]:

@@ -201,7 +201,7 @@ def read_captions(path: Path, split: str | None = None) -> list[CaptionRow]:
 
 def _caption_rows(file: Path, split: str | None) -> list[CaptionRow]:
     rows: list[CaptionRow] = []
-    for number, line in enumerate(_utf8(file).splitlines(), start=1):
+    for number, line in enumerate(_utf8(file).split("\n"), start=1):  # other breaks may stand in a caption
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -213,11 +213,22 @@ def _caption_rows(file: Path, split: str | None) -> list[CaptionRow]:
             raise DataError(f"{where}: expected an object with strings 'file' and 'text'; got {line[:80]}")
         if not row["text"].strip():
             raise DataError(f"{where}: the caption of {row['file']!r} is empty; write one or delete the row")
+        if "\0" in row["file"] or _has_lone_surrogates(row["file"] + row["text"]):
+            raise DataError(f"{where}: a null or half a surrogate pair in {line[:80]!r}; write plain Unicode")
         if not (file.parent / row["file"]).resolve().is_relative_to(file.parent.resolve()):
             raise DataError(f"{where}: {row['file']!r} lies outside the folder; move the picture into it")
         if split is None or row.get("split") == split:
             rows.append(CaptionRow(row["file"], row["text"].strip()))
     return rows
+
+
+def _has_lone_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def has_pictures(path: Path) -> bool:
+    """Return whether a folder has captions, or sub-folders with pictures."""
+    return (path / CAPTIONS_FILE).exists() or any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
 
 
 def _class_rows(path: Path) -> list[CaptionRow]:

@@ -3,17 +3,17 @@
 Responsible for joining a reader to the encoder. Which document comes when is the loader's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from transfusion.data.encode import Encoder
 from transfusion.data.loader import Source
-from transfusion.data.readers import ImageFolder, TextFile, read_captions, sample_folder
+from transfusion.data.readers import ImageFolder, TextFile, has_pictures, read_captions, sample_folder
 from transfusion.data.shapes import caption, corpus, edit, question, render, sample_scene, story
 from transfusion.keyed import Key, generator
 from transfusion.segments import Document, Text
@@ -35,6 +35,12 @@ class TaskWeights(BaseModel):
     look: float = Field(default=0.2, ge=0, description="A picture, then its caption, then questions and answers")
     edit: float = Field(default=0.2, ge=0, description="A picture, an instruction, and the edited picture to draw")
     story: float = Field(default=0.0, ge=0, description="Several pictures with a sentence each")
+
+    @model_validator(mode="after")
+    def _check(self) -> "TaskWeights":
+        if not self.draw + self.look + self.edit + self.story > 0:
+            raise ValueError("all tasks have weight 0; give at least one more")
+        return self
 
 
 class ShapesConfig(BaseModel):
@@ -111,6 +117,10 @@ class ShapesSource:
         before, after = (render(scene, self.config.resolution) for scene in (change.before, change.after))
         return self.encoder.edited(before, change.instruction, after, key)
 
+    def longest(self, count: int) -> Sequence[int]:
+        """Return the first documents: all are drawn alike."""
+        return range(count)
+
     def texts(self) -> Iterator[str]:
         """Yield captions, questions with answers and instructions."""
         return corpus(self.encoder.seed, CORPUS_SIZE)
@@ -143,6 +153,10 @@ class FolderSource:
         """Tell one captioned picture."""
         record = self.pictures[index]
         return self.encoder.captioned(record.text, record.picture, (record.file, visit))
+
+    def longest(self, count: int) -> Sequence[int]:
+        """Return the pictures with the longest captions."""
+        return sorted(range(self.size), key=lambda index: -len(self.pictures.captions[index].text))[:count]
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""
@@ -180,6 +194,10 @@ class TextSource:
     def document(self, index: int, visit: int) -> Document:
         """Return one chunk."""
         return Document((Text(self._chunks[index]),), ("text", index, visit))
+
+    def longest(self, count: int) -> Sequence[int]:
+        """Return the first chunks: all but the last of a text are as long."""
+        return range(min(count, self.size))
 
     def texts(self) -> Iterator[str]:
         """Yield all text."""
@@ -229,6 +247,7 @@ def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Sour
 
 
 def is_text(path: Path) -> bool:
-    """Return whether a path holds plain text and not captioned pictures."""
-    has_captions = path.is_dir() and (path / "captions.jsonl").exists()
-    return path.suffix == ".txt" or (path.is_dir() and not has_captions and any(path.glob("*.txt")))
+    """Return whether a path holds plain text and no pictures; a note beside classes of pictures is no text to learn."""
+    if path.is_dir():
+        return any(path.glob("*.txt")) and not has_pictures(path)
+    return path.suffix == ".txt"

@@ -7,7 +7,7 @@ from torch import Tensor
 class Guidance(BaseModel):
     """How strongly, when and how tamely the prompt pulls."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     scale: float = Field(default=1.0, ge=0, description="w in u + w (c - u); 1 is no guidance")
     interval: tuple[float, float] = Field(default=(0.0, 1.0), description="Times t in which it acts (2404.07724)")

@@ -16,7 +16,7 @@ TRUNK_PREFIX = "trunk.blocks."
 class OptimizerConfig(BaseModel):
     """AdamW as in the paper, optionally with Muon for the trunk's matrices."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["adamw", "muon"] = Field(
         default="adamw", description="muon: the trunk's matrices by Muon, the rest AdamW"
