@@ -10,7 +10,10 @@ from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differe
 
 
 class RMSNorm(nn.RMSNorm):
-    """``nn.RMSNorm`` with a leaner pass in float32 on a CPU, where torch composes it of a dozen passes over memory."""
+    """``nn.RMSNorm`` with a leaner backward in float32 on a CPU, where torch composes it of a dozen passes over memory.
+
+    Without gradients it is torch's: for a token at a time, calls cost more than passes.
+    """
 
     def __init__(self, dim: int, *, eps: float) -> None:
         """Build the norm of a last axis of ``dim`` with a weight for each place."""
@@ -20,7 +23,7 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis of (..., D)."""
         is_plain = x.device.type == "cpu" and x.dtype is self.weight.dtype is torch.float32
-        if not is_plain or torch.compiler.is_compiling():
+        if not is_plain or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
         output = _RMSNormOnCPU.apply(x, self.weight, self.epsilon)
         assert isinstance(output, Tensor)

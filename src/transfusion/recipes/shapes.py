@@ -61,12 +61,13 @@ def tiny() -> RunConfig:
 def small() -> RunConfig:
     """How far does an hour go?
 
-    Command: ``transfusion train small``, then ``transfusion evaluate runs/small``. Not measured yet.
+    Command: ``transfusion train small``, then ``transfusion evaluate runs/small``. 6000 steps took 50 minutes, two
+    thirds of them on one busy core; GenEval 0.995, captions 0.98, questions 0.95, edits 0.87 (experiments/LOG.md).
     """
     config = tiny()
     return config.model_copy(
         update={
             "name": "small",
-            "train": config.train.model_copy(update={"steps": 8000, "preview_every": 1000}),
+            "train": config.train.model_copy(update={"steps": 6000, "preview_every": 1000}),
         }
     )
