@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from transfusion.autoencoder.pixels import decode_pixels
 from transfusion.batch import collate
-from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
+from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, described, from_json
 from transfusion.data.encode import IMAGE, TURN_END, Encoder, Picture, told_question
 from transfusion.data.readers import open_picture
 from transfusion.diffusion.process import make_process
@@ -208,12 +209,19 @@ class Transfusion:
     def denoising(
         self, *, guidance: float | None = None, steps: int | None = None, sampler: str | None = None
     ) -> DenoisingOptions:
-        """Return the model's sampling with some of it changed."""
+        """Return the model's sampling with some of it changed.
+
+        Raises:
+            ConfigError: The sampler is unknown or a number is out of range.
+        """
         tree = self.config.denoising.model_dump()
         tree |= {name: value for name, value in (("num_steps", steps), ("sampler", sampler)) if value is not None}
         if guidance is not None:
             tree["guidance"] |= {"scale": guidance}
-        return DenoisingOptions.model_validate(tree)
+        try:
+            return DenoisingOptions.model_validate(tree)
+        except ValidationError as error:
+            raise ConfigError(f"bad sampling options: {described(error)}") from error
 
     def caption(self, images: Sequence[PictureLike]) -> list[str]:
         """Describe pictures."""

@@ -16,6 +16,7 @@ from PIL import Image
 from transfusion.config import RunConfig
 from transfusion.evaluate.geneval import Drawn
 from transfusion.evaluate.suite import Items, Scores
+from transfusion.train.loop import SAMPLES_FOLDER
 from transfusion.train.metrics import read_metrics
 
 REPORT_FILE = "report.html"
@@ -113,7 +114,7 @@ def _curve(name: str, points: Sequence[tuple[float, float]]) -> str:
 
 
 def _sheets(run: Path, prompts: Sequence[str]) -> str:
-    files = sorted((run / "samples").glob("step_*.png"))
+    files = sorted((run / SAMPLES_FOLDER).glob("step_*.png"))
     if not files:
         return "<p>This run kept no samples.</p>"
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(len(files), MAX_SHEETS)).astype(int))]

@@ -7,6 +7,7 @@ import torch
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import Encoder
 from transfusion.data.loader import Source
+from transfusion.data.pack import too_long
 from transfusion.data.sources import open_source
 from transfusion.layout import num_slots
 from transfusion.train.state import TrainState, begin, resume
@@ -48,7 +49,4 @@ def _check_lengths(state: TrainState, source: Source) -> None:
         except ValueError as error:
             raise ConfigError(f"document {index} does not fit the model: {error}") from error
         if length > row_length:
-            raise ConfigError(
-                f"document {index} {document.key} takes {length} slots, more than a row (train.row_length "
-                f"{row_length}); raise train.row_length to at least {length}, shorten the text or use larger patches"
-            )
+            raise ConfigError(too_long(f"document {index} {document.key}", length, row_length))

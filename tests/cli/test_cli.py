@@ -1,7 +1,6 @@
 """The command line as a user runs it: every verb, every exit code, stopping and going on."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -30,8 +29,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 def call(*arguments: str | Path, code: int = 0, text: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a verb and check its exit code."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, input=text, env=environment, check=False)
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, input=text, check=False)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done

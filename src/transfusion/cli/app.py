@@ -13,7 +13,7 @@ from transfusion.cli.allocator import keep_freed_memory
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 stopped (a training run is saved)."
 USAGE_ERRORS = frozenset({"ConfigError"})
-FAILURES = frozenset({"CheckpointError", "DataError", "BrokenPicture", "OSError", "FloatingPointError"})
+FAILURES = frozenset({"CheckpointError", "DataError", "OSError", "FloatingPointError"})
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -102,9 +102,9 @@ def generate(
 @app.command()
 def caption(model: Model, images: list[Path], as_json: AsJson = False) -> None:
     """Describe pictures."""
-    from transfusion.cli.verbs import load
+    from transfusion.cli.verbs import load_for_pictures
 
-    texts = load(model, for_pictures=True).caption(images)
+    texts = load_for_pictures(model).caption(images)
     rows = [{"file": str(image), "caption": text} for image, text in zip(images, texts, strict=True)]
     say(rows, as_json=as_json, text="\n".join(f"{row['file']}: {row['caption']}" for row in rows))
 
@@ -112,9 +112,9 @@ def caption(model: Model, images: list[Path], as_json: AsJson = False) -> None:
 @app.command()
 def ask(model: Model, image: Path, question: str, as_json: AsJson = False) -> None:
     """Answer a question about a picture."""
-    from transfusion.cli.verbs import load
+    from transfusion.cli.verbs import load_for_pictures
 
-    answer = load(model, for_pictures=True).ask(image, question)
+    answer = load_for_pictures(model).ask(image, question)
     say({"question": question, "answer": answer}, as_json=as_json, text=answer)
 
 

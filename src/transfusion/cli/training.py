@@ -18,25 +18,27 @@ from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, o
 from transfusion.data.loader import Source
 from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.data.sources import FolderSource
-from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
+from transfusion.evaluate.suite import SCORES_FILE, Items, Scores, evaluate_shapes, scores_table, summarise
 from transfusion.pretrained import Transfusion, find_checkpoint
 from transfusion.recipes import RECIPES
-from transfusion.report import write_report
+from transfusion.report import REPORT_FILE, write_report
 from transfusion.run import open_run
-from transfusion.train.loop import StepReport, train
+from transfusion.train.checkpoint import CHECKPOINTS
+from transfusion.train.loop import SAMPLES_FOLDER, StepReport, train
+from transfusion.train.metrics import BOARD_FOLDER, METRICS_FILE
 from transfusion.train.state import TrainState
 
 DONE, STOPPED = 0, 130
 DEVICES = ("cpu", "cuda")
 SMOOTHING = 0.05
 RUN_ENTRIES = (
-    "checkpoints",
-    "samples",
-    "tensorboard",
-    "metrics.jsonl",
+    CHECKPOINTS,
+    SAMPLES_FOLDER,
+    BOARD_FOLDER,
+    METRICS_FILE,
     QUARANTINE_FILE,
-    "scores.json",
-    "report.html",
+    SCORES_FILE,
+    REPORT_FILE,
 )
 PLAIN_SECONDS = 10.0
 
@@ -76,7 +78,7 @@ def run_training(name: str, overrides: Sequence[str], run: Path | None, *, is_an
 
 def _run_of(folder: Path) -> Path:
     """Return the run that a folder means: itself, or the run whose checkpoint it is."""
-    return folder.parents[1] if folder.parent.name == "checkpoints" else folder
+    return folder.parents[1] if folder.parent.name == CHECKPOINTS else folder
 
 
 def run_demo(run: Path, *, is_anew: bool, steps: int | None, num_prompts: int, as_json: bool) -> int:

@@ -6,10 +6,9 @@ from pathlib import Path
 from time import perf_counter
 
 from PIL import Image
-from pydantic import ValidationError
 from rich.console import Console
 
-from transfusion.config import ConfigError, described, override
+from transfusion.config import ConfigError, override
 from transfusion.data.encode import Encoder
 from transfusion.data.sources import FolderConfig, ShapesConfig, is_text, open_source
 from transfusion.evaluate.losses import evaluate_losses
@@ -23,15 +22,20 @@ NUM_LOSS_DOCUMENTS = 200
 DATA_PREFIX = "data."
 
 
-def load(path: Path, *, for_pictures: bool = False) -> Transfusion:
-    """Load a checkpoint or a run.
+def load(path: Path) -> Transfusion:
+    """Load a checkpoint or a run."""
+    return Transfusion.from_pretrained(path)
+
+
+def load_for_pictures(path: Path) -> Transfusion:
+    """Load a checkpoint or a run that knows pictures.
 
     Raises:
-        ConfigError: It is for pictures, and was trained on text alone.
+        ConfigError: It was trained on text alone.
     """
-    model = Transfusion.from_pretrained(path)
+    model = load(path)
     data = model.config.data
-    if for_pictures and isinstance(data, FolderConfig) and is_text(data.path):
+    if isinstance(data, FolderConfig) and is_text(data.path):
         raise ConfigError(f"{path} was trained on text alone ({data.path}); talk to it: transfusion chat {path}")
     return model
 
@@ -39,7 +43,7 @@ def load(path: Path, *, for_pictures: bool = False) -> Transfusion:
 def change(path: Path, image: Path, instruction: str, file: Path, *, seed: int) -> Path:
     """Edit a picture into a file."""
     check_output(file)
-    return save([load(path, for_pictures=True).edit(image, instruction, seed=seed)], file)
+    return save([load_for_pictures(path).edit(image, instruction, seed=seed)], file)
 
 
 def check_output(file: Path) -> None:
@@ -76,11 +80,7 @@ def draw(
         ConfigError: The sampler is unknown or a number is out of range.
     """
     check_output(file)
-    model = load(path, for_pictures=True)
-    try:
-        model.denoising(guidance=guidance, steps=steps, sampler=sampler)
-    except ValidationError as error:
-        raise ConfigError(f"bad sampling options: {described(error)}") from error
+    model = load_for_pictures(path)
     pictures = model.generate_images(prompts, guidance=guidance, steps=steps, sampler=sampler, seed=seed)
     return save(pictures, file)
 

@@ -27,14 +27,20 @@ def plan_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     """
     longest = max(lengths, default=0)
     if longest > row_length:
-        raise ValueError(
-            f"a document takes {longest} slots, more than a row (train.row_length {row_length}); raise "
-            f"train.row_length to at least {longest}, shorten the text or use larger patches"
-        )
+        raise ValueError(too_long("a document", longest, row_length))
     lowest = max(longest, row_length * 3 // 4)
     stride = -(-(row_length - lowest + 1) // CAPACITY_TRIALS)
-    plans = [_first_fit(lengths, capacity) for capacity in range(row_length, lowest - 1, -stride)]
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    plans = [_first_fit(order, lengths, capacity) for capacity in range(row_length, lowest - 1, -stride)]
     return min(plans, key=lambda rows: rectangle(rows, lengths))
+
+
+def too_long(name: str, length: int, row_length: int) -> str:
+    """Say that a document does not fit into a row, and what to do."""
+    return (
+        f"{name} takes {length} slots, more than a row (train.row_length {row_length}); raise "
+        f"train.row_length to at least {length}, shorten the text or use larger patches"
+    )
 
 
 def rectangle(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
@@ -42,11 +48,11 @@ def rectangle(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
     return len(rows) * max((sum(lengths[index] for index in row) for row in rows), default=0)
 
 
-def _first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Put each document, longest first, into the first row with room."""
+def _first_fit(order: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Put each document, in order, into the first row with room."""
     rows: list[list[int]] = []
     free: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+    for index in order:
         place = next((row for row, space in enumerate(free) if space >= lengths[index]), len(rows))
         if place == len(rows):
             rows.append([])

@@ -7,7 +7,7 @@ tokens.
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,12 +228,15 @@ def _has_lone_surrogates(text: str) -> bool:
 
 def has_pictures(path: Path) -> bool:
     """Return whether a folder has captions, or sub-folders with pictures."""
-    return (path / CAPTIONS_FILE).exists() or any(file.suffix.lower() in SUFFIXES for file in path.glob("*/**/*"))
+    return (path / CAPTIONS_FILE).exists() or any(True for _ in _class_files(path))
+
+
+def _class_files(path: Path) -> Iterator[Path]:
+    return (file for file in path.glob("*/**/*") if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
 def _class_rows(path: Path) -> list[CaptionRow]:
-    files = sorted(file for file in path.glob("*/**/*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    names = [file.relative_to(path) for file in files]
+    names = [file.relative_to(path) for file in sorted(_class_files(path))]
     return [CaptionRow(name.as_posix(), name.parts[0].replace("_", " ").replace("-", " ")) for name in names]
 
 

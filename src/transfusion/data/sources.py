@@ -249,5 +249,5 @@ def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Sour
 def is_text(path: Path) -> bool:
     """Return whether a path holds plain text and no pictures; a note beside classes of pictures is no text to learn."""
     if path.is_dir():
-        return any(path.glob("*.txt")) and not has_pictures(path)
+        return not has_pictures(path) and any(path.glob("*.txt"))
     return path.suffix == ".txt"

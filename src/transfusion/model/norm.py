@@ -18,14 +18,13 @@ class RMSNorm(nn.RMSNorm):
     def __init__(self, dim: int, *, eps: float) -> None:
         """Build the norm of a last axis of ``dim`` with a weight for each place."""
         super().__init__(dim, eps=eps)
-        self.epsilon = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis of (..., D)."""
         is_plain = x.device.type == "cpu" and x.dtype is self.weight.dtype is torch.float32
         if not is_plain or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
-        output = _RMSNormOnCPU.apply(x, self.weight, self.epsilon)
+        output = _RMSNormOnCPU.apply(x, self.weight, self.eps)
         assert isinstance(output, Tensor)
         return output
 

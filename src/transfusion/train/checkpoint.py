@@ -23,6 +23,7 @@ MANIFEST = "manifest.json"
 MODEL_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
 
+CHECKPOINTS = "checkpoints"
 STEP_PREFIX = "step_"
 _log = logging.getLogger(__name__)
 
@@ -88,17 +89,17 @@ def verify(directory: Path) -> None:
 
 def step_directory(run: Path, step: int) -> Path:
     """Return where a run keeps the checkpoint taken after ``step`` steps."""
-    return run / "checkpoints" / f"{STEP_PREFIX}{step:08d}"
+    return run / CHECKPOINTS / f"{STEP_PREFIX}{step:08d}"
 
 
-def has_checkpoints(run: Path) -> bool:
-    """Return whether a run has checkpoints, whole or damaged."""
-    return any((run / "checkpoints").glob(f"{STEP_PREFIX}*"))
+def checkpoints(run: Path) -> list[Path]:
+    """List the checkpoints of a run, whole or damaged, oldest first."""
+    return sorted((run / CHECKPOINTS).glob(f"{STEP_PREFIX}*"))
 
 
 def newest(run: Path) -> Path | None:
     """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in the log."""
-    for directory in sorted((run / "checkpoints").glob(f"{STEP_PREFIX}*"), reverse=True):
+    for directory in reversed(checkpoints(run)):
         try:
             verify(directory)
         except CheckpointError as error:
@@ -113,8 +114,8 @@ def prune(published: Path, num_kept: int) -> None:
 
     Later ones are left alone: a run that was resumed from before them found them damaged.
     """
-    earlier = [path for path in published.parent.glob(f"{STEP_PREFIX}*") if path.name <= published.name]
-    for directory in sorted(earlier)[:-num_kept]:
+    saved = checkpoints(published.parents[1])
+    for directory in saved[: saved.index(published) + 1][:-num_kept]:
         shutil.rmtree(directory)
 
 

@@ -19,6 +19,7 @@ from transfusion.train.metrics import Metrics
 from transfusion.train.optimizer import clip_gradient, lr_factor, set_lr
 from transfusion.train.state import TrainState
 
+SAMPLES_FOLDER = "samples"
 _log = logging.getLogger(__name__)
 
 
@@ -151,7 +152,7 @@ def draw_previews(state: TrainState, source: Source, run: Path) -> Path | None:
     if not prompts:
         return None
     pictures = Transfusion(state.best_model, state.tokenizer, state.config).generate_images(prompts, seed=0)
-    file = run / "samples" / f"step_{state.step:08d}.png"
+    file = run / SAMPLES_FOLDER / f"step_{state.step:08d}.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     sheet(pictures, num_columns=len(pictures)).save(file)
     return file

@@ -8,6 +8,7 @@ from types import TracebackType
 from torch.utils.tensorboard import SummaryWriter
 
 METRICS_FILE = "metrics.jsonl"
+BOARD_FOLDER = "tensorboard"
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
@@ -31,7 +32,7 @@ class Metrics:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._file = (directory / METRICS_FILE).open("a")
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step)
+        self._board = SummaryWriter(str(directory / BOARD_FOLDER), purge_step=first_step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write the numbers of a step."""

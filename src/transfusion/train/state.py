@@ -23,7 +23,7 @@ from transfusion.train.checkpoint import (
     EMA_FILE,
     MODEL_FILE,
     CheckpointError,
-    has_checkpoints,
+    checkpoints,
     load_tensors,
     load_weights,
     newest,
@@ -108,7 +108,7 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
         CheckpointError: There are checkpoints, and all are damaged.
     """
     folder = newest(run)
-    if folder is None and has_checkpoints(run):
+    if folder is None and checkpoints(run):
         raise CheckpointError(f"no checkpoint of {run} is whole (see above); restore one, or begin anew with --anew")
     if folder is None:
         return None
