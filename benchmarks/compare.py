@@ -3,6 +3,9 @@
 A process builds its side, warms up and then answers every line on its standard input with the seconds of one unit
 of work; at the end it tells its peak memory. Time is the median over the rounds; the ratio is the peer's time over
 ours. Memory is the peak of the resident set less what the libraries held before the model was built.
+
+Each side runs as its users run it: ours keeps freed memory, as its command line does, and the peer has the C library's
+defaults, as its package does; ``--peer-keeps-memory`` gives it the same.
 """
 
 import argparse
@@ -29,29 +32,32 @@ def main(works: Mapping[str, Work], description: str | None) -> None:
     """Run the cases that the command line names and print a JSON line for each."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--peer", action="store_true", help="also run transfusion-pytorch and print the ratios")
+    parser.add_argument("--peer-keeps-memory", action="store_true", help="keep freed memory for the peer too")
     parser.add_argument("--rounds", type=int, default=5, help="timed units of work on each side")
     parser.add_argument("--cases", nargs="*", default=list(works), help=f"among {', '.join(works)}")
     options = parser.parse_args()
     for name in options.cases:
         if name not in works:
             parser.error(f"no case {name!r}; known: {', '.join(works)}")
-        sides: list[Side] = ["ours", "peer"] if options.peer else ["ours"]
-        print(json.dumps(compare(name, works[name], sides, options.rounds)), flush=True)
+        keeps: dict[Side, bool] = {"ours": True}
+        if options.peer or options.peer_keeps_memory:
+            keeps["peer"] = options.peer_keeps_memory
+        print(json.dumps(compare(name, works[name], keeps, options.rounds)), flush=True)
 
 
-def compare(name: str, work: Work, sides: list[Side], rounds: int) -> dict[str, object]:
-    """Time a case on the sides in turns.
+def compare(name: str, work: Work, keeps: Mapping[Side, bool], rounds: int) -> dict[str, object]:
+    """Time a case on the sides in turns; ``keeps`` says of each whether freed memory is kept.
 
     Returns:
         case, unit, ours, peer (units per second), ratio, and the peak memory of both in MiB with its ratio.
     """
-    workers = {side: _Worker(side, name) for side in sides}
-    seconds: dict[Side, list[float]] = {side: [] for side in sides}
+    workers = {side: _Worker(side, name, keeps_memory=keeps_memory) for side, keeps_memory in keeps.items()}
+    seconds: dict[Side, list[float]] = {side: [] for side in keeps}
     for _ in range(rounds):
         for side, worker in workers.items():
             seconds[side].append(worker.go())
     memory = {side: worker.end() for side, worker in workers.items()}
-    speed = {side: work.amount / statistics.median(seconds[side]) for side in sides}
+    speed = {side: work.amount / statistics.median(seconds[side]) for side in keeps}
     line: dict[str, object] = {"case": name, "unit": work.unit, "ours": round(speed["ours"], 2)}
     line["ours_peak_mib"] = round(memory["ours"] / MIB)
     if "peer" in speed:
@@ -66,8 +72,8 @@ def compare(name: str, work: Work, sides: list[Side], rounds: int) -> dict[str, 
 class _Worker:
     """The process of one side."""
 
-    def __init__(self, side: Side, name: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.compare", side, name]
+    def __init__(self, side: Side, name: str, *, keeps_memory: bool) -> None:
+        command = [sys.executable, "-m", "benchmarks.compare", side, name, *(["keep"] if keeps_memory else [])]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read()
 
@@ -98,10 +104,11 @@ def _open(stream: TextIO | None) -> TextIO:
     return stream
 
 
-def serve(side: Side, name: str) -> None:
+def serve(side: Side, name: str, *, keeps_memory: bool) -> None:
     """Build one side of a case and work at command."""
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print; answers alone go to the parent
-    keep_freed_memory()  # as the command line does; for both sides
+    if keeps_memory:
+        keep_freed_memory()
     module = importlib.import_module(f"benchmarks.{side}")
     torch.mm(torch.ones(64, 64), torch.ones(64, 64))
     before = _peak_bytes()
@@ -124,4 +131,4 @@ def _peak_bytes() -> float:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2])  # pyright: ignore
+    serve(sys.argv[1], sys.argv[2], keeps_memory="keep" in sys.argv[3:])  # pyright: ignore

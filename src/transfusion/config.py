@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from transfusion.data.encode import EncodeConfig
-from transfusion.data.sources import DataConfig, ShapesConfig
+from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig
 from transfusion.diffusion.process import DiffusionConfig
 from transfusion.generate.options import DenoisingOptions
 from transfusion.model.transfusion import ModelConfig
@@ -25,6 +25,9 @@ CONFIG_FILE = "config.json"
 
 class ConfigError(ValueError):
     """A setting is unknown or has a bad value; the message names it and what would do."""
+
+
+FREE_TRAIN_SETTINGS = ("num_workers", "checkpoint_every", "num_checkpoints", "log_every", "preview_every")
 
 
 class TrainConfig(BaseModel):
@@ -83,6 +86,17 @@ class RunConfig(BaseModel):
     def to_json(self) -> str:
         """Write the whole tree."""
         return self.model_dump_json(indent=2)
+
+
+def with_free_settings(saved: RunConfig, given: RunConfig) -> RunConfig:
+    """Return a run's settings with those of ``given`` that move no bit of training, so may change when it goes on:
+    how often it logs, saves and previews, how pictures are drawn, and where the data lie.
+    """
+    train = {name: getattr(given.train, name) for name in FREE_TRAIN_SETTINGS}
+    update: dict[str, object] = {"train": saved.train.model_copy(update=train), "denoising": given.denoising}
+    if isinstance(saved.data, FolderConfig) and isinstance(given.data, FolderConfig):
+        update["data"] = saved.data.model_copy(update={"path": given.data.path})
+    return saved.model_copy(update=update)
 
 
 def from_json(text: str, where: str) -> RunConfig:

@@ -56,35 +56,57 @@ def test_chunks_of_any_size_are_the_whole(sizes: list[int]) -> None:
     assert float((torch.cat(found, 1) - full(columns)).abs().max()) < TOLERANCE
 
 
-def test_rows_of_different_lengths_share_a_view() -> None:
+@pytest.mark.parametrize("order", [[3, 0, 4], [1, 2, 3]], ids=["scattered", "side by side"])
+def test_rows_of_different_lengths_share_a_view(order: list[int]) -> None:
     rows = [text_columns(length, key=length) for length in (9, 4, 6)]
     cache = KVCache(MODEL.config.trunk, 5, capacity=4)
-    order, counts = torch.tensor([3, 0, 4]), torch.tensor([8, 3, 5])
+    places, counts = torch.tensor(order), torch.tensor([8, 3, 5])
     first = stack([join([Columns(*(c[: len(c) - 1] for c in row))], 8) for row in rows])
-    view = cache.extend(order, first, counts)
+    view = cache.extend(places, first, counts)
     logits(MODEL, first, view.mask, view)
-    assert cache.lengths.tolist() == [3, 0, 0, 8, 5]
+    assert cache.lengths[places].tolist() == [8, 3, 5]
+    assert int(cache.lengths.sum()) == 16
     last = stack([Columns(*(c[-1:] for c in row)) for row in rows])
-    view = cache.extend(order, last, torch.ones(3, dtype=torch.int64))
-    found = logits(MODEL, last, view.mask, view)
-    for i, row in enumerate(rows):
-        assert float((found[i, 0] - full(stack([row]))[0, -1]).abs().max()) < TOLERANCE
+    for view in (cache.peek(places, last), cache.extend(places, last, torch.ones(3, dtype=torch.int64))):
+        found = logits(MODEL, last, view.mask, view)
+        for i, row in enumerate(rows):
+            assert float((found[i, 0] - full(stack([row]))[0, -1]).abs().max()) < TOLERANCE
 
 
-def test_peek_writes_nothing() -> None:
+def test_peek_keeps_nothing() -> None:
     columns = stack([text_columns(7)])
-    cache = KVCache(MODEL.config.trunk, 1, capacity=4)
-    view = cache.extend(torch.tensor([0]), part(columns, 0, 4), torch.tensor([4]))
+    cache, row = KVCache(MODEL.config.trunk, 1, capacity=4), torch.tensor([0])
+    view = cache.extend(row, part(columns, 0, 4), torch.tensor([4]))
     logits(MODEL, part(columns, 0, 4), view.mask, view)
-    before = [tensor.clone() for layer in range(2) for tensor in cache.layer(layer, torch.zeros(()))]
-    rest = part(columns, 4, 7)
-    peeked = [cache.peek(torch.tensor([0]), rest) for _ in range(2)]
-    found = [logits(MODEL, rest, view.mask, view) for view in peeked]
+    before = [tensor[:, :4].clone() for layer in range(2) for tensor in cache.layer(layer, torch.zeros(()))]
+    rest, other = part(columns, 4, 7), stack([text_columns(9, key=1)])
+    found: list[Tensor] = []
+    for _ in range(2):
+        view = cache.peek(row, rest)
+        found.append(logits(MODEL, rest, view.mask, view))
+        view = cache.peek(row, other)
+        logits(MODEL, other, view.mask, view)
     assert torch.equal(found[0], found[1])
     assert float((found[0] - full(columns)[:, 4:]).abs().max()) < TOLERANCE
-    after = [tensor for layer in range(2) for tensor in cache.layer(layer, torch.zeros(()))]
+    after = [tensor[:, :4] for layer in range(2) for tensor in cache.layer(layer, torch.zeros(()))]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert cache.lengths.tolist() == [4]
+
+
+def test_what_was_peeked_at_is_not_seen_later() -> None:
+    document = documents(5)[0]
+    columns, spans = layout(document, MODEL.vocabulary)
+    start, count = spans[0].start, spans[0].num_patches
+    prefix, patches = (stack([Columns(*(c[a:b] for c in columns))]) for a, b in ((0, start), (start, start + count)))
+    longer = stack([text_columns(start + count)])
+    cache, pair = KVCache(MODEL.config.trunk, 2), torch.tensor([0, 1])
+    cache.extend(pair[:1], prefix, torch.tensor([start]))
+    cache.extend(pair[1:], longer, torch.tensor([start + count]))
+    cache.peek(pair[:1], patches)
+    both = stack([Columns(*(c[0, :1] for c in patches)), Columns(*(c[0, -1:] for c in longer))])
+    seen = cache.extend(pair, both, torch.tensor([1, 1])).mask[:, 0, 0]  # (2, S)
+    assert seen[0].nonzero()[:, 0].tolist() == list(range(start + 1))
+    assert seen[1].all()
 
 
 def test_cleared_rows_forget() -> None:

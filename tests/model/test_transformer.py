@@ -75,14 +75,16 @@ def test_rotation_depends_on_distance_alone() -> None:
     assert abs(score(5, 2) - score(2, 5)) > 1e-3
 
 
-def test_plain_products_in_bf16_are_close_to_sdpa_in_fp32() -> None:
+@pytest.mark.parametrize("is_autocast", [False, True])
+def test_bf16_on_a_cpu_is_computed_in_fp32(is_autocast: bool) -> None:
     draw = torch.Generator().manual_seed(0)
-    query = torch.randn(2, 4, 9, 16, generator=draw)
-    key, value = (torch.randn(2, 2, 9, 16, generator=draw) for _ in range(2))
-    exact = attend(query, key, value, additive(causal(9), torch.float32), is_grouped=True)
-    half = [part.to(torch.bfloat16) for part in (query, key, value)]
-    found = attend(*half, additive(causal(9), torch.bfloat16), is_grouped=True)
-    assert float((found.float() - exact).abs().max()) < 0.05  # bfloat16 keeps 8 bits
+    query = torch.randn(2, 4, 9, 16, generator=draw).to(torch.bfloat16)
+    key, value = (torch.randn(2, 2, 9, 16, generator=draw).to(torch.bfloat16) for _ in range(2))
+    wide = (part.float() for part in (query, key, value))
+    exact = attend(*wide, additive(causal(9), torch.float32), is_grouped=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+        found = attend(query, key, value, additive(causal(9), torch.bfloat16), is_grouped=True)
+    assert torch.equal(found, exact.to(torch.bfloat16))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

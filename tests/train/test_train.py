@@ -77,6 +77,19 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert [row["step"] for row in read_metrics(tmp_path / "killed")] == [1, 2, 3, 4, 5, 6]
 
 
+def test_settings_that_move_no_bit_may_change(tmp_path: Path) -> None:
+    config = run_config(6)
+    whole = run(config, tmp_path / "whole")
+    run(config, tmp_path / "parts", stop_after=2)
+    free = {"num_workers": None, "checkpoint_every": 5, "num_checkpoints": 7, "log_every": 2, "preview_every": 4}
+    assert all(getattr(config.train, name) != value for name, value in free.items())
+    denoising = config.denoising.model_copy(update={"num_steps": config.denoising.num_steps + 1})
+    train_config = config.train.model_copy(update=free)
+    resumed = run(config.model_copy(update={"train": train_config, "denoising": denoising}), tmp_path / "parts")
+    assert equal(tensors(whole), tensors(resumed))
+    assert (resumed.config.train, resumed.config.denoising) == (train_config, denoising)
+
+
 def test_other_settings_or_data_are_refused(tmp_path: Path) -> None:
     run(run_config(3), tmp_path)
     with pytest.raises(ConfigError, match=r"train.batch_size is 5, was 6"):

@@ -8,6 +8,7 @@ come and go between steps (continuous batching). It must not know training, data
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from heapq import heappop, heappush
 from itertools import groupby
 
 import torch
@@ -121,7 +122,8 @@ class Engine:
         text = [row for row in self._rows if row.phase is Phase.TEXT]
         opening = [row for row in self._rows if row.phase is Phase.OPENING]
         logits = self._write([row.main for row in text], wants_logits=True)
-        self._write([track for row in opening for track in row.tracks], wants_logits=False)
+        self._write([row.main for row in opening], wants_logits=False)
+        self._write([row.twin for row in opening if row.twin is not None], wants_logits=False)  # far shorter
         for row in opening:
             row.start_denoising(self.process.schedule, self.device)
         for row, row_logits in zip(text, logits, strict=True):
@@ -153,8 +155,8 @@ class Engine:
         if not self._free:
             in_use = self.cache.num_rows
             self.cache.reserve(in_use + 1, self.cache.capacity)
-            self._free = list(range(in_use, self.cache.num_rows))[::-1]
-        cache_row = self._free.pop()
+            self._free = list(range(in_use, self.cache.num_rows))
+        cache_row = heappop(self._free)  # the lowest, so that rows at work stay side by side
         self.cache.clear(cache_row)
         return cache_row
 
@@ -163,14 +165,19 @@ class Engine:
             row.open_twin(self._take_cache_row())
 
     def _release(self, row: Row) -> None:
-        self._free += [track.cache_row for track in row.tracks]
+        for track in row.tracks:
+            heappush(self._free, track.cache_row)
         self._rows.remove(row)
 
     def _write(self, tracks: Sequence[Track], *, wants_logits: bool) -> list[Tensor]:
-        """Bring the cache up to date; single tokens and longer prefixes go in a forward each."""
+        """Bring the cache up to date; single tokens and longer prefixes go in a forward each.
+
+        Tracks go in the order of their rows of the cache, here and in denoising: rows side by side need no copy.
+        """
         found: dict[int, Tensor] = {}
-        single = [track for track in tracks if track.num_pending == 1]
-        longer = [track for track in tracks if track.num_pending > 1]
+        ordered = sorted(tracks, key=_cache_row)
+        single = [track for track in ordered if track.num_pending == 1]
+        longer = [track for track in ordered if track.num_pending > 1]
         for group in (single, longer):
             if group:
                 logits = self._extend(group, wants_logits=wants_logits)
@@ -211,17 +218,17 @@ class Engine:
 
     def _denoise(self, rows: Sequence[Row]) -> list[Event]:
         """Do one evaluation for rows whose latents share modality and shape, both branches in one forward."""
-        branches = [(row, row.main) for row in rows] + [
-            (row, row.twin) for row in rows if row.twin is not None and _needs_twin(row)
-        ]
+        branches = [(row, track) for row in rows for track in (row.tracks if _needs_twin(row) else [row.main])]
+        branches.sort(key=lambda branch: _cache_row(branch[1]))
         queries = [_query(row) for row, _ in branches]
         x_t = torch.stack([query.x_t for query in queries])
         t = torch.tensor([query.t for query in queries], dtype=torch.float32, device=self.device)
         x_0 = self._estimate([track for _, track in branches], _latent_key(rows[0])[0], x_t, t)
-        unconditional = {row.ticket: x_0[i] for i, (row, _) in enumerate(branches) if i >= len(rows)}
+        found = {track.cache_row: estimate for (_, track), estimate in zip(branches, x_0, strict=True)}
         events: list[Event] = []
-        for i, row in enumerate(rows):
-            events += self._advance(row, x_0[i], unconditional.get(row.ticket))
+        for row in rows:
+            unconditional = found.get(row.twin.cache_row) if row.twin is not None else None
+            events += self._advance(row, found[row.main.cache_row], unconditional)
         return events
 
     def _estimate(self, tracks: Sequence[Track], modality: int, x_t: Tensor, t: Tensor) -> Tensor:
@@ -251,10 +258,14 @@ class Engine:
             every = row.options.preview_every
             return [PreviewEvent(row.ticket, name, x_0, count)] if every and count % every == 0 else []
         if row.twin is not None:
-            self._free.append(row.twin.cache_row)
+            heappush(self._free, row.twin.cache_row)
             row.twin = None
         row.close_latent(values)
         return [LatentEvent(row.ticket, name, values)]
+
+
+def _cache_row(track: Track) -> int:
+    return track.cache_row
 
 
 def _query(row: Row) -> Query:

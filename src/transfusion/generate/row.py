@@ -47,6 +47,7 @@ class Track:
         self.writer = Writer(vocabulary)
         self.cache_row = cache_row
         self.written = 0
+        self._pending: Columns | None = None
         self.spans = [
             PendingSpan(found.start, vocabulary.index(found.latent.modality), found.latent.values)
             for found in self.writer.document(document)
@@ -58,12 +59,15 @@ class Track:
         return len(self.writer) - self.written
 
     def pending(self) -> Columns:
-        """Return the columns of the slots that the cache lacks."""
-        return self.writer.columns(self.written)
+        """Return the columns of the slots that the cache lacks, made once for all evaluations of a latent."""
+        if self._pending is None or len(self._pending.tokens) != self.num_pending:
+            self._pending = self.writer.columns(self.written)
+        return self._pending
 
     def mark_written(self) -> None:
         """Note that the cache holds all slots."""
         self.written = len(self.writer)
+        self._pending = None
         self.spans = []
 
 

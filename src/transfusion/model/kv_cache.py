@@ -1,12 +1,14 @@
 """The key-value cache, an argument of the one forward.
 
-``extend`` writes the new slots behind each row's own, ``peek`` reads the prefix and writes nothing: prefill,
+``extend`` puts new slots behind each row's own and keeps them, ``peek`` puts them there for one forward: prefill,
 decoding and denoising are the same code. Rows may have different lengths. It must not know text or latents.
 
-    row 0   k k k k k . . .      length 5        extend(row 0, 2 new) → length 7
-    row 1   k k . . . . . .      length 2        peek(row 1, 4 new)   → still 2
+    row 0   k k k k k n n .      length 5        extend(row 0, 2 new) → length 7
+    row 1   k k n n n n . .      length 2        peek(row 1, 4 new)   → still 2: the next to come take their places
 
-Letters: R rows of the cache, B rows of a view, K kv heads, S keys, E head size.
+Rows that stand side by side are read where they are; any others are copied together, layer by layer.
+
+Letters: R rows of the cache, B rows of a view, T new slots, K kv heads, S keys, E head size.
 """
 
 import torch
@@ -28,7 +30,6 @@ class KVCache:
         self.config = config
         self.lengths = torch.zeros(num_rows, dtype=torch.int64)
         self._facts = torch.zeros(num_rows, capacity, 3, dtype=torch.int64)  # document, span, private
-        self._facts[..., 0] = EMPTY
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
@@ -45,7 +46,6 @@ class KVCache:
     def clear(self, row: int) -> None:
         """Empty one row for another sequence."""
         self.lengths[row] = 0
-        self._facts[row, :, 0] = EMPTY
 
     def reserve(self, num_rows: int, capacity: int) -> None:
         """Grow so that at least ``num_rows`` rows of ``capacity`` slots fit; what is stored stays."""
@@ -53,14 +53,14 @@ class KVCache:
         slots = self.capacity if capacity <= self.capacity else max(capacity, GROWTH * self.capacity)
         if (rows, slots) == (self.num_rows, self.capacity):
             return
-        self.lengths = _grown(self.lengths, (rows,), 0)
-        self._facts = _grown(self._facts, (rows, slots, 3), EMPTY)
+        self.lengths = _grown(self.lengths, (rows,))
+        self._facts = _grown(self._facts, (rows, slots, 3))
         shape = (rows, slots, self.config.kv_heads, self.config.head_dim)
-        self._keys = [_grown(keys, shape, 0) for keys in self._keys]
-        self._values = [_grown(values, shape, 0) for values in self._values]
+        self._keys = [_grown(keys, shape) for keys in self._keys]
+        self._values = [_grown(values, shape) for values in self._values]
 
     def extend(self, rows: Tensor, columns: Columns, counts: Tensor) -> "CacheView":
-        """Write new slots behind the rows' own.
+        """Put new slots behind the rows' own and keep them.
 
         Args:
             rows: (B,) int64 rows of the cache, all different.
@@ -70,23 +70,25 @@ class KVCache:
         Returns:
             A view for one forward over the columns.
         """
-        width = columns.tokens.shape[1]
-        self.reserve(self.num_rows, int(self.lengths[rows].max()) + width)
-        starts = self.lengths[rows]
-        places = starts[:, None] + torch.arange(width)
-        facts = torch.stack((columns.document_ids, columns.span_ids, columns.private), dim=-1).cpu()
-        self._facts[rows[:, None], places] = facts
-        self.lengths[rows] = starts + counts
-        return CacheView(self, rows, columns, starts=starts, places=places)
+        view = self.peek(rows, columns)
+        self.lengths[rows] += counts
+        return view
 
     def peek(self, rows: Tensor, columns: Columns) -> "CacheView":
-        """Let new (B, T) slots look at the rows' prefixes without writing anything."""
-        return CacheView(self, rows, columns, starts=self.lengths[rows], places=None)
+        """Put new (B, T) slots behind the rows' own for one forward; what is kept of the rows stays as it is."""
+        starts, width = self.lengths[rows], columns.tokens.shape[1]
+        self.reserve(self.num_rows, int(starts.max()) + width)
+        return CacheView(self, _Places(rows, starts, width), columns)
 
-    def facts(self, rows: Tensor, length: int) -> Slots:
-        """Return the rule's view of the first ``length`` places of rows, each (B, length)."""
-        document_ids, span_ids, private = self._facts[rows, :length].unbind(-1)
-        return Slots(torch.arange(length).expand_as(document_ids), document_ids, span_ids, private)
+    def slots(self, places: "_Places", columns: Columns) -> tuple[Slots, Slots]:
+        """Note the facts of new slots; return the rule's view of them, (B, T), and of all up to them, (B, S)."""
+        facts = torch.stack((columns.document_ids, columns.span_ids, columns.private), dim=-1).cpu()
+        document_ids, span_ids, private = places.write(self._facts, facts).unbind(-1)
+        order = torch.arange(places.length)
+        document_ids = document_ids.masked_fill(order >= places.ends[:, None], EMPTY)
+        keys = Slots(order.expand_as(document_ids), document_ids, span_ids, private)
+        device = columns.tokens.device
+        return slots_of(columns, places.starts[:, None].to(device)), Slots(*(fact.to(device) for fact in keys))
 
     def layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (R, capacity, K, E) storage of a layer, made in the dtype and place of ``like`` at first use."""
@@ -97,24 +99,35 @@ class KVCache:
         return self._keys[layer], self._values[layer]
 
 
+class _Places:
+    """Where the new slots of some rows stand in (R, capacity, ...) storage."""
+
+    def __init__(self, rows: Tensor, starts: Tensor, width: int) -> None:
+        self.starts = starts  # (B,)
+        self.ends = starts + width
+        self.length = int(self.ends.max())
+        first, num_rows, start = int(rows[0]), len(rows), int(starts[0])
+        are_adjacent = torch.equal(rows, torch.arange(first, first + num_rows))
+        self._rows = slice(first, first + num_rows) if are_adjacent else rows
+        if are_adjacent and bool((starts == start).all()):
+            self._new = (self._rows, slice(start, start + width))
+        else:
+            self._new = (rows[:, None], starts[:, None] + torch.arange(width))
+
+    def write(self, stored: Tensor, new: Tensor) -> Tensor:
+        """Put (B, T, ...) at its places and return all up to there, (B, S, ...)."""
+        stored[self._new] = new
+        return stored[self._rows, : self.length]
+
+
 class CacheView:
     """One forward's access to the cache: its mask, and the keys and values of every layer."""
 
-    def __init__(
-        self, cache: KVCache, rows: Tensor, columns: Columns, *, starts: Tensor, places: Tensor | None
-    ) -> None:
-        """Bind rows and new slots; ``places`` is where they are written, or None to write nothing."""
-        device = columns.tokens.device
+    def __init__(self, cache: KVCache, places: _Places, columns: Columns) -> None:
+        """Bind new slots to their places."""
         self._cache = cache
-        self._rows = rows.to(device)
-        self._places = None if places is None else places.to(device)
-        width = columns.tokens.shape[1]
-        self._length = int(starts.max()) + (0 if places is None else width)
-        query = slots_of(columns, starts[:, None].to(device))
-        prefix = Slots(*(fact.to(device) for fact in cache.facts(rows, self._length)))
-        if places is None:
-            prefix = Slots(*(torch.cat(pair, dim=-1) for pair in zip(prefix, query, strict=True)))
-        self.mask = dense_mask(query, prefix)  # (B, 1, T, S)
+        self._places = places
+        self.mask = dense_mask(*cache.slots(places, columns))  # (B, 1, T, S)
 
     def join(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Put a layer's cached keys and values before the new ones.
@@ -127,18 +140,12 @@ class CacheView:
         Returns:
             Keys and values, each (B, K, S, E), in the order of the view's mask.
         """
-        stored_keys, stored_values = self._cache.layer(layer, key)
-        if self._places is not None:
-            stored_keys[self._rows[:, None], self._places] = key.transpose(1, 2)
-            stored_values[self._rows[:, None], self._places] = value.transpose(1, 2)
-        keys = stored_keys[self._rows, : self._length].transpose(1, 2)  # (B, K, S, E)
-        values = stored_values[self._rows, : self._length].transpose(1, 2)
-        if self._places is not None:
-            return keys, values
-        return torch.cat((keys, key), dim=2), torch.cat((values, value), dim=2)
+        pairs = zip(self._cache.layer(layer, key), (key, value), strict=True)
+        keys, values = (self._places.write(stored, new.transpose(1, 2)).transpose(1, 2) for stored, new in pairs)
+        return keys, values
 
 
-def _grown(old: Tensor, shape: tuple[int, ...], fill: int) -> Tensor:
-    new = old.new_full(shape, fill)
+def _grown(old: Tensor, shape: tuple[int, ...]) -> Tensor:
+    new = old.new_zeros(shape)
     new[tuple(slice(size) for size in old.shape)] = old
     return new

@@ -10,10 +10,7 @@ from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differe
 
 
 class RMSNorm(nn.RMSNorm):
-    """``nn.RMSNorm`` with a leaner backward in float32 on a CPU, where torch composes it of a dozen passes over memory.
-
-    Without gradients it is torch's: for a token at a time, calls cost more than passes.
-    """
+    """``nn.RMSNorm``, leaner in float32 on a CPU, where torch composes it of a dozen passes over memory."""
 
     def __init__(self, dim: int, *, eps: float) -> None:
         """Build the norm of a last axis of ``dim`` with a weight for each place."""
@@ -22,11 +19,20 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis of (..., D)."""
         is_plain = x.device.type == "cpu" and x.dtype is self.weight.dtype is torch.float32
-        if not is_plain or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not is_plain or torch.compiler.is_compiling():
             return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        if not torch.is_grad_enabled():  # an autograd function costs more than the norm of one token
+            return _normalised(x, self.weight, self.eps)[0]
         output = _RMSNormOnCPU.apply(x, self.weight, self.eps)
         assert isinstance(output, Tensor)
         return output
+
+
+def _normalised(x: Tensor, weight: Tensor, eps: float | None) -> tuple[Tensor, Tensor]:
+    """Return the normed (..., D) and the inverse deviations (..., 1)."""
+    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+    inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (x * inverse).mul_(weight), inverse
 
 
 class _RMSNormOnCPU(torch.autograd.Function):
@@ -38,10 +44,9 @@ class _RMSNormOnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()  # (..., 1)
-        inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+        output, inverse = _normalised(x, weight, eps)
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+        return output
 
     @staticmethod
     @once_differentiable

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from transfusion.model.linear import Linear
 from transfusion.model.norm import RMSNorm
 
 FFN_MULTIPLE = 64
@@ -87,7 +88,7 @@ def rotary_angles(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Apply the rotary embedding to (B, N, T, E) queries or keys."""
     first, second = x.chunk(2, dim=-1)
-    return torch.addcmul(x * cosine, torch.cat((second, first), dim=-1), sine)
+    return torch.cat((second, first), dim=-1).mul_(sine).addcmul_(x, cosine)
 
 
 class Attention(nn.Module):
@@ -103,10 +104,10 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         self.is_grouped = config.kv_heads != config.num_heads
-        self.query = nn.Linear(config.dim, config.dim, bias=False)
-        self.key = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
-        self.value = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
-        self.out = nn.Linear(config.dim, config.dim, bias=False)
+        self.query = Linear(config.dim, config.dim)
+        self.key = Linear(config.dim, config.kv_heads * config.head_dim)
+        self.value = Linear(config.dim, config.kv_heads * config.head_dim)
+        self.out = Linear(config.dim, config.dim)
         normed = RMSNorm if config.use_qk_norm else nn.Identity
         self.query_norm = normed(config.head_dim, eps=config.norm_eps)
         self.key_norm = normed(config.head_dim, eps=config.norm_eps)
@@ -127,8 +128,8 @@ class Attention(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | BlockMask, *, is_grouped: bool) -> Tensor:
-    """Attend with the kernel that suits: FlexAttention for a block mask, plain products for bfloat16 on a CPU
-    (two to four times faster there than SDPA's backward), SDPA otherwise.
+    """Attend with the kernel that suits: FlexAttention for a block mask, SDPA otherwise, which on a CPU works in
+    float32 (its backward takes two to four times longer in bfloat16).
 
     Args:
         query: (B, N, T, E).
@@ -145,11 +146,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | BlockMask, 
         assert isinstance(output, Tensor)
         return output
     if query.device.type == "cpu" and query.dtype is torch.bfloat16:
-        groups = query.shape[1] // key.shape[1]
-        if is_grouped:
-            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + mask  # (B, N, T, S)
-        return scores.softmax(dim=-1) @ value
+        wide = (tensor.float() for tensor in (query, key, value, mask))
+        with torch.autocast("cpu", enabled=False):
+            return attend(*wide, is_grouped=is_grouped).to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=is_grouped)
 
 
@@ -172,13 +171,15 @@ class FeedForward(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         """Build gate, up and down projections."""
         super().__init__()
-        self.gate = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.up = nn.Linear(config.dim, config.ffn_dim, bias=False)
-        self.down = nn.Linear(config.ffn_dim, config.dim, bias=False)
+        self.gate = Linear(config.dim, config.ffn_dim)
+        self.up = Linear(config.dim, config.ffn_dim)
+        self.down = Linear(config.ffn_dim, config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        if torch.is_grad_enabled():
+            return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(F.silu(self.gate(x), inplace=True).mul_(self.up(x)))  # the trunk's widest tensors
 
 
 class Block(nn.Module):
@@ -196,8 +197,13 @@ class Block(nn.Module):
         self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | BlockMask, cache: Cache | None
     ) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
-        return x + self.ffn(self.ffn_norm(x))
+        x = _plus(self.attention(self.attention_norm(x), rotary, mask, cache), x)
+        return _plus(self.ffn(self.ffn_norm(x)), x)
+
+
+def _plus(update: Tensor, x: Tensor) -> Tensor:
+    """Add an update to the stream, in the update's memory where it has the stream's dtype."""
+    return update.add_(x) if update.dtype is x.dtype else x + update
 
 
 class Transformer(nn.Module):

@@ -16,6 +16,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from transfusion.layout import Columns
 from transfusion.model.init import InitConfig, initialise
+from transfusion.model.linear import Linear
 from transfusion.model.patchify import ModalityConfig, PatchPair, build_patches
 from transfusion.model.transformer import Cache, Transformer, TransformerConfig
 from transfusion.segments import Vocabulary
@@ -83,7 +84,7 @@ class TransfusionModel(nn.Module):
         dim = config.trunk.dim
         self.embed = nn.Embedding(self.vocabulary.size, dim)
         self.trunk = Transformer(config.trunk)
-        self.head = nn.Linear(dim, self.vocabulary.size, bias=False)
+        self.head = Linear(dim, self.vocabulary.size)
         self.patches = nn.ModuleList(build_patches(modality, dim) for modality in config.modalities)
 
     def initialise_weights(self, seed: int) -> None:

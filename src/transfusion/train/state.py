@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 
 from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
-from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
+from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, with_free_settings
 from transfusion.data.sources import corpus_of, sample_pictures
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.pretrained import write_pretrained
@@ -104,7 +104,7 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
     """Return the state of a run's newest whole checkpoint, or None where there is none.
 
     Raises:
-        ConfigError: The settings are not those of the checkpoint.
+        ConfigError: The settings are not those of the checkpoint, but for those that move no bit.
         CheckpointError: There are checkpoints, and all are damaged.
     """
     folder = newest(run)
@@ -113,7 +113,7 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
     if folder is None:
         return None
     tokenizer = load_tokenizer(folder)
-    saved = from_json((folder / CONFIG_FILE).read_text(), str(folder / CONFIG_FILE))
+    saved = with_free_settings(from_json((folder / CONFIG_FILE).read_text(), str(folder / CONFIG_FILE)), config)
     is_open = config.train.precision == "auto"
     precision = saved.train.precision if is_open else config.train.precision
     resolved = _resolved(config, tokenizer, precision, config.encode.pixels or saved.encode.pixels)
