@@ -39,8 +39,7 @@ def initialise(model: nn.Module, config: InitConfig, seed: int) -> None:
             for name, weight in part.named_parameters(recurse=False):
                 scale = 1 / math.sqrt(2 * depth) if id(weight) in residual else 1.0
                 draw = torch.Generator().manual_seed(subseed(seed, "init", f"{prefix}.{name}"))
-                noise = torch.randn(weight.shape, generator=draw)
-                weight.copy_(_mean(part, name) + scale * _std(part, name, weight, config) * noise)
+                weight.normal_(generator=draw).mul_(scale * _std(part, name, weight, config)).add_(_mean(part, name))
         for part in model.modules():
             _zero_last(part)
 

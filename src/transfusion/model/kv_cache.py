@@ -19,7 +19,6 @@ from transfusion.mask import Slots, dense_mask, slots_of
 from transfusion.model.transformer import TransformerConfig
 
 EMPTY = -2  # document id of a place in the cache that holds nothing: equal to no slot's
-GROWTH = 2
 
 
 class KVCache:
@@ -48,16 +47,18 @@ class KVCache:
         self.lengths[row] = 0
 
     def reserve(self, num_rows: int, capacity: int) -> None:
-        """Grow so that at least ``num_rows`` rows of ``capacity`` slots fit; what is stored stays."""
-        rows = self.num_rows if num_rows <= self.num_rows else max(num_rows, GROWTH * self.num_rows)
-        slots = self.capacity if capacity <= self.capacity else max(capacity, GROWTH * self.capacity)
+        """Grow by steps so that at least ``num_rows`` rows of ``capacity`` slots fit; what is stored stays."""
+        rows = self.num_rows if num_rows <= self.num_rows else max(num_rows, 2 * self.num_rows)
+        slots = self.capacity if capacity <= self.capacity else max(capacity, 3 * self.capacity // 2)
         if (rows, slots) == (self.num_rows, self.capacity):
             return
         self.lengths = _grown(self.lengths, (rows,))
         self._facts = _grown(self._facts, (rows, slots, 3))
         shape = (rows, slots, self.config.kv_heads, self.config.head_dim)
-        self._keys = [_grown(keys, shape) for keys in self._keys]
-        self._values = [_grown(values, shape) for values in self._values]
+        for stored in (self._keys, self._values):
+            for layer, old in enumerate(stored):  # one by one: never all of the old beside all of the new
+                stored[layer] = _grown(old, shape)
+                del old
 
     def extend(self, rows: Tensor, columns: Columns, counts: Tensor) -> "CacheView":
         """Put new slots behind the rows' own and keep them.
