@@ -110,7 +110,9 @@ def test_packed_is_alone() -> None:
     for name, loss in packed.items():
         assert loss.count == sum(part[name].count for part in alone)
         # float32 sums in another order
-        assert float(loss.sum.detach()) == pytest.approx(sum(float(part[name].sum.detach()) for part in alone), rel=2e-5)
+        assert float(loss.sum.detach()) == pytest.approx(
+            sum(float(part[name].sum.detach()) for part in alone), rel=2e-5
+        )
 
 
 def test_no_document_leaks_into_another_to_the_bit() -> None:

@@ -1,6 +1,7 @@
 """The command line as a user runs it: every verb, every exit code, stopping and going on."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def test_chat_draws_and_looks(run: Path, picture: Path, tmp_path: Path) -> None:
 
 def test_evaluate_and_listing(run: Path) -> None:
     scores = json.loads(call("evaluate", run, "--prompts", "2", "--json").stdout)
+    assert "draw: overall" in call("evaluate", run, "--prompts", "1").stdout
     assert set(scores["geneval"]) >= {"overall", "counting"}
     assert set(json.loads(call("recipes", "--json").stdout)) == {"tiny", "small", "folder", "paper"}
     assert json.loads(call("config", "tiny", "train.steps=3").stdout)["train"]["steps"] == 3
@@ -104,15 +106,17 @@ def test_failures_have_code_one(tmp_path: Path) -> None:
     )
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    arguments = ["train", "tiny", *SMALL, "train.steps=100000", "train.preview_every=0", "--run", tmp_path / "r"]
-    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_saves_and_the_same_command_goes_on(tmp_path: Path, number: int) -> None:
+    settings = [*SMALL, "train.steps=100000", "train.preview_every=0", "train.num_workers=1"]
+    arguments = ["train", "tiny", *settings, "--run", tmp_path / "r"]
+    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     while "M parameters" not in (line := process.stderr.readline()):
         assert line, "the run ended before it began"
     while not (tmp_path / "r" / "metrics.jsonl").exists():
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     rest = process.stderr.read()
     assert process.wait() == 130 and "the state is saved" in rest and "Traceback" not in rest
     steps = [

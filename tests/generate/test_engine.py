@@ -201,6 +201,40 @@ def test_bad_requests_are_named() -> None:
         engine.submit(prompts()[0], options(shapes={"video": (2, 3, 4)}))
 
 
+def test_a_bad_prompt_is_refused_before_any_work() -> None:
+    engine = Engine(MODEL, PROCESS)
+    bad = Document((Latent(torch.zeros(2, 5, 5), "image"),), is_complete=False)
+    with pytest.raises(ValueError, match="5"):
+        engine.submit(bad, options())
+    assert engine.is_idle
+
+
+def test_nan_does_not_reach_other_requests() -> None:
+    engine, greedy = Engine(MODEL, PROCESS, max_rows=2), options(max_latents=0)
+    broken = Document((Latent(torch.full(IMAGE_SHAPE, torch.nan), "image"),), is_complete=False)
+    long, short = (Document((Text(tokens),), is_complete=False) for tokens in ((1, 2, 3), (1,)))
+    queue = [(broken, greedy), (long, options(max_latents=0, max_tokens=40)), (short, greedy)]
+    found = engine.run(queue)
+    for request, result in zip(queue[1:], found[1:], strict=True):
+        (alone,) = Engine(MODEL, PROCESS).run([request])
+        assert result.document.segments == alone.document.segments
+
+
+def test_streams_do_not_share_an_engine() -> None:
+    engine = Engine(MODEL, PROCESS)
+
+    async def both() -> None:
+        first = engine.stream(prompts()[0], options())
+        await anext(first)
+        with pytest.raises(RuntimeError, match="an Engine for each"):
+            await anext(engine.stream(prompts()[1], options()))
+        await first.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+        assert engine.is_idle
+        assert [event async for event in engine.stream(prompts()[1], options())]
+
+    asyncio.run(both())
+
+
 def test_cancelled_rows_leave() -> None:
     engine = Engine(MODEL, PROCESS, max_rows=1)
     first, second = (engine.submit(prompts()[0], options(begin_with="image")) for _ in range(2))

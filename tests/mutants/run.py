@@ -53,6 +53,8 @@ MUTANTS = [
            "are_adjacent = torch.equal(rows, torch.arange(first, first + num_rows))", "are_adjacent = True", "model/test_kv_cache.py"),
     Mutant("cache: lengths do not advance", "model/kv_cache.py", "self.lengths[rows] += counts", "pass", "model/test_kv_cache.py"),
     Mutant("cache: rows are not cleared", "model/kv_cache.py", "        self.lengths[row] = 0\n", "", "model/test_kv_cache.py"),
+    Mutant("cache: what a row held stays", "model/kv_cache.py", "            stored[row] = 0\n", "            pass\n",
+           "generate/test_engine.py"),
     Mutant("rotary: sine negated", "model/transformer.py", "torch.cat((-sine, sine), dim=-1)",
            "torch.cat((sine, -sine), dim=-1)", "model/test_transformer.py"),
     Mutant("norm: the mean is not added back", "model/norm.py", "for_x.add_(mean.mul_(inverse))", "for_x",

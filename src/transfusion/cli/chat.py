@@ -68,7 +68,7 @@ def _shown(model: Transfusion, document: Document, file: Path, console: Console)
 
 def _tell(model: Transfusion, result: Generated, file: Path, console: Console) -> None:
     if not any(isinstance(part, Latent) or model.tokenizer.decode(part.tokens).strip() for part in result.generated):
-        console.print("(no answer)", style="dim")
+        console.print("(no answer; /new begins anew)", style="dim")
     for part in result.generated:
         if isinstance(part, Text):
             console.print(model.tokenizer.decode(part.tokens).strip(), highlight=False)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from time import perf_counter
 
@@ -108,6 +109,7 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
 
 
 def _rendered(table: object) -> str:
-    console = Console(record=True, quiet=True, width=80)
-    console.print(table)
-    return console.export_text()
+    console = Console(file=StringIO(), width=80)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()

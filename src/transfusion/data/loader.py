@@ -105,7 +105,9 @@ def load_steps(steps: Steps, first: int, last: int, num_workers: int) -> Iterato
 
 
 def _leave_signals(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which ends its workers after the step; SIGTERM ends one at once."""
+    """Leave Ctrl-C and SIGTERM, which may be sent to the whole group, to the main process: it ends its workers after
+    the step. One whose main process is gone notices and ends.
+    """
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -27,7 +27,7 @@ from transfusion.generate.options import (
     TokenEvent,
 )
 from transfusion.generate.row import Phase, Row, Track
-from transfusion.layout import join, stack
+from transfusion.layout import join, num_slots, stack
 from transfusion.model.kv_cache import KVCache
 from transfusion.model.transfusion import NoisedSpans, Outputs, TransfusionModel
 from transfusion.segments import Document
@@ -62,15 +62,17 @@ class Engine:
         self._rows: list[Row] = []
         self._waiting: deque[tuple[int, Document, GenerationOptions]] = deque()
         self._next_ticket = 0
+        self._is_streaming = False
 
     def submit(self, prompt: Document, options: GenerationOptions) -> int:
         """Queue a request and return its ticket.
 
         Raises:
             KeyError: A modality is unknown.
-            ValueError: A shape is missing or does not fit.
+            ValueError: A shape is missing or does not fit, in the options or the prompt.
         """
         vocabulary = self.model.vocabulary
+        num_slots(prompt, vocabulary)
         for name, shape in options.shapes.items():
             vocabulary.modality(vocabulary.index(name)).grid(shape)
         if options.begin_with is not None and options.begin_with not in options.shapes:
@@ -101,9 +103,15 @@ class Engine:
         return [results[ticket] for ticket in tickets]
 
     async def stream(self, prompt: Document, options: GenerationOptions) -> AsyncIterator[Event]:
-        """Generate for one request and yield its events as they come; leaving the loop early cancels it."""
+        """Generate for one request and yield its events as they come; leaving the loop early cancels it.
+
+        Raises:
+            RuntimeError: Another stream is under way; each needs an engine of its own.
+        """
+        if self._is_streaming:
+            raise RuntimeError("this engine streams another request; wait for its end, or make an Engine for each")
         ticket = self.submit(prompt, options)
-        is_finished = False
+        is_finished, self._is_streaming = False, True
         try:
             while not is_finished:
                 for event in await asyncio.to_thread(self.step):
@@ -111,6 +119,7 @@ class Engine:
                         is_finished = isinstance(event, FinishedEvent)
                         yield event
         finally:
+            self._is_streaming = False
             if not is_finished:
                 self.cancel(ticket)
 

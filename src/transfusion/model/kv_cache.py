@@ -42,9 +42,12 @@ class KVCache:
         """Number of slots per row that there is room for."""
         return self._facts.shape[1]
 
+    @torch.inference_mode()
     def clear(self, row: int) -> None:
-        """Empty one row for another sequence."""
+        """Empty one row for another sequence; nothing of the last one stays, not even a NaN behind a mask."""
         self.lengths[row] = 0
+        for stored in (*self._keys, *self._values):
+            stored[row] = 0
 
     def reserve(self, num_rows: int, capacity: int) -> None:
         """Grow by steps so that at least ``num_rows`` rows of ``capacity`` slots fit; what is stored stays."""
@@ -139,7 +142,7 @@ class CacheView:
             value: (B, K, T, E) new values.
 
         Returns:
-            Keys and values, each (B, K, S, E), in the order of the view's mask.
+            Keys and values, each (B, K, S, E), in the order of the view's mask; good until the rows' next view writes.
         """
         pairs = zip(self._cache.layer(layer, key), (key, value), strict=True)
         keys, values = (self._places.write(stored, new.transpose(1, 2)).transpose(1, 2) for stored, new in pairs)
