@@ -109,7 +109,6 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
 
 
 def _rendered(table: object) -> str:
-    console = Console(file=StringIO(), width=80)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get()
+    text = StringIO()
+    Console(file=text, width=80).print(table)
+    return text.getvalue()

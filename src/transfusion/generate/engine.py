@@ -72,7 +72,7 @@ class Engine:
             ValueError: A shape is missing or does not fit, in the options or the prompt.
         """
         vocabulary = self.model.vocabulary
-        num_slots(prompt, vocabulary)
+        num_slots(prompt, vocabulary)  # raises where the prompt does not fit
         for name, shape in options.shapes.items():
             vocabulary.modality(vocabulary.index(name)).grid(shape)
         if options.begin_with is not None and options.begin_with not in options.shapes:

@@ -11,6 +11,8 @@ Rows that stand side by side are read where they are; any others are copied toge
 Letters: R rows of the cache, B rows of a view, T new slots, K kv heads, S keys, E head size.
 """
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -59,9 +61,8 @@ class KVCache:
         self._facts = _grown(self._facts, (rows, slots, 3))
         shape = (rows, slots, self.config.kv_heads, self.config.head_dim)
         for stored in (self._keys, self._values):
-            for layer, old in enumerate(stored):  # one by one: never all of the old beside all of the new
-                stored[layer] = _grown(old, shape)
-                del old
+            for layer in range(len(stored)):  # one by one: never all of the old beside all of the new
+                stored[layer] = _grown(stored[layer], shape)
 
     def extend(self, rows: Tensor, columns: Columns, counts: Tensor) -> "CacheView":
         """Put new slots behind the rows' own and keep them.
@@ -112,11 +113,17 @@ class _Places:
         self.length = int(self.ends.max())
         first, num_rows, start = int(rows[0]), len(rows), int(starts[0])
         are_adjacent = torch.equal(rows, torch.arange(first, first + num_rows))
-        self._rows = slice(first, first + num_rows) if are_adjacent else rows
+        self._rows: slice | Tensor = slice(first, first + num_rows) if are_adjacent else rows
+        self._new: tuple[slice | Tensor, slice | Tensor] = (rows[:, None], starts[:, None] + torch.arange(width))
         if are_adjacent and bool((starts == start).all()):
             self._new = (self._rows, slice(start, start + width))
-        else:
-            self._new = (rows[:, None], starts[:, None] + torch.arange(width))
+
+    def to(self, device: torch.device) -> "_Places":
+        """Return the same places for storage on a device: indices go there once, and not with every layer."""
+        moved = copy(self)
+        moved._rows = _moved(self._rows, device)
+        moved._new = (_moved(self._new[0], device), _moved(self._new[1], device))
+        return moved
 
     def write(self, stored: Tensor, new: Tensor) -> Tensor:
         """Put (B, T, ...) at its places and return all up to there, (B, S, ...)."""
@@ -130,7 +137,7 @@ class CacheView:
     def __init__(self, cache: KVCache, places: _Places, columns: Columns) -> None:
         """Bind new slots to their places."""
         self._cache = cache
-        self._places = places
+        self._places = places.to(columns.tokens.device)
         self.mask = dense_mask(*cache.slots(places, columns))  # (B, 1, T, S)
 
     def join(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,6 +154,10 @@ class CacheView:
         pairs = zip(self._cache.layer(layer, key), (key, value), strict=True)
         keys, values = (self._places.write(stored, new.transpose(1, 2)).transpose(1, 2) for stored, new in pairs)
         return keys, values
+
+
+def _moved(index: slice | Tensor, device: torch.device) -> slice | Tensor:
+    return index if isinstance(index, slice) else index.to(device)
 
 
 def _grown(old: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -135,7 +135,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | BlockMask, 
         query: (B, N, T, E).
         key: (B, K, S, E).
         value: (B, K, S, E).
-        mask: (B, 1, T, S) added to the scores, in the query's dtype; or a block mask.
+        mask: (B, 1, T, S) added to the scores, in the query's dtype or ``attention_dtype``; or a block mask.
         is_grouped: Whether K < N.
 
     Returns:
@@ -156,6 +156,12 @@ def compute_dtype(like: Tensor) -> torch.dtype:
     """Return the dtype in which products of ``like`` are computed: autocast's, or its own."""
     device = like.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+
+
+def attention_dtype(like: Tensor) -> torch.dtype:
+    """Return the dtype in which ``attend`` works, given ``like``: float32 on a CPU in place of bfloat16."""
+    dtype = compute_dtype(like)
+    return torch.float32 if like.device.type == "cpu" and dtype is torch.bfloat16 else dtype
 
 
 def additive(mask: Tensor | BlockMask, dtype: torch.dtype) -> Tensor | BlockMask:
@@ -230,7 +236,7 @@ class Transformer(nn.Module):
         """
         cosine, sine = rotary_angles(positions, self.config.head_dim, self.config.rope_base)
         dtype = compute_dtype(x)
-        rotary, mask = (cosine.to(dtype), sine.to(dtype)), additive(mask, dtype)
+        rotary, mask = (cosine.to(dtype), sine.to(dtype)), additive(mask, attention_dtype(x))
         for block in self.blocks:
             x = block(x, rotary, mask, cache)
         return self.norm(x)
