@@ -17,7 +17,7 @@ lint: $(VENV)/.dev
 	$(BIN)/pyright
 
 mutants: $(VENV)/.dev
-	$(BIN)/python tests/mutants/run.py
+	PYTHONPATH=tests $(BIN)/python -m mutants.run
 
 bench: $(VENV)/.core
 	$(BIN)/python -m benchmarks.train

@@ -85,11 +85,13 @@ class Modality:
         name: Unique name, such as ``"image"``.
         channels: C of its latents.
         patch_size: Elements of one patch along each axis; its length is the number of axes (1, 2 or 3).
+        max_grid: Most patches along each axis that the model has positions for; None where it needs none.
     """
 
     name: str
     channels: int
     patch_size: tuple[int, ...]
+    max_grid: tuple[int, ...] | None = None
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Count the patches along each axis of a latent of a given shape (C, *axes).
@@ -108,7 +110,13 @@ class Modality:
                     f"latent of modality {self.name!r} has axes {tuple(shape[1:])}, not positive multiples of its "
                     f"patch_size {self.patch_size}; resize or pad it to a multiple"
                 )
-        return tuple(size // patch for size, patch in zip(shape[1:], self.patch_size, strict=True))
+        grid = tuple(size // patch for size, patch in zip(shape[1:], self.patch_size, strict=True))
+        if self.max_grid is not None and any(size > most for size, most in zip(grid, self.max_grid, strict=True)):
+            raise ValueError(
+                f"latent of modality {self.name!r} has axes {tuple(shape[1:])}, a grid of {grid} patches; the model "
+                f"has positions for {self.max_grid}: use a smaller resolution, or train with a larger max_grid"
+            )
+        return grid
 
     def num_patches(self, shape: Sequence[int]) -> int:
         """Count the patches, hence slots, of a latent of shape (C, *axes)."""

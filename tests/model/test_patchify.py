@@ -97,7 +97,7 @@ def test_linear_pair_has_the_paper_s_share_of_parameters(
 
 def test_too_large_a_grid_is_named() -> None:
     pair = build_patches(ModalityConfig(channels=1, patch_size=(2,), max_grid=(3,)), 8)
-    with pytest.raises(ValueError, match=r"grid of \(4,\) patches exceeds max_grid \(3,\)"):
+    with pytest.raises(ValueError, match=r"a grid of \(4,\) patches; the model has positions for \(3,\)"):
         pair.encode(torch.zeros(1, 1, 8), torch.zeros(1))
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from mutants.run import MUTANTS, ROOT, Mutant, is_caught
+from mutants.catalogue import MUTANTS
+from mutants.mutant import Mutant
+from mutants.run import ROOT, is_caught
 
 SAMPLE = [mutant for mutant in MUTANTS if mutant.name.split(":")[0] in ("guidance", "rates", "checkpoint", "mask")][:5]
 

@@ -73,7 +73,7 @@ class ModalityConfig(BaseModel):
 
     def record(self) -> Modality:
         """Return the noun that the layout uses."""
-        return Modality(self.name, self.channels, self.patch_size)
+        return Modality(self.name, self.channels, self.patch_size, self.max_grid)
 
 
 class PatchPair(Protocol):
@@ -115,13 +115,7 @@ class AxisPositions(nn.Module):
         self.tables = nn.ParameterList(nn.Parameter(torch.zeros(size, dim)) for size in max_grid)
 
     def forward(self, grid: tuple[int, ...]) -> Tensor:
-        """Return the (L, D) positions of a grid of patches, in raster order.
-
-        Raises:
-            ValueError: The grid is larger than the tables.
-        """
-        if any(size > most for size, most in zip(grid, self.max_grid, strict=True)):
-            raise ValueError(f"a grid of {grid} patches exceeds max_grid {self.max_grid}; enlarge it in the config")
+        """Return the (L, D) positions of a grid of patches, in raster order; ``Modality.grid`` has checked it."""
         total = self.tables[0].new_zeros((*grid, self.tables[0].shape[1]))
         for axis, (table, size) in enumerate(zip(self.tables, grid, strict=True)):
             shape = [1] * len(grid) + [-1]

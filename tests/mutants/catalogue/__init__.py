@@ -1,0 +1,13 @@
+"""The seeded bugs, by room of the house."""
+
+from mutants.catalogue import core, data, diffusion, generate, model, train
+from mutants.mutant import Mutant
+
+MUTANTS: list[Mutant] = [
+    *core.MUTANTS,
+    *model.MUTANTS,
+    *diffusion.MUTANTS,
+    *generate.MUTANTS,
+    *data.MUTANTS,
+    *train.MUTANTS,
+]
