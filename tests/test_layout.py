@@ -240,3 +240,13 @@ def test_special_tokens() -> None:
     assert VOCABULARY.size == 16
     assert [VOCABULARY.begun_by(token) for token in range(16)] == [0] * 12 + [1, 0, 2, 0]
     assert [VOCABULARY.begin_token(1), VOCABULARY.end_token(1), VOCABULARY.begin_token(2)] == [BOI, EOI, BOA]
+
+
+def test_where_a_document_was_cut_its_last_slot_foretells_what_follows() -> None:
+    text = Text((3, 4, 5))
+    whole = layout(Document((text,)), VOCABULARY).columns.targets.tolist()
+    cut = layout(Document((text,), is_complete=False, next_token=7), VOCABULARY).columns.targets.tolist()
+    prompt = layout(Document((text,), is_complete=False), VOCABULARY).columns.targets.tolist()
+    assert (whole[-1], cut[-1], prompt[-1]) == (VOCABULARY.eos, 7, IGNORE) and whole[:-1] == cut[:-1] == prompt[:-1]
+    dropped = null_prompt(Document((text,), is_complete=False, next_token=7))
+    assert layout(dropped, VOCABULARY).columns.targets.tolist() == [IGNORE]

@@ -84,6 +84,8 @@ class ToySource:
         """Make it end after ``size`` documents, or never."""
         self.size = size
         self.visited: list[int] = []
+        self.quarantine: dict[str, str] = {}
+        self.left_for_others: dict[str, int] = {}
 
     def document(self, index: int, visit: int) -> Document:
         """Return a keyed document."""
@@ -91,9 +93,13 @@ class ToySource:
         found = documents(index % 50 + 1)[-1]
         return Document(found.segments, ("toy", index, visit))
 
-    def longest(self, count: int) -> range:
-        """Return the first documents."""
-        return range(count)
+    def outline(self, index: int) -> Document:
+        """Return the document: it is told in one way."""
+        return self.document(index, 0)
+
+    def name(self, index: int) -> str:
+        """Name a document."""
+        return f"toy {index}"
 
     def texts(self) -> list[str]:
         """Return nothing to learn a tokenizer from."""
@@ -112,7 +118,7 @@ def run_config(steps: int = 6, **train: object) -> RunConfig:
     """Make settings for a tiny run over the built-in world or a toy source."""
     return RunConfig(
         name="toy",
-        model=model_config(),
+        model=model_config().model_copy(update={"text_vocab_size": None}),
         tokenizer=TokenizerConfig(),
         diffusion=FLOW,
         train=TrainConfig.model_validate(

@@ -60,12 +60,14 @@ class Batch:
         spans: Latents, grouped by modality and shape.
         text_slots: (N,) int64 flat indices of the slots with a text target: logits are computed only there.
         num_documents: Number of documents packed into the rows.
+        num_dropped: Number of documents that were left out because they fit into no row.
     """
 
     columns: Columns
     spans: tuple[Spans, ...]
     text_slots: Tensor
     num_documents: int
+    num_dropped: int = 0
 
     @property
     def num_slots(self) -> int:

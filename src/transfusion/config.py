@@ -6,12 +6,13 @@ name is unknown. Each part stands beside what it configures.
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from transfusion.data.encode import EncodeConfig
+from transfusion.data.limit import TooLong
 from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig
 from transfusion.diffusion.process import DiffusionConfig
 from transfusion.generate.options import DenoisingOptions
@@ -39,6 +40,13 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(default=64, gt=0, description="Documents per step, over all micro-batches")
     accumulation: int = Field(default=1, gt=0, description="Micro-batches per step")
     row_length: int = Field(default=256, gt=0, description="Slots T of a row; documents are packed into rows")
+    too_long: TooLong = Field(
+        default="drop",
+        description="A document longer than a row: drop: leave it out, counted; cut: shorten its text; refuse: stop",
+    )
+    max_dropped: float = Field(
+        default=0.05, ge=0, le=1, description="Largest share of the documents that may be too long and dropped"
+    )
     seed: int = Field(default=0, description="Key of all draws: weights, order, times, noise")
     num_workers: int | None = Field(
         default=None,
@@ -118,24 +126,48 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
     Args:
         config: The tree to begin from.
         assignments: ``path=value``; the value is JSON, or else a plain string. ``data.kind=...`` and other kinds
-            begin again from that kind's defaults.
+            begin again from that kind's defaults; they come first, whatever the order.
 
     Raises:
         ConfigError: A path is unknown (the nearest one is named) or a value is bad.
     """
+    given = [_parted(assignment) for assignment in assignments]
+    given.sort(key=lambda pair: not pair[0].endswith(".kind"))  # a stable sort: the rest keeps its order
+    values = [_value(text) for _, text in given]
+    try:
+        return RunConfig.model_validate(_assigned(config, [path for path, _ in given], values))
+    except ValidationError as error:
+        wanted = {found["loc"] for found in error.errors() if found["type"] in ("string_type", "path_type")}
+    for place, (path, text) in enumerate(given):
+        if any(_names(location, path) for location in wanted):
+            values[place] = text  # a folder named 2024 is a name, and no number
+    return _validated(_assigned(config, [path for path, _ in given], values), "override")
+
+
+def _parted(assignment: str) -> tuple[str, str]:
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise ConfigError(f"expected path=value, such as train.steps=100; got {assignment!r}")
+    return path, text
+
+
+def _assigned(config: RunConfig, paths: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"expected path=value, such as train.steps=100; got {assignment!r}")
-        _assign(tree, path, _value(text))
-    return _validated(tree, "override")
+    for path, value in zip(paths, values, strict=True):
+        _assign(tree, path, value)
+    return tree
+
+
+def _names(location: tuple[int | str, ...], path: str) -> bool:
+    """Return whether an error's location is a setting's path; between the parts it names the kind of a union, too."""
+    parts = iter(str(part) for part in location)
+    return all(part in parts for part in path.split(".")) and str(location[-1]) == path.rpartition(".")[2]
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return text
 
 

@@ -6,6 +6,8 @@ size, the number of workers and the point of resume cannot move a sample.
 """
 
 import hashlib
+import json
+from operator import index
 
 import numpy as np
 import torch
@@ -24,10 +26,19 @@ def generator(seed: int, stream: str, *ids: Key) -> np.random.Generator:
 
     Returns:
         A counter-based (Philox) generator, equal for equal keys on every platform.
+
+    Raises:
+        TypeError: A part is neither an integer nor a string.
     """
-    text = "\x1f".join((str(seed), stream, *(f"{type(part).__name__}:{part}" for part in ids)))
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(_encoded((seed, stream, *ids)), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def _encoded(key: tuple[Key, ...]) -> bytes:
+    """Write a key so that equal keys give equal bytes and different ones never do: as JSON, which marks where a part
+    ends, and 1 from "1"; any kind of integer counts as the number it is.
+    """
+    return json.dumps([part if isinstance(part, str) else index(part) for part in key]).encode()
 
 
 def normal(shape: tuple[int, ...], seed: int, stream: str, *ids: Key) -> Tensor:

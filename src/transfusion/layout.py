@@ -9,7 +9,8 @@ The only place that knows how latents are wrapped, how targets are shifted and h
     span       -    -    -    -      0    0    0    0    -      -
 
 The slot whose input is BEGIN or a patch has no target, END is never a target (paper section 3, footnote 8), EOS is
-a target that takes no slot. It must not know the model, the mask or noise.
+a target that takes no slot; where a document was cut, the token that follows is that target in its place. It must not
+know the model, the mask or noise.
 """
 
 from collections.abc import Iterable, Sequence
@@ -110,11 +111,6 @@ class Writer:
         """Write the token that ends a latent; it is never a target."""
         self._slot(self.vocabulary.end_token(modality))
 
-    def finish(self, *, is_target: bool) -> None:
-        """Close the document: its last slot predicts EOS where it is a target."""
-        if is_target:
-            self._supervise(self.vocabulary.eos)
-
     def document(self, document: Document) -> list[SpanStart]:
         """Write all segments of a document and return where its latents landed, in order."""
         spans: list[SpanStart] = []
@@ -125,8 +121,10 @@ class Writer:
             else:
                 spans.append(self._latent(segment))
             last_is_target = segment.is_target
-        if document.is_complete:
-            self.finish(is_target=last_is_target)
+        if document.next_token is not None:
+            self._supervise(document.next_token)
+        elif document.is_complete and last_is_target:
+            self._supervise(self.vocabulary.eos)
         return spans
 
     def _latent(self, latent: Latent) -> SpanStart:

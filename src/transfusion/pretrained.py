@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from transfusion.autoencoder.pixels import decode_pixels
 from transfusion.batch import collate
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, described, from_json
-from transfusion.data.encode import IMAGE, TURN_END, Encoder, Picture, told_question
+from transfusion.data.encode import IMAGE, Encoder, Picture, told_question
 from transfusion.data.readers import open_picture
 from transfusion.diffusion.process import make_process
 from transfusion.generate.engine import Engine
@@ -124,14 +124,9 @@ class Transfusion:
             shapes={IMAGE: shape} if has_images else {},
             tokens=TokenOptions(temperature=temperature),
             denoising=denoising or self.config.denoising,
-            stop_tokens=self._turn_end(),
+            stop_tokens=self._encoder.turn_end[-1:],
             seed=seed,
         )
-
-    def _turn_end(self) -> tuple[int, ...]:
-        """Return the token that ends a statement, where the tokenizer has one."""
-        tokens = self.tokenizer.encode(TURN_END)
-        return tokens if len(tokens) == 1 else ()
 
     def document(self, content: Document | Sequence[Segment | str | PictureLike]) -> Document:
         """Turn a list of strings, pictures and segments into a prompt document."""

@@ -6,13 +6,12 @@ import torch
 
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import Encoder
+from transfusion.data.errors import DataError
+from transfusion.data.fit import FittedSource
+from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
-from transfusion.data.pack import too_long
 from transfusion.data.sources import open_source
-from transfusion.layout import num_slots
 from transfusion.train.state import TrainState, begin, resume
-
-NUM_TRIED = 64
 
 
 def open_run(config: RunConfig, directory: Path, *, is_resumed: bool, device: str = "cpu") -> tuple[TrainState, Source]:
@@ -35,18 +34,14 @@ def open_run(config: RunConfig, directory: Path, *, is_resumed: bool, device: st
     encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
     source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
     state.check_data(source.digest())
-    _check_lengths(state, source)
-    return state, source
+    return state, _fitted(state, source)
 
 
-def _check_lengths(state: TrainState, source: Source) -> None:
-    """Lay out the documents that are likely to be the longest: what does not fit is told now and not hours later."""
-    row_length = state.config.train.row_length
-    for index in source.longest(NUM_TRIED):
-        document = source.document(index, 0)
-        try:
-            length = num_slots(document, state.model.vocabulary)
-        except ValueError as error:
-            raise ConfigError(f"document {index} does not fit the model: {error}") from error
-        if length > row_length:
-            raise ConfigError(too_long(f"document {index} {document.key}", length, row_length))
+def _fitted(state: TrainState, source: Source) -> Source:
+    """Leave out what does not fit into a row, or say so: now and not hours later."""
+    train = state.config.train
+    limit = Limit(state.model.vocabulary, train.row_length, train.too_long)
+    try:
+        return FittedSource(source, limit, train.max_dropped)
+    except DataError as error:
+        raise ConfigError(str(error)) from error

@@ -59,11 +59,14 @@ class Document:
         segments: Text and latents in reading order.
         key: What tells this sample and visit from all others; draws of its times and noise depend on it alone.
         is_complete: Whether the document ends here, so that its last slot learns to predict the end.
+        next_token: The token that follows where the document was cut: the target of its last slot in place of the
+            end. It takes no slot itself.
     """
 
     segments: tuple[Segment, ...]
     key: tuple[Key, ...] = ()
     is_complete: bool = True
+    next_token: int | None = None
 
 
 def null_prompt(document: Document) -> Document:
@@ -74,7 +77,7 @@ def null_prompt(document: Document) -> Document:
     any more: without its text nothing could foretell it.
     """
     kept = tuple(replace(part, is_announced=False) for part in document.segments if isinstance(part, Latent))
-    return replace(document, segments=kept)
+    return replace(document, segments=kept, next_token=None)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfusion.data.readers import BrokenPicture, DataError, ImageFolder, TextFile, open_picture, read_captions
+from transfusion.data.readers import (
+    BrokenPicture,
+    DataError,
+    ImageFolder,
+    TextFile,
+    open_picture,
+    read_captions,
+    save_quarantine,
+)
 from transfusion.data.sources import is_text
 
 EMOJI = Path(__file__).parents[3] / "shared" / "data" / "emoji"
@@ -110,11 +118,12 @@ def test_folder_with_captions_quarantines_by_name(tmp_path: Path) -> None:
     )
     (tmp_path / "p1.png").write_bytes(b"broken")
     pictures = ImageFolder(tmp_path, 8)
-    assert [row.text for row in pictures.captions] == ["text 0", "text 2", "text 3", "text 4"]
+    assert [row.text for row in pictures.captions] == ["text 0", "text 2", "text 4"]
+    assert pictures.left_for_others == {"test": 1}
     assert list(pictures.quarantine) == ["p1.png"] and "p1.png" in pictures.quarantine["p1.png"]
     assert pictures[1].file == "p2.png" and int(pictures[1].picture[0, 0, 0]) == 2
-    file = pictures.save_quarantine(tmp_path / "run")
-    assert file is not None and json.loads(file.read_text())["file"] == "p1.png"
+    file = save_quarantine(pictures.quarantine, tmp_path / "run")
+    assert json.loads(file.read_text())["file"] == "p1.png"
     assert [row.file for row in ImageFolder(tmp_path, 8, split="test").captions] == ["p3.png"]
     assert pictures.digest() == ImageFolder(tmp_path, 8).digest() != ImageFolder(tmp_path, 16).digest()
 

@@ -180,7 +180,7 @@ def test_limits() -> None:
     free = engine.run([(prompt, options(max_latents=0))])[0].generated[0]
     assert isinstance(free, Text)
     stopped = engine.run([(prompt, options(max_latents=0, stop_tokens=(free.tokens[0],)))])[0]
-    assert stopped.generated == () and stopped.is_ended
+    assert stopped.generated == (Text(free.tokens[:1]),) and stopped.is_ended  # it ends the text and belongs to it
 
 
 def test_seeds_decide() -> None:

@@ -40,9 +40,24 @@ def test_every_parameter_is_in_one_group(kind: str) -> None:
     assert sorted(members) == sorted(id(parameter) for parameter in model.parameters())
     set_lr(optimizers, 0.5)
     assert {group["lr"] for group in groups} == ({5e-4} if kind == "adamw" else {5e-4, 1e-3})
-    undecayed = [p for group in groups if group["weight_decay"] == 0 for p in group["params"]]
-    assert id(model.embed.weight) in {id(p) for p in undecayed}
-    assert all(p.ndim < 2 or p is model.embed.weight for p in undecayed)
+    undecayed = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    tables = {id(model.embed.weight), *(id(p) for name, p in model.named_parameters() if ".tables." in name)}
+    assert len(tables) == 3  # tokens, and positions along two axes
+    assert undecayed == tables | {id(p) for p in model.parameters() if p.ndim < 2}
+
+
+def test_adamw_has_the_settings_that_are_asked_for() -> None:
+    config = OptimizerConfig(betas=(0.7, 0.8), eps=1e-3, weight_decay=0.2)
+    parameter = nn.Linear(2, 2, bias=False)
+    ours, theirs = parameter, nn.Linear(2, 2, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    (optimizer,) = build_optimizers(ours, config)
+    expected = torch.optim.AdamW(theirs.parameters(), lr=config.lr, betas=(0.7, 0.8), eps=1e-3, weight_decay=0.2)
+    for step in range(3):  # the moments' decays show from the second step on
+        for model, moved in ((ours, optimizer), (theirs, expected)):
+            model.weight.grad = torch.tensor([[1.0, -2.0], [0.5, 3.0]]) * (1 + step)
+            moved.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-7)  # fused against plain: float32 rounding
 
 
 def test_muon_takes_the_trunk_s_matrices_alone() -> None:

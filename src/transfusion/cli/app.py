@@ -157,12 +157,15 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model: exactly in the built-in world, elsewhere by its losses on the run's data or on other data."""
+    from transfusion.cli.output import check_file
     from transfusion.cli.verbs import score
 
+    if out is not None:
+        check_file(out)
     text, rendered = score(model, overrides or [], num_prompts=prompts, seed=seed)
+    print(text if as_json else rendered, flush=True)
     if out is not None:
         out.write_text(text + "\n")
-    print(text if as_json else rendered)
 
 
 @app.command()

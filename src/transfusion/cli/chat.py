@@ -7,8 +7,8 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text as RichText
 
-from transfusion.data.encode import told_question
-from transfusion.data.readers import BrokenPicture
+from transfusion.data.encode import Encoder
+from transfusion.data.errors import DataError
 from transfusion.generate.options import Generated
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Document, Latent, Text
@@ -23,6 +23,7 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
     console = Console()
     console.print(HELP, style="dim")
     document, number = model.document([]), 0
+    encoder = Encoder(model.tokenizer, model.config.encode, seed)
     engine = model.engine(max_rows=1)
     while (line := _read()) is not None:
         if line == "/quit":
@@ -31,12 +32,12 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
             document = model.document([])
         elif line.startswith("/image "):
             name = line.removeprefix("/image ").strip().strip("'\"")
-            document = _shown(model, document, Path(name).expanduser(), console)
+            document = _shown(model, encoder, document, Path(name).expanduser(), console)
         elif line.startswith("/"):
             console.print(f"there is no {line.split()[0]}; {HELP}", style="red", markup=False)
-        elif told := _told(line, document):
+        elif line.strip("? "):
             number += 1
-            prompt = Document((*document.segments, *model.document([told]).segments), is_complete=False)
+            prompt = encoder.said(document, line)
             options = model.options(max_tokens=MAX_TOKENS, max_images=1, seed=seed + number)
             result = engine.run([(prompt, options)])[0]
             document = result.document
@@ -51,19 +52,12 @@ def _read() -> str | None:
     return line.encode("utf-8", "replace").decode().strip()
 
 
-def _told(line: str, document: Document) -> str:
-    """Tell a question about a picture as training does: without its mark."""
-    is_about_picture = any(isinstance(part, Latent) for part in document.segments)
-    return told_question(line) if is_about_picture and line.endswith("?") else line
-
-
-def _shown(model: Transfusion, document: Document, file: Path, console: Console) -> Document:
+def _shown(model: Transfusion, encoder: Encoder, document: Document, file: Path, console: Console) -> Document:
     try:
-        segments = model.document([file]).segments
-    except BrokenPicture as error:
-        console.print(f"error: {error}", style="red")
+        return encoder.shown(document, model.picture(file))
+    except DataError as error:
+        console.print(f"error: {error}", style="red", markup=False)
         return document
-    return Document((*document.segments, *segments), is_complete=False)
 
 
 def _tell(model: Transfusion, result: Generated, file: Path, console: Console) -> None:

@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from transfusion.cli.verbs import check_num_prompts
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
-from transfusion.data.readers import QUARANTINE_FILE
-from transfusion.data.sources import FolderSource
+from transfusion.data.readers import QUARANTINE_FILE, save_quarantine
 from transfusion.evaluate.suite import SCORES_FILE, Items, Scores, evaluate_shapes, scores_table, summarise
 from transfusion.pretrained import Transfusion, find_checkpoint
 from transfusion.recipes import RECIPES
@@ -85,6 +85,7 @@ def run_demo(run: Path, *, is_anew: bool, steps: int | None, num_prompts: int, a
     """Train the tiny recipe, evaluate it, write scores and report; return the exit code."""
     begun = time.perf_counter()
     console = Console(stderr=True)
+    check_num_prompts(num_prompts)
     overrides = [] if steps is None else [f"train.steps={steps}"]
     state, source = _open(find_config("tiny", overrides), run, is_anew=is_anew, device="cpu", console=console)
     if not _train(state, source, run, console):
@@ -93,13 +94,13 @@ def run_demo(run: Path, *, is_anew: bool, steps: int | None, num_prompts: int, a
     model = Transfusion(state.best_model, state.tokenizer, state.config)
     items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts)
     scores = _scores(items, state, begun)
-    scores.save(run)
-    report = write_report(run, scores, items, source.preview_prompts(), state.config)
     if as_json:
-        print(scores.to_json())
+        print(scores.to_json(), flush=True)
     else:
         Console().print(scores_table(scores))
-        print(f"report: {report}")
+    scores.save(run)
+    report = write_report(run, scores, items, source.preview_prompts(), state.config)
+    console.print(f"report: {report}", markup=False)
     return DONE
 
 
@@ -119,10 +120,18 @@ def _open(config: RunConfig, run: Path, *, is_anew: bool, device: str, console: 
     console.print(f"{state.model.num_parameters / 1e6:.1f} M parameters, {state.config.train.precision}, run {run}")
     if state.step:
         console.print(f"resuming at step {state.step} of {state.config.train.steps} (--anew begins anew)")
-    if isinstance(source, FolderSource) and source.pictures.quarantine:
-        file = source.pictures.save_quarantine(run)
-        console.print(f"{len(source.pictures.quarantine)} broken pictures are left out; see {file}")
+    _tell_left_out(source, run, console)
     return state, source
+
+
+def _tell_left_out(source: Source, run: Path, console: Console) -> None:
+    """Say what of the data is not trained on."""
+    if source.left_for_others:
+        others = ", ".join(f"{name!r} {count}" for name, count in sorted(source.left_for_others.items()))
+        console.print(f"trains on {source.size} records; left for other splits: {others}", markup=False)
+    if source.quarantine:
+        file = save_quarantine(source.quarantine, run)
+        console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}", markup=False)
 
 
 def _clear(run: Path) -> None:

@@ -6,11 +6,13 @@ from io import StringIO
 from pathlib import Path
 from time import perf_counter
 
-from PIL import Image
+from PIL.Image import Image
 from rich.console import Console
 
+from transfusion.cli.output import check_picture
 from transfusion.config import ConfigError, override
 from transfusion.data.encode import Encoder
+from transfusion.data.shapes import CATEGORIES, prompts
 from transfusion.data.sources import FolderConfig, ShapesConfig, is_text, open_source
 from transfusion.evaluate.losses import evaluate_losses
 from transfusion.evaluate.suite import evaluate_shapes, scores_table, summarise
@@ -43,23 +45,12 @@ def load_for_pictures(path: Path) -> Transfusion:
 
 def change(path: Path, image: Path, instruction: str, file: Path, *, seed: int) -> Path:
     """Edit a picture into a file."""
-    check_output(file)
+    check_picture(file)
     return save([load_for_pictures(path).edit(image, instruction, seed=seed)], file)
 
 
-def check_output(file: Path) -> None:
-    """Refuse a file that no picture can be written to, before the work and not after it.
-
-    Raises:
-        ConfigError: It is a folder, or its ending names no format.
-    """
-    if file.is_dir() or file.suffix.lower() not in Image.registered_extensions():
-        raise ConfigError(f"cannot write a picture to {str(file)!r}; name a file that ends with .png or .jpg")
-
-
-def save(pictures: Sequence[Image.Image], file: Path) -> Path:
+def save(pictures: Sequence[Image], file: Path) -> Path:
     """Write one picture, or several as a sheet."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     single = pictures[0] if len(pictures) == 1 else sheet(pictures, num_columns=min(len(pictures), SHEET_COLUMNS))
     single.save(file)
     return file
@@ -80,7 +71,7 @@ def draw(
     Raises:
         ConfigError: The sampler is unknown or a number is out of range.
     """
-    check_output(file)
+    check_picture(file)
     model = load_for_pictures(path)
     pictures = model.generate_images(prompts, guidance=guidance, steps=steps, sampler=sampler, seed=seed)
     return save(pictures, file)
@@ -90,13 +81,14 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
     """Evaluate a model and return the scores as JSON and as a text for a terminal.
 
     Raises:
-        ConfigError: An override is bad, or is none of the data.
+        ConfigError: An override is bad, or is none of the data; or there are not so many prompts.
     """
     if other := [text for text in overrides if not text.startswith(DATA_PREFIX)]:
         raise ConfigError(f"{other[0]!r} is no setting of the data; evaluate takes those alone, as data.split=test")
     model, begun = load(path), perf_counter()
     data = override(model.config, overrides).data
     if isinstance(data, ShapesConfig):
+        check_num_prompts(num_prompts, seed)
         items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts, seed=seed)
         seconds, parameters = perf_counter() - begun, model.model.num_parameters
         scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
@@ -106,6 +98,19 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
     objective = TransfusionObjective(model.config.diffusion, model.config.objective, model.model.vocabulary)
     losses = evaluate_losses(model.model, objective, source, num_documents=NUM_LOSS_DOCUMENTS, seed=seed)
     return json.dumps({"losses": losses}), "\n".join(f"{name}: {value:.4f}" for name, value in losses.items())
+
+
+def check_num_prompts(count: int, seed: int = 0) -> None:
+    """Refuse more prompts per category than the built-in world has.
+
+    Raises:
+        ConfigError: Says how many there are.
+    """
+    try:
+        for category in CATEGORIES:
+            prompts(category, count, seed)
+    except ValueError as error:
+        raise ConfigError(f"--prompts {count} is too many: {error}; ask for fewer") from error
 
 
 def _rendered(table: object) -> str:

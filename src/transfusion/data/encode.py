@@ -5,9 +5,10 @@ use. It must not know where records come from, nor slots.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -75,9 +76,9 @@ class Encoder:
         with a line break, at which generation stops.
         """
         segments: list[Text | Latent] = [self._context(picture, 0.0)]
-        segments += [self._text(caption + TURN_END)] if caption is not None else []
+        segments += [self._statement(caption)] if caption is not None else []
         for asked, answer in turns:
-            segments += [*self._turn(told_question(asked)), self._text(f" {answer}{TURN_END}")]
+            segments += [*self._turn(told_question(asked)), self._statement(f" {answer}")]
         return Document(tuple(segments), key)
 
     def edited(self, before: Picture, instruction: str, after: Picture, key: tuple[Key, ...]) -> Document:
@@ -91,6 +92,33 @@ class Encoder:
         for text, picture in pages:
             segments += [self._text(text), self._target(picture)]
         return self._dropped(Document(tuple(segments), key))
+
+    def passage(
+        self, tokens: Sequence[int], next_token: int | None, key: tuple[Key, ...], *, begins: bool, ends: bool
+    ) -> Document:
+        """Tell a stretch of a text.
+
+        Every token of the text is a target once: what follows a cut is the last target before it. So the first token
+        of a stretch that goes on is none after BOS, or the model would learn that texts begin in mid-sentence.
+
+        Args:
+            tokens: The stretch.
+            next_token: The token that follows it, if it is known.
+            key: The document's key.
+            begins: Whether the text begins here.
+            ends: Whether the text ends here.
+        """
+        first = () if begins else (Text(tuple(tokens[:1]), is_target=False),)
+        rest = Text(tuple(tokens[len(first) :]))
+        return Document((*first, rest), key, is_complete=ends, next_token=next_token)
+
+    def outline(self, text: str, side: int) -> Document:
+        """Tell how long a captioned picture is at most: its latent has a shape and no values."""
+        return Document((self._text(text), Latent(torch.empty((3, side, side), device="meta"), IMAGE)))
+
+    def without_dropout(self) -> "Encoder":
+        """Return an encoder that drops no text, so that documents are as long as they can be."""
+        return replace(self, config=self.config.model_copy(update={"caption_dropout": 0.0}))
 
     def draw_prompt(self, text: str) -> Document:
         """Ask for a picture of a text."""
@@ -108,8 +136,35 @@ class Encoder:
         """Ask for an edit of a picture."""
         return Document((self._context(picture, 0.0), self._text(instruction)), is_complete=False)
 
+    def said(self, before: Document, line: str) -> Document:
+        """Go on with what a person says next, as training tells a conversation: every statement ends with a line break,
+        and a question about a picture is told without its mark.
+        """
+        is_about_picture = any(isinstance(part, Latent) for part in before.segments)
+        told = self._text(told_question(line) if is_about_picture and line.endswith("?") else line)
+        return Document((*before.segments, *self._missing_end(before), told), before.key, is_complete=False)
+
+    def shown(self, before: Document, picture: Picture) -> Document:
+        """Go on with a picture to look at."""
+        segments = (*before.segments, *self._missing_end(before), self._context(picture, 0.0))
+        return Document(segments, before.key, is_complete=False)
+
+    @property
+    def turn_end(self) -> tuple[int, ...]:
+        """Tokens of the line break that ends a statement."""
+        return self.tokenizer.encode(TURN_END)
+
+    def _missing_end(self, before: Document) -> tuple[Text, ...]:
+        """Return the line break that the last statement lacks: one that was cut short by its budget."""
+        last, end = before.segments[-1] if before.segments else None, self.turn_end
+        is_open = isinstance(last, Text) and bool(end) and last.tokens[-len(end) :] != end
+        return (Text(end),) if is_open else ()
+
     def _text(self, text: str) -> Text:
         return Text(self.tokenizer.encode(text))
+
+    def _statement(self, text: str) -> Text:
+        return Text(self.tokenizer.encode(text) + self.turn_end)
 
     def _turn(self, text: str) -> tuple[Text, Text]:
         """Tell what a person says next: no target in its first token, for the model need not guess which turn a

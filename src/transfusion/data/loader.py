@@ -5,14 +5,16 @@ data in a checkpoint is the step, so resuming and the number of workers cannot m
 """
 
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from transfusion.batch import Batch, Draw, collate
+from transfusion.data.errors import DataError
+from transfusion.data.limit import Limit, TooLong
 from transfusion.data.pack import plan_rows
 from transfusion.keyed import generator
 from transfusion.layout import num_slots
@@ -31,8 +33,22 @@ class Source(Protocol):
         """Return document ``index`` as it is told on its ``visit``-th visit (0 first)."""
         ...
 
-    def longest(self, count: int) -> Sequence[int]:
-        """Return up to ``count`` documents among which the longest are likely to be."""
+    def outline(self, index: int) -> Document:
+        """Return document ``index`` as long as it can be told; its latents may have a shape and no values."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Name document ``index`` for a person."""
+        ...
+
+    @property
+    def quarantine(self) -> Mapping[str, str]:
+        """What was left out and why, by name."""
+        ...
+
+    @property
+    def left_for_others(self) -> Mapping[str, int]:
+        """How many records were left for each of the other splits."""
         ...
 
     def texts(self) -> Iterator[str]:
@@ -50,12 +66,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """What decides the batches of a run: documents per step, micro-batches, slots per row, seed."""
+    """What decides the batches of a run: documents per step, micro-batches, slots per row, seed, what is too long."""
 
     batch_size: int
     accumulation: int
     row_length: int
     seed: int
+    too_long: TooLong = "drop"
 
 
 class Steps(Dataset[list[Batch]]):
@@ -64,13 +81,26 @@ class Steps(Dataset[list[Batch]]):
     def __init__(self, source: Source, config: LoaderConfig, vocabulary: Vocabulary, draw: Draw) -> None:
         """Bind everything that a worker needs."""
         self._source, self._config, self._vocabulary, self._draw = source, config, vocabulary, draw
+        self._limit = Limit(vocabulary, config.row_length, config.too_long)
         self._order: tuple[int, list[int]] | None = None
 
     def __getitem__(self, step: int) -> list[Batch]:
-        """Build the micro-batches of a step."""
+        """Build the micro-batches of a step; documents that turn out too long are left out and counted.
+
+        Raises:
+            DataError: One is too long and the settings refuse that, or too few are left.
+        """
         size, parts = self._config.batch_size, self._config.accumulation
-        documents = [self._document(step * size + offset) for offset in range(size)]
-        return [self._batch(documents[part::parts]) for part in range(parts)]
+        told = [self._document(step * size + offset) for offset in range(size)]
+        fitted = [self._limit.fitted(document) for document in told]
+        documents = [document for document in fitted if document is not None]
+        if len(documents) < parts:
+            raise DataError(
+                f"of the {size} documents of step {step} only {len(documents)} fit into a row (train.row_length "
+                f"{self._config.row_length}); raise train.row_length, or shorten texts by train.too_long=cut"
+            )
+        batches = [self._batch(documents[part::parts]) for part in range(parts)]
+        return [replace(batches[0], num_dropped=size - len(documents)), *batches[1:]]
 
     def _document(self, number: int) -> Document:
         size = self._source.size

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from transfusion.data.limit import too_long
+
 CAPACITY_TRIALS = 16
 
 
@@ -33,14 +35,6 @@ def plan_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     plans = [_first_fit(order, lengths, capacity) for capacity in range(row_length, lowest - 1, -stride)]
     return min(plans, key=lambda rows: rectangle(rows, lengths))
-
-
-def too_long(name: str, length: int, row_length: int) -> str:
-    """Say that a document does not fit into a row, and what to do."""
-    return (
-        f"{name} takes {length} slots, more than a row (train.row_length {row_length}); raise "
-        f"train.row_length to at least {length}, shorten the text or use larger patches"
-    )
 
 
 def rectangle(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:

@@ -7,9 +7,10 @@ tokens.
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,29 @@ from numpy.typing import NDArray
 
 from transfusion.data.decode import SUFFIXES, open_picture
 from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.splits import choose
 
 CAPTIONS_FILE = "captions.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
+BLOCK_LENGTH = 1000  # letters of a text that belong to one split together, at least
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CaptionRow:
-    """A picture's file, relative to its folder, and its caption."""
+    """One caption of a picture.
+
+    Attributes:
+        file: The picture, relative to its folder.
+        text: The caption.
+        number: Which caption of this picture it is, from 0; with the file it names the record.
+        split: The split that the row names, if any.
+    """
 
     file: str
     text: str
+    number: int = 0
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,16 +49,16 @@ class CaptionedPicture:
 
     file: str
     text: str
+    number: int
     picture: NDArray[np.uint8]
 
 
-def sample_folder(path: Path, resolution: int, split: str | None, count: int) -> NDArray[np.uint8]:
-    """Decode up to ``count`` pictures spread over a folder, (count, side, side, 3) uint8.
+def sample_folder(rows: Sequence[CaptionRow], path: Path, resolution: int, count: int) -> NDArray[np.uint8]:
+    """Decode up to ``count`` pictures spread over the rows of a folder, (count, side, side, 3) uint8.
 
     Raises:
         DataError: None of them can be read.
     """
-    rows = read_captions(path, split)
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
     decoded = [_decoded(path / row.file, resolution) for row in chosen]
     whole = [picture for picture in decoded if not isinstance(picture, str)]
@@ -61,19 +73,20 @@ class ImageFolder:
     Two forms: a ``captions.jsonl`` with rows {"file", "text"}, or sub-folders whose names are the captions.
     """
 
-    def __init__(self, path: Path, resolution: int, *, split: str | None = None) -> None:
-        """Read the captions and decode all pictures; broken ones go to ``quarantine``.
+    def __init__(self, path: Path, resolution: int, *, split: str | None = None, hold_out: float = 0.0) -> None:
+        """Read the captions and decode all pictures of a split; broken ones go to ``quarantine``.
 
         Args:
             path: The folder.
             resolution: Side to which pictures are brought.
-            split: Take only rows whose "split" is this.
+            split: See ``splits.choose``.
+            hold_out: See ``splits.choose``.
 
         Raises:
             DataError: The folder or its captions are unusable, or no picture is whole.
         """
         self.path = path
-        rows = read_captions(path, split)
+        rows, self.left_for_others = captions_of_split(path, split, hold_out)
         with ThreadPoolExecutor() as pool:
             decoded = list(pool.map(lambda row: _decoded(path / row.file, resolution), rows))
         self.quarantine = {row.file: found for row, found in zip(rows, decoded, strict=True) if isinstance(found, str)}
@@ -93,7 +106,7 @@ class ImageFolder:
     def __getitem__(self, index: int) -> CaptionedPicture:
         """Return one captioned picture."""
         row = self.captions[index]
-        return CaptionedPicture(row.file, row.text, self._pictures[index])
+        return CaptionedPicture(row.file, row.text, row.number, self._pictures[index])
 
     def digest(self) -> str:
         """Name files, captions and pixels, so that changed data are noticed."""
@@ -101,14 +114,13 @@ class ImageFolder:
         digest.update(json.dumps([(row.file, row.text) for row in self.captions]).encode())
         return f"folder:{digest.hexdigest()}"
 
-    def save_quarantine(self, folder: Path) -> Path | None:
-        """Write the broken files and their reasons into a folder; None if there are none."""
-        if not self.quarantine:
-            return None
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = [json.dumps({"file": file, "reason": reason}) for file, reason in self.quarantine.items()]
-        (folder / QUARANTINE_FILE).write_text("\n".join(rows) + "\n")
-        return folder / QUARANTINE_FILE
+
+def save_quarantine(quarantine: Mapping[str, str], folder: Path) -> Path:
+    """Write what is left out, and why, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [json.dumps({"file": file, "reason": reason}) for file, reason in quarantine.items()]
+    (folder / QUARANTINE_FILE).write_text("\n".join(rows) + "\n")
+    return folder / QUARANTINE_FILE
 
 
 def _decoded(file: Path, resolution: int) -> NDArray[np.uint8] | str:
@@ -118,26 +130,32 @@ def _decoded(file: Path, resolution: int) -> NDArray[np.uint8] | str:
         return str(error)
 
 
-def read_captions(path: Path, split: str | None = None) -> list[CaptionRow]:
-    """Read which pictures a folder holds and what they show, in a fixed order.
+def read_captions(path: Path, split: str | None = None, hold_out: float = 0.0) -> list[CaptionRow]:
+    """Read which pictures of a split a folder holds and what they show, in a fixed order.
 
     Raises:
-        DataError: There is no such folder, or its captions are unusable; names the line.
+        DataError: There is no such folder, its captions are unusable (names the line), or there is no such split.
     """
+    return captions_of_split(path, split, hold_out)[0]
+
+
+def captions_of_split(path: Path, split: str | None, hold_out: float) -> tuple[list[CaptionRow], dict[str, int]]:
+    """Return the rows of a split, as ``read_captions``, and how many were left for each of the other splits."""
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; expected pictures with a {CAPTIONS_FILE}, or sub-folders by class")
     file = path / CAPTIONS_FILE
-    rows = _caption_rows(file, split) if file.exists() else _class_rows(path)
+    rows = _caption_rows(file) if file.exists() else _class_rows(path)
     if not rows:
-        wanted = (
-            f"rows with split {split!r} in {CAPTIONS_FILE}" if split else f"a {CAPTIONS_FILE} or sub-folders by class"
+        raise DataError(
+            f"{path} holds no captioned pictures; expected rows in a {CAPTIONS_FILE}, or sub-folders by class"
         )
-        raise DataError(f"{path} holds no captioned pictures; expected {wanted}")
-    return rows
+    chosen = choose([row.file for row in rows], [row.split for row in rows], split, hold_out, where=path)
+    return [rows[place] for place in chosen.places], chosen.left
 
 
-def _caption_rows(file: Path, split: str | None) -> list[CaptionRow]:
+def _caption_rows(file: Path) -> list[CaptionRow]:
     rows: list[CaptionRow] = []
+    numbers: Counter[str] = Counter()
     for number, line in enumerate(_utf8(file).split("\n"), start=1):  # other breaks may stand in a caption
         if not line.strip():
             continue
@@ -154,8 +172,11 @@ def _caption_rows(file: Path, split: str | None) -> list[CaptionRow]:
             raise DataError(f"{where}: a null or half a surrogate pair in {line[:80]!r}; write plain Unicode")
         if not (file.parent / row["file"]).resolve().is_relative_to(file.parent.resolve()):
             raise DataError(f"{where}: {row['file']!r} lies outside the folder; move the picture into it")
-        if split is None or row.get("split") == split:
-            rows.append(CaptionRow(row["file"], row["text"].strip()))
+        split = row.get("split")
+        if split is not None and not isinstance(split, str):
+            raise DataError(f"{where}: expected a string as 'split', such as \"train\"; got {split!r:.80}")
+        rows.append(CaptionRow(row["file"], row["text"].strip(), numbers[row["file"]], split or None))
+        numbers[row["file"]] += 1
     return rows
 
 
@@ -186,27 +207,84 @@ def _utf8(file: Path) -> str:
         raise DataError(f"{file}, line {line}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
 
 
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of a text.
+
+    Attributes:
+        text: The stretch.
+        begins: Whether the text begins here.
+        ends: Whether the text ends here.
+    """
+
+    text: str
+    begins: bool = True
+    ends: bool = True
+
+
 class TextFile:
     """Plain text: a .txt file, or all .txt files of a folder in sorted order."""
 
-    def __init__(self, path: Path) -> None:
-        """Read all text.
+    def __init__(self, path: Path, *, split: str | None = None, hold_out: float = 0.0) -> None:
+        """Read all text of a split.
+
+        Where a share is held out, texts are cut into blocks of about a thousand letters at line breaks, each of
+        which belongs to one split; blocks of a split that follow one another stay one passage.
+
+        Args:
+            path: File or folder.
+            split: See ``splits.choose``.
+            hold_out: See ``splits.choose``.
 
         Raises:
-            DataError: A file is missing, empty or not UTF-8.
+            DataError: A file is missing, empty or not UTF-8, or there is no such split.
         """
         self.files: Sequence[Path] = sorted(path.glob("*.txt")) if path.is_dir() else [path]
         for file in self.files:
-            if not file.exists():
+            if not file.is_file():
                 raise DataError(f"{file}: there is no such file")
-        self._texts = [text for file in self.files if (text := _utf8(file)).strip()]
-        if not self._texts:
+        texts = {file.name: text for file in self.files if (text := _utf8(file)).strip()}
+        if not texts:
             raise DataError(f"{path} holds no text")
+        blocks = [
+            (name, number, block)
+            for name, text in texts.items()
+            for number, block in enumerate(_blocks(text) if hold_out else [text])
+        ]
+        names = [f"{name}:{number}" for name, number, _ in blocks]
+        chosen = choose(names, [None] * len(names), split, hold_out, where=path)
+        self.left_for_others = chosen.left
+        self.passages = _joined(blocks, chosen.places)
 
     def documents(self) -> list[str]:
-        """Return one string per file that is not empty."""
-        return self._texts
+        """Return the text of every passage."""
+        return [passage.text for passage in self.passages]
 
     def digest(self) -> str:
         """Name the text."""
-        return f"text:{hashlib.sha256(json.dumps(self._texts).encode()).hexdigest()}"
+        return f"text:{hashlib.sha256(json.dumps([astuple(found) for found in self.passages]).encode()).hexdigest()}"
+
+
+def _blocks(text: str) -> list[str]:
+    """Cut a text into blocks of about BLOCK_LENGTH letters, behind a line break where one comes soon."""
+    blocks: list[str] = []
+    start = 0
+    while start < len(text):
+        least = start + BLOCK_LENGTH
+        found = text.find("\n", least, least + BLOCK_LENGTH)
+        end = least if found < 0 else found + 1
+        blocks.append(text[start:end])
+        start = end
+    return blocks
+
+
+def _joined(blocks: Sequence[tuple[str, int, str]], places: Sequence[int]) -> list[Passage]:
+    """Join the chosen blocks of (file, number, text) that follow one another in one file."""
+    passages: list[Passage] = []
+    for position, place in enumerate(places):
+        name, number, text = blocks[place]
+        ends = place + 1 == len(blocks) or blocks[place + 1][0] != name
+        goes_on = position > 0 and number > 0 and places[position - 1] == place - 1
+        before = passages.pop() if goes_on else Passage("", begins=number == 0)
+        passages.append(Passage(before.text + text, before.begins, ends))
+    return passages

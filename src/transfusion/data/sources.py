@@ -3,7 +3,8 @@
 Responsible for joining a reader to the encoder. Which document comes when is the loader's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from transfusion.data.encode import Encoder
 from transfusion.data.loader import Source
-from transfusion.data.readers import ImageFolder, TextFile, has_pictures, read_captions, sample_folder
+from transfusion.data.readers import ImageFolder, Passage, TextFile, has_pictures, read_captions, sample_folder
 from transfusion.data.shapes import caption, corpus, edit, question, render, sample_scene, story
 from transfusion.keyed import Key, generator
-from transfusion.segments import Document, Text
+from transfusion.segments import Document
 
 CORPUS_SIZE = 4000
 NUM_PREVIEWS = 8
@@ -64,7 +65,15 @@ class FolderConfig(BaseModel):
         default=Path("data"), description="Folder of pictures (captions.jsonl or one sub-folder per class), or .txt"
     )
     resolution: int = Field(default=32, ge=8, description="Side to which pictures are cropped and resized, in pixels")
-    split: str | None = Field(default=None, description="Take only the rows of captions.jsonl with this 'split'")
+    split: str | None = Field(
+        default=None, description="Which split to take; None: 'train' where the data have splits, else everything"
+    )
+    hold_out: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the pictures or text held out as split 'test', chosen by a stable hash; 0: none",
+    )
 
 
 DataConfig = ShapesConfig | FolderConfig
@@ -77,6 +86,8 @@ class ShapesSource:
         """Bind the mixture of tasks."""
         self.config = config
         self.encoder = encoder
+        self.quarantine: dict[str, str] = {}
+        self.left_for_others: dict[str, int] = {}
         weights = config.tasks.model_dump()
         self._names = list(weights)
         self._shares = np.cumsum(list(weights.values())) / sum(weights.values())
@@ -99,7 +110,7 @@ class ShapesSource:
         if task == "look":
             return self._look(rng, key)
         scene = sample_scene(rng)
-        return self.encoder.drawn(caption(scene, rng), render(scene, self.config.resolution), key)
+        return self.encoder.captioned(caption(scene, rng), render(scene, self.config.resolution), key)
 
     def _look(self, rng: np.random.Generator, key: tuple[Key, ...]) -> Document:
         """Caption a picture and ask about it; or only ask, where answers can be seen and not read, and mostly about
@@ -117,9 +128,13 @@ class ShapesSource:
         before, after = (render(scene, self.config.resolution) for scene in (change.before, change.after))
         return self.encoder.edited(before, change.instruction, after, key)
 
-    def longest(self, count: int) -> Sequence[int]:
-        """Return the first documents: all are drawn alike."""
-        return range(count)
+    def name(self, index: int) -> str:
+        """Name the document by its number."""
+        return f"shapes {index}"
+
+    def outline(self, index: int) -> Document:
+        """Return a document as it is told at first, nothing dropped."""
+        return ShapesSource(self.config, self.encoder.without_dropout()).document(index, 0)
 
     def texts(self) -> Iterator[str]:
         """Yield captions, questions with answers and instructions."""
@@ -143,6 +158,8 @@ class FolderSource:
         self.config = config
         self.encoder = encoder
         self.pictures = pictures
+        self.quarantine = pictures.quarantine
+        self.left_for_others = pictures.left_for_others
 
     @property
     def size(self) -> int:
@@ -150,26 +167,48 @@ class FolderSource:
         return len(self.pictures)
 
     def document(self, index: int, visit: int) -> Document:
-        """Tell one captioned picture."""
+        """Tell one captioned picture; each caption of a picture is a record of its own."""
         record = self.pictures[index]
-        return self.encoder.captioned(record.text, record.picture, (record.file, visit))
+        return self.encoder.captioned(record.text, record.picture, (record.file, record.number, visit))
 
-    def longest(self, count: int) -> Sequence[int]:
-        """Return the pictures with the longest captions."""
-        return sorted(range(self.size), key=lambda index: -len(self.pictures.captions[index].text))[:count]
+    def name(self, index: int) -> str:
+        """Name the picture, and which of its captions, from the second on."""
+        row = self.pictures.captions[index]
+        return f"{row.file}, caption {row.number + 1}" if row.number else row.file
+
+    def outline(self, index: int) -> Document:
+        """Return a captioned picture as long as it is told, without its pixels."""
+        return self.encoder.outline(self.pictures.captions[index].text, self.config.resolution)
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""
-        return (self.pictures[index].text for index in range(len(self.pictures)))
+        return (row.text for row in self.pictures.captions)
 
     def preview_prompts(self) -> list[str]:
         """Return captions spread over the data."""
         places = np.linspace(0, len(self.pictures) - 1, NUM_PREVIEWS).astype(int)
-        return [self.pictures[int(index)].text for index in places]
+        return [self.pictures.captions[int(index)].text for index in places]
 
     def digest(self) -> str:
         """Name the files and captions."""
         return self.pictures.digest()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A stretch of a text's tokens that fits into a row.
+
+    Attributes:
+        tokens: The stretch.
+        next_token: The token that follows it in the same passage, if any.
+        begins: Whether the text begins here.
+        ends: Whether the text ends here.
+    """
+
+    tokens: tuple[int, ...]
+    next_token: int | None
+    begins: bool
+    ends: bool
 
 
 class TextSource:
@@ -179,12 +218,9 @@ class TextSource:
         """Cut the text's tokens into chunks of ``chunk_length``."""
         self._texts = texts
         self.encoder = encoder
-        tokens = [encoder.tokenizer.encode(text) for text in texts.documents()]
-        self._chunks = [
-            document[start : start + chunk_length]
-            for document in tokens
-            for start in range(0, len(document), chunk_length)
-        ]
+        self.quarantine: dict[str, str] = {}
+        self.left_for_others = texts.left_for_others
+        self._chunks = [chunk for passage in texts.passages for chunk in _chunks(passage, encoder, chunk_length)]
 
     @property
     def size(self) -> int:
@@ -193,11 +229,17 @@ class TextSource:
 
     def document(self, index: int, visit: int) -> Document:
         """Return one chunk."""
-        return Document((Text(self._chunks[index]),), ("text", index, visit))
+        chunk = self._chunks[index]
+        key: tuple[Key, ...] = ("text", index, visit)
+        return self.encoder.passage(chunk.tokens, chunk.next_token, key, begins=chunk.begins, ends=chunk.ends)
 
-    def longest(self, count: int) -> Sequence[int]:
-        """Return the first chunks: all but the last of a text are as long."""
-        return range(min(count, self.size))
+    def name(self, index: int) -> str:
+        """Name the chunk by its number."""
+        return f"chunk {index} of the text"
+
+    def outline(self, index: int) -> Document:
+        """Return one chunk: it is told in one way only."""
+        return self.document(index, 0)
 
     def texts(self) -> Iterator[str]:
         """Yield all text."""
@@ -212,13 +254,22 @@ class TextSource:
         return self._texts.digest()
 
 
+def _chunks(passage: Passage, encoder: Encoder, length: int) -> Iterator[Chunk]:
+    tokens = encoder.tokenizer.encode(passage.text)
+    for start in range(0, len(tokens), length):
+        end = start + length
+        is_last = end >= len(tokens)
+        next_token = None if is_last else tokens[end]
+        yield Chunk(tokens[start:end], next_token, passage.begins and start == 0, passage.ends and is_last)
+
+
 def corpus_of(config: DataConfig, seed: int) -> Iterator[str]:
     """Yield the text of the data, to learn a tokenizer from."""
     if isinstance(config, ShapesConfig):
         return corpus(seed, CORPUS_SIZE)
     if is_text(config.path):
-        return iter(TextFile(config.path).documents())
-    return (row.text for row in read_captions(config.path, config.split))
+        return iter(_text_file(config).documents())
+    return (row.text for row in read_captions(config.path, config.split, config.hold_out))
 
 
 def sample_pictures(config: DataConfig, seed: int) -> Pictures | None:
@@ -228,7 +279,8 @@ def sample_pictures(config: DataConfig, seed: int) -> Pictures | None:
         return np.stack([render(scene, config.resolution) for scene in scenes])
     if is_text(config.path):
         return None
-    return sample_folder(config.path, config.resolution, config.split, NUM_MEASURED)
+    rows = read_captions(config.path, config.split, config.hold_out)
+    return sample_folder(rows, config.path, config.resolution, NUM_MEASURED)
 
 
 def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Source:
@@ -242,8 +294,13 @@ def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Sour
     if isinstance(config, ShapesConfig):
         return ShapesSource(config, encoder)
     if is_text(config.path):
-        return TextSource(TextFile(config.path), encoder, chunk_length)
-    return FolderSource(config, encoder, ImageFolder(config.path, config.resolution, split=config.split))
+        return TextSource(_text_file(config), encoder, chunk_length)
+    pictures = ImageFolder(config.path, config.resolution, split=config.split, hold_out=config.hold_out)
+    return FolderSource(config, encoder, pictures)
+
+
+def _text_file(config: FolderConfig) -> TextFile:
+    return TextFile(config.path, split=config.split, hold_out=config.hold_out)
 
 
 def is_text(path: Path) -> bool:

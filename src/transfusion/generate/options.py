@@ -44,7 +44,9 @@ class GenerationOptions(BaseModel):
     shapes: dict[str, tuple[int, ...]] = Field(
         default={}, description="Shape (C, *axes) of a generated latent by modality"
     )
-    stop_tokens: tuple[int, ...] = Field(default=(), description="Token ids that end the text, as EOS does")
+    stop_tokens: tuple[int, ...] = Field(
+        default=(), description="Token ids that end the text; unlike EOS they belong to it"
+    )
     tokens: TokenOptions = Field(default=TokenOptions(), description="How tokens are drawn")
     denoising: DenoisingOptions = Field(default=DenoisingOptions(), description="How latents are sampled")
     seed: int = Field(default=0, description="Key of all draws; rows of one batch do not influence each other")

@@ -137,14 +137,15 @@ class Row:
         modality = self.vocabulary.begun_by(token)
         if modality:
             self.open_latent(modality)
-        elif token == self.vocabulary.eos or token in self.options.stop_tokens:
+        elif token == self.vocabulary.eos:
             self.is_ended = True
             self.phase = Phase.DONE
         else:
             self.main.writer.text([token])
             self.tokens.append(token)
             self.num_tokens += 1
-            if self.num_tokens >= self.options.max_tokens:
+            self.is_ended = token in self.options.stop_tokens
+            if self.is_ended or self.num_tokens >= self.options.max_tokens:
                 self.phase = Phase.DONE
 
     def open_latent(self, modality: int) -> None:

@@ -55,7 +55,15 @@ def _std(part: nn.Module, name: str, weight: Tensor, config: InitConfig) -> floa
         return config.embedding_std
     if isinstance(part, nn.ParameterList):
         return config.position_std
-    return config.linear_gain / math.sqrt(weight[0].numel())
+    return config.linear_gain / math.sqrt(_fan_in(part, weight))
+
+
+def _fan_in(part: nn.Module, weight: Tensor) -> int:
+    """Count the inputs of one output. A transposed convolution of ours enlarges without overlap: its weight is
+    (in, out, *kernel), and an output sees each channel once.
+    """
+    is_transposed = isinstance(part, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    return weight.shape[0] if is_transposed else weight[0].numel()
 
 
 def _zero_last(part: nn.Module) -> None:

@@ -21,13 +21,17 @@ from transfusion.model.patchify import ModalityConfig, PatchPair, build_patches
 from transfusion.model.transformer import Cache, Transformer, TransformerConfig
 from transfusion.segments import Vocabulary
 
+NUM_BYTES = 256
+
 
 class ModelConfig(BaseModel):
     """Everything that decides the network's shape."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    text_vocab_size: int = Field(default=256, gt=0, description="Number of ids of the tokenizer")
+    text_vocab_size: int | None = Field(
+        default=None, gt=0, description="Number of ids of the tokenizer; None: as many as it has, 256 for bytes"
+    )
     trunk: TransformerConfig = Field(default=TransformerConfig(), description="The transformer")
     modalities: tuple[ModalityConfig, ...] = Field(default=(ModalityConfig(),), description="Continuous modalities")
     init: InitConfig = Field(default=InitConfig(), description="Initial weights")
@@ -41,7 +45,7 @@ class ModelConfig(BaseModel):
 
     def vocabulary(self) -> Vocabulary:
         """Return the token ids and modalities that the layout uses."""
-        return Vocabulary(self.text_vocab_size, tuple(modality.record() for modality in self.modalities))
+        return Vocabulary(self.text_vocab_size or NUM_BYTES, tuple(modality.record() for modality in self.modalities))
 
 
 class NoisedSpans(NamedTuple):

@@ -31,7 +31,7 @@ def tiny() -> RunConfig:
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
         data=ShapesConfig(tasks=TaskWeights(draw=0.28, look=0.41, edit=0.31, story=0.0), questions_per_picture=4),
-        encode=EncodeConfig(learns_prompts=False, picture_first_max_t=0.0),
+        encode=EncodeConfig(caption_first=1.0, learns_prompts=False, picture_first_max_t=0.0),
         diffusion=DiffusionConfig(
             schedule=ScheduleConfig(kind="straight", times="logit_normal", mean=2.8, std=1.7, min_t=0.1),
             prediction="x_0",

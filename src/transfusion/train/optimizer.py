@@ -1,7 +1,7 @@
 """Optimizers and the learning-rate schedule. They address parameters by name, and know nothing of losses or data."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +11,8 @@ from torch.optim import AdamW, Optimizer
 from transfusion.train.muon import BatchedMuon
 
 TRUNK_PREFIX = "trunk.blocks."
+TOKEN_TABLE, POSITION_TABLES = "embed.", ".positions.tables."
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(BaseModel):
@@ -26,7 +28,7 @@ class OptimizerConfig(BaseModel):
     muon_iterations: int = Field(
         default=5, gt=0, description="Newton-Schulz iterations of Muon; 3 are cheaper and hardly coarser"
     )
-    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's moment decays")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.95), description="AdamW's moment decays, each in [0, 1)")
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
     weight_decay: float = Field(
         default=0.1, ge=0, description="Decoupled decay of matrices; vectors and tables have none"
@@ -61,7 +63,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
     """Build the optimizers over all parameters; every group remembers its peak rate as ``peak_lr``."""
     named = dict(model.named_parameters())
     muon = {name for name in named if config.kind == "muon" and name.startswith(TRUNK_PREFIX) and named[name].ndim == 2}
-    decayed = [p for name, p in named.items() if name not in muon and p.ndim >= 2 and not name.startswith("embed.")]
+    decayed = [p for name, p in named.items() if name not in muon and p.ndim >= 2 and not _is_table(name)]
     is_decayed = {id(parameter) for parameter in decayed}
     plain = [p for name, p in named.items() if name not in muon and id(p) not in is_decayed]
     groups = [
@@ -81,6 +83,11 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
             )
         )
     return optimizers
+
+
+def _is_table(name: str) -> bool:
+    """Return whether a parameter is looked up and not multiplied by: embeddings of tokens and of positions."""
+    return name.startswith(TOKEN_TABLE) or POSITION_TABLES in name
 
 
 def set_lr(optimizers: list[Optimizer], factor: float) -> None:

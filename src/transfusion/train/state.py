@@ -141,7 +141,16 @@ def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel)
 
 
 def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, pixels: PixelConfig | None) -> RunConfig:
-    """Fill in what only a run can know: the tokenizer's size, the precision and the spread of the pixels."""
+    """Fill in what only a run can know: the tokenizer's size, the precision and the spread of the pixels.
+
+    Raises:
+        ConfigError: The settings name another size than the tokenizer's.
+    """
+    if config.model.text_vocab_size not in (None, tokenizer.size):
+        raise ConfigError(
+            f"model.text_vocab_size is {config.model.text_vocab_size}; the tokenizer has {tokenizer.size} ids: leave "
+            "it out (model.text_vocab_size=null)"
+        )
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"text_vocab_size": tokenizer.size}),

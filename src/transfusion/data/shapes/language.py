@@ -113,7 +113,11 @@ class Statement:
         )
 
     def _is_related(self, things: Sequence[Thing]) -> bool:
-        return self.relation is None or is_related(things[0], self.relation, things[1])
+        """Return whether all things of the first item stand so to all of the second."""
+        if self.relation is None:
+            return True
+        first, second = things[: self.items[0].count], things[self.items[0].count :]
+        return all(is_related(one, self.relation, other) for one in first for other in second)
 
 
 def is_related(one: Thing, relation: str, other: Thing, *, by: float = TRUE_BY) -> bool:

@@ -118,22 +118,32 @@ def _ask_relation(scene: Scene, rng: np.random.Generator) -> QuestionAnswer | No
 
 
 def true_answer(scene: Scene, asked: str) -> str | None:
-    """Work out the answer of a question from its words; None if it is no question of this world."""
+    """Work out the answer of a question from its words; None if it is no question of this world, or has no one answer
+    because several things, or none, are what it asks about.
+    """
     asked = asked.strip().rstrip("?").lower()
     if found := re.fullmatch(r"how many (\w+) are there", asked):
         shape = SINGULARS.get(found[1])
         return None if shape is None else NUMBERS[sum(thing.shape == shape for thing in scene.objects)]
     if found := re.fullmatch(r"what colour is the (\w+)", asked):
-        return next((thing.colour for thing in scene.objects if thing.shape == found[1]), None)
+        thing = _only(scene, found[1])
+        return None if thing is None else thing.colour
     if found := re.fullmatch(r"where is the (\w+) (\w+)", asked):
-        return next((o.place for o in scene.objects if (o.colour, o.shape) == (found[1], found[2])), None)
+        thing = _only(scene, found[2], found[1])
+        return None if thing is None else thing.place
     if found := re.fullmatch(r"is there an? (\w+) (\w+)", asked):
         return "yes" if any((o.colour, o.shape) == (found[1], found[2]) for o in scene.objects) else "no"
     if found := re.fullmatch(rf"is the (\w+) ({'|'.join(RELATIONS)}) the (\w+)", asked):
-        ends = [next((o for o in scene.objects if o.shape == shape), None) for shape in (found[1], found[3])]
-        if ends[0] is not None and ends[1] is not None:
-            return "yes" if is_related(ends[0], found[2], ends[1]) else "no"
+        one, other = _only(scene, found[1]), _only(scene, found[3])
+        if one is not None and other is not None:
+            return "yes" if is_related(one, found[2], other) else "no"
     return None
+
+
+def _only(scene: Scene, shape: str, colour: str | None = None) -> SceneObject | None:
+    """Return the one object of a shape, and colour where one is named; None if there is none or more than one."""
+    found = [thing for thing in scene.objects if thing.shape == shape and colour in (None, thing.colour)]
+    return found[0] if len(found) == 1 else None
 
 
 def answer_is_right(scene: Scene, asked: str, text: str) -> bool:

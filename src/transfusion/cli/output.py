@@ -1,0 +1,35 @@
+"""Files that a verb will write: whether they can be is found out before the work, and not after it."""
+
+from pathlib import Path
+
+from transfusion.config import ConfigError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+
+
+def check_picture(file: Path) -> None:
+    """Refuse a file that no picture can be written to; folders on the way to it are made.
+
+    Raises:
+        ConfigError: It is a folder, cannot be written, or its ending names no format.
+    """
+    if file.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ConfigError(f"cannot write a picture to {str(file)!r}; name a file that ends with .png or .jpg")
+    check_file(file)
+
+
+def check_file(file: Path) -> None:
+    """Refuse a file that cannot be written; folders on the way to it are made.
+
+    Raises:
+        ConfigError: It is a folder, or the system refuses; says why.
+    """
+    is_there = file.exists()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab"):  # changes nothing of a file that is there
+            pass
+        if not is_there:
+            file.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write to {str(file)!r}: {error.strerror}; name another file") from error

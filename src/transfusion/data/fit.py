@@ -1,0 +1,95 @@
+"""A source without the documents that do not fit into a row: settled by the outlines of all records before a run.
+
+It must not know what documents hold, nor where they come from.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from transfusion.data.errors import DataError
+from transfusion.data.limit import Limit, too_long
+from transfusion.data.loader import Source
+from transfusion.layout import num_slots
+from transfusion.segments import Document
+
+NUM_TRIED = 64  # documents of a source without end that are looked at before a run
+
+
+class FittedSource:
+    """The documents of a source that fit; those that do not are named in its quarantine."""
+
+    def __init__(self, source: Source, limit: Limit, max_dropped: float) -> None:
+        """Look at the outline of every record, or of the first of a source without end.
+
+        Args:
+            source: All documents.
+            limit: What fits.
+            max_dropped: Largest share of the documents that may be left out.
+
+        Raises:
+            DataError: A record does not fit the model, or a row and the settings refuse that; or too many do not.
+        """
+        self._source = source
+        size = source.size
+        count = NUM_TRIED if size is None else size
+        faults = dict(_faults(source, limit, count))
+        if len(faults) > max_dropped * count:
+            raise DataError(
+                f"{len(faults)} of {count} documents are too long, more than the share that may be dropped "
+                f"(train.max_dropped {max_dropped}); the first: {next(iter(faults.values()))}"
+            )
+        self.dropped = {} if size is None else faults
+        self._kept = None if size is None else [index for index in range(size) if index not in faults]
+
+    @property
+    def size(self) -> int | None:
+        """Number of documents that fit; None if there is no end."""
+        return None if self._kept is None else len(self._kept)
+
+    @property
+    def left_for_others(self) -> Mapping[str, int]:
+        """How many records were left for other splits."""
+        return self._source.left_for_others
+
+    @property
+    def quarantine(self) -> Mapping[str, str]:
+        """What was left out and why, by name."""
+        return {**self._source.quarantine, **{self.name(index): fault for index, fault in self.dropped.items()}}
+
+    def name(self, index: int) -> str:
+        """Name a record."""
+        return self._source.name(index)
+
+    def document(self, index: int, visit: int) -> Document:
+        """Return document ``index`` as it is told on its ``visit``-th visit."""
+        return self._source.document(index if self._kept is None else self._kept[index], visit)
+
+    def outline(self, index: int) -> Document:
+        """Return how long a document is at most."""
+        return self._source.outline(index if self._kept is None else self._kept[index])
+
+    def texts(self) -> Iterator[str]:
+        """Yield the text to learn a tokenizer from."""
+        return self._source.texts()
+
+    def preview_prompts(self) -> list[str]:
+        """Return a few captions to draw while training."""
+        return self._source.preview_prompts()
+
+    def digest(self) -> str:
+        """Name what the source holds."""
+        return self._source.digest()
+
+
+def _faults(source: Source, limit: Limit, count: int) -> Iterator[tuple[int, str]]:
+    """Yield the records that are to be left out, and why."""
+    for index in range(count):
+        outline = source.outline(index)
+        try:
+            fitted = limit.fitted(outline)
+        except DataError as error:
+            raise DataError(f"document {index} ({source.name(index)}): {error}") from error
+        except (ValueError, KeyError) as error:
+            raise DataError(f"document {index} ({source.name(index)}) does not fit the model: {error}") from error
+        if fitted is None:
+            name = f"document {index} ({source.name(index)})"
+            yield index, too_long(name, num_slots(outline, limit.vocabulary), limit.row_length)

@@ -1,0 +1,149 @@
+"""What is longer than a row: dropped, cut or refused, and never a reason to die in mid-training."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny import ToySource, documents, image, make_model, text
+
+from transfusion.batch import TimeAndNoise
+from transfusion.data.encode import EncodeConfig, Encoder
+from transfusion.data.errors import DataError
+from transfusion.data.fit import FittedSource
+from transfusion.data.limit import Limit, TooLong, cut
+from transfusion.data.loader import LoaderConfig, Steps
+from transfusion.data.sources import FolderConfig, open_source
+from transfusion.layout import IGNORE, layout, num_slots
+from transfusion.model.transfusion import ModelConfig
+from transfusion.segments import Document, Latent, Text
+from transfusion.tokenizer import ByteTokenizer
+
+VOCABULARY = make_model().vocabulary
+KEY = ("k", 1)
+
+
+def limit(row_length: int, policy: TooLong = "drop") -> Limit:
+    """Make a limit."""
+    return Limit(VOCABULARY, row_length, policy)
+
+
+def caption(length: int) -> Document:
+    """Make a document of a caption and a picture: 1 + length + 2 + 4 slots."""
+    return Document((text(1, length), image(1)), KEY)
+
+
+@pytest.mark.parametrize("policy", ["drop", "cut", "refuse"])
+def test_what_fits_stays_as_it_is(policy: TooLong) -> None:
+    document = caption(5)
+    assert limit(num_slots(document, VOCABULARY), policy).fitted(document) is document
+
+
+def test_what_does_not_is_dropped_cut_or_refused() -> None:
+    document = caption(9)
+    length = num_slots(document, VOCABULARY)
+    assert limit(length - 1).fitted(document) is None
+    shorter = limit(length - 4, "cut").fitted(document)
+    assert shorter is not None and num_slots(shorter, VOCABULARY) == length - 4 and shorter.key == KEY
+    with pytest.raises(DataError, match=rf"document \('k', 1\) takes {length} slots.*train.row_length {length - 1}"):
+        limit(length - 1, "refuse").fitted(document)
+    with pytest.raises(DataError, match="takes"):
+        limit(5, "cut").fitted(document)  # not even the picture fits
+
+
+def test_what_follows_a_cut_is_no_target_and_what_was_cut_off_is() -> None:
+    (told,) = (part for part in caption(9).segments if isinstance(part, Text))
+    shorter = cut(caption(9), 2)
+    assert shorter is not None
+    columns = layout(shorter, VOCABULARY).columns
+    assert columns.targets.tolist()[:7] == list(told.tokens[:7]) and columns.targets.tolist()[7] == IGNORE  # not BEGIN
+    last = cut(Document((image(1), told), KEY), 2)
+    assert last is not None and not last.is_complete
+    assert int(layout(last, VOCABULARY).columns.targets[-1]) == told.tokens[7]
+    turns = cut(Document((told, Text((3, 4))), KEY), 2)
+    assert turns is not None
+    assert layout(turns, VOCABULARY).columns.targets.tolist() == [*told.tokens[:7], IGNORE, 4, VOCABULARY.eos]
+    prompt = cut(Document((Text(told.tokens, is_target=False),), KEY), 2)
+    assert prompt is not None and prompt.next_token is None
+
+
+@given(st.integers(0, 30), st.integers(1, 40))
+def test_a_cut_document_fits_or_is_not_cut(number: int, excess: int) -> None:
+    document = documents(number + 1)[-1]
+    longest = max((len(part.tokens) for part in document.segments if isinstance(part, Text)), default=0)
+    found = cut(document, excess)
+    assert (found is None) == (longest <= excess)
+    if found is not None:
+        assert num_slots(found, VOCABULARY) == num_slots(document, VOCABULARY) - excess
+
+
+class Captions(ToySource):
+    """Captions of given lengths, ten of them without an end."""
+
+    def __init__(self, lengths: list[int], *, is_endless: bool = False) -> None:
+        super().__init__(None if is_endless else len(lengths))
+        self.lengths = lengths
+
+    def document(self, index: int, visit: int) -> Document:
+        return Document(caption(self.lengths[index % len(self.lengths)]).segments, ("c", index, visit))
+
+
+LONG = Captions([3, 3, 90, 3, 3, 3, 3, 3, 3, 3])
+
+
+def test_a_fitted_source_leaves_out_and_names_what_is_too_long() -> None:
+    source = FittedSource(LONG, limit(40), 0.1)
+    assert source.size == 9 and [source.document(i, 0).key[1] for i in range(9)] == [0, 1, 3, 4, 5, 6, 7, 8, 9]
+    assert list(source.quarantine) == ["toy 2"] and "slots, more than a row" in source.quarantine["toy 2"]
+    with pytest.raises(DataError, match=r"1 of 10 documents are too long.*train.max_dropped 0.05.*\(toy 2\) takes 97"):
+        FittedSource(LONG, limit(40), 0.05)
+    with pytest.raises(DataError, match=r"document 2 \(toy 2\)"):
+        FittedSource(LONG, limit(40, "refuse"), 1.0)
+    assert FittedSource(LONG, limit(40, "cut"), 0.0).size == 10
+
+
+def test_pictures_that_the_model_cannot_take_are_told_before_training() -> None:
+    class Large(ToySource):
+        def document(self, index: int, visit: int) -> Document:
+            return Document((Latent(image(1).values.repeat(1, 6, 6), "image"),), ("l", index))
+
+    with pytest.raises(DataError, match=r"does not fit the model.*positions for \(4, 4\)"):
+        FittedSource(Large(3), limit(400), 0.0)
+
+
+def draw(document: Document, number: int, latent: Latent) -> TimeAndNoise:
+    """Draw nothing."""
+    return TimeAndNoise(0.5, latent.values)
+
+
+def steps(source: ToySource, policy: TooLong, accumulation: int = 1) -> Steps:
+    """Make steps of five documents in rows of 40 slots."""
+    return Steps(source, LoaderConfig(5, accumulation, 40, 0, policy), VOCABULARY, draw)
+
+
+def test_longer_documents_met_later_are_settled_by_the_settings() -> None:
+    """A source without end is looked at for a while only."""
+    endless = Captions(LONG.lengths, is_endless=True)
+    (batch,) = steps(endless, "drop")[0]
+    assert (batch.num_documents, batch.num_dropped) == (4, 1)
+    assert steps(endless, "drop")[1][0].num_dropped == 0
+    (shorter,) = steps(endless, "cut")[0]
+    assert (shorter.num_documents, shorter.num_dropped) == (5, 0)
+    with pytest.raises(DataError, match="takes 97 slots"):
+        steps(endless, "refuse")[0]
+    assert [b.num_dropped for b in steps(endless, "drop", 2)[0]] == [1, 0]
+    with pytest.raises(DataError, match="of the 5 documents of step 0 only 0 fit"):
+        steps(Captions([90], is_endless=True), "drop")[0]
+
+
+def test_lengths_are_counted_in_tokens(tmp_path: Path) -> None:
+    """A hundred Chinese letters are three hundred bytes."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    rows = [{"file": "a.png", "text": "猫" * 100}] + [{"file": "a.png", "text": "a cat " * 18}] * 30
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    encoder = Encoder(ByteTokenizer(), EncodeConfig(caption_dropout=1.0), 0)
+    source = open_source(FolderConfig(path=tmp_path, resolution=8), encoder, 255)
+    fitted = FittedSource(source, Limit(ModelConfig().vocabulary(), 256, "drop"), 0.05)
+    assert fitted.size == 30 and list(fitted.quarantine) == ["a.png"]

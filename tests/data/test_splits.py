@@ -1,0 +1,111 @@
+"""Splits: as marked, by a stable hash, or refused where there are none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfusion.data.encode import EncodeConfig, Encoder
+from transfusion.data.errors import DataError
+from transfusion.data.readers import ImageFolder, TextFile
+from transfusion.data.sources import FolderConfig, FolderSource, TextSource, open_source
+from transfusion.data.splits import choose
+from transfusion.tokenizer import ByteTokenizer
+
+ENCODER = Encoder(ByteTokenizer(), EncodeConfig(), 0)
+HERE = Path("data")
+
+
+def test_marked_records_are_chosen_and_the_others_counted() -> None:
+    names, marks = ["a", "b", "c", "d"], ["train", "test", None, "val"]
+    found = choose(names, marks, None, 0.0, where=HERE)
+    assert (found.places, found.split, found.left) == ([0, 2], "train", {"test": 1, "val": 1})
+    assert choose(names, marks, "val", 0.0, where=HERE).places == [3]
+
+
+def test_without_splits_everything_is_taken() -> None:
+    assert choose(["a", "b"], [None, None], None, 0.0, where=HERE) == choose(
+        ["a", "b"], [None] * 2, None, 0, where=HERE
+    )
+    assert choose(["a", "b"], [None, None], None, 0.0, where=HERE).places == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("marks", "split", "hold_out", "message"),
+    [
+        ([None, None], "test", 0.0, r"data has no splits.*data.hold_out=0.05"),
+        (["train", "val"], "test", 0.0, r"no records of split 'test'; it has 'train' \(1\), 'val' \(1\).*data.split"),
+        (["training", "val"], None, 0.0, r"no records of split 'train'; it has 'training' \(1\)"),
+        (["train", "val"], None, 0.5, r"marks its splits itself.*data.hold_out=0"),
+        ([None, None], "test", 1e-9, r"no records of split 'test'.*a larger data.hold_out"),
+    ],
+)
+def test_splits_that_do_not_exist_are_refused(
+    marks: list[str | None], split: str | None, hold_out: float, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        choose(["a", "b"], marks, split, hold_out, where=HERE)
+
+
+def test_a_held_out_share_is_stable_and_disjoint() -> None:
+    names = [f"{i}.png" for i in range(2000)]
+    test = choose(names, [None] * 2000, "test", 0.1, where=HERE)
+    train = choose(names, [None] * 2000, "train", 0.1, where=HERE)
+    assert sorted(test.places + train.places) == list(range(2000))
+    assert 140 < len(test.places) < 260  # 200, within five deviations of a share of 0.1
+    backwards = choose(names[::-1], [None] * 2000, "test", 0.1, where=HERE)
+    assert {names[i] for i in test.places} == {names[::-1][i] for i in backwards.places}
+    assert set(test.places) < set(choose(names, [None] * 2000, "test", 0.3, where=HERE).places)
+
+
+def classes(path: Path, count: int) -> Path:
+    """Write a folder of classes."""
+    (path / "cat").mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(path / "cat" / f"{i}.png")
+    return path
+
+
+def test_class_folders_and_captions_know_splits(tmp_path: Path) -> None:
+    data = classes(tmp_path / "d", 20)
+    with pytest.raises(DataError, match="has no splits"):
+        open_source(FolderConfig(path=data, split="test"), ENCODER, 10)
+    parts = [ImageFolder(data, 8, split=split, hold_out=0.3) for split in (None, "test")]
+    files = [{row.file for row in part.captions} for part in parts]
+    assert not files[0] & files[1] and len(files[0] | files[1]) == 20 and all(files)
+    assert parts[0].left_for_others == {"test": len(files[1])}
+    rows = [{"file": f"cat/{i}.png", "text": "c", "split": "test" if i < 3 else "train"} for i in range(20)]
+    (data / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = open_source(FolderConfig(path=data, resolution=8), ENCODER, 10)
+    assert isinstance(source, FolderSource) and source.size == 17 and source.left_for_others == {"test": 3}
+    rows[0]["split"] = 3  # type: ignore[assignment]
+    (data / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="line 1: expected a string as 'split'"):
+        ImageFolder(data, 8)
+
+
+def test_captions_of_one_picture_stay_together(tmp_path: Path) -> None:
+    data = classes(tmp_path / "d", 12)
+    rows = [{"file": f"cat/{i // 3 % 12}.png", "text": f"caption {i}"} for i in range(36)]
+    (data / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts = [{row.file for row in ImageFolder(data, 8, split=s, hold_out=0.4).captions} for s in ("train", "test")]
+    assert not parts[0] & parts[1]
+
+
+def test_text_is_held_out_in_blocks(tmp_path: Path) -> None:
+    lines = [f"line {i} of a book that has many of them, some sixty letters\n" for i in range(2000)]
+    (tmp_path / "a.txt").write_text("".join(lines[:1500]))
+    (tmp_path / "b.txt").write_text("".join(lines[1500:]))
+    with pytest.raises(DataError, match="has no splits"):
+        open_source(FolderConfig(path=tmp_path, split="test"), ENCODER, 100)
+    train, test = (TextFile(tmp_path, split=split, hold_out=0.2) for split in ("train", "test"))
+    kept = [line for part in (train, test) for text in part.documents() for line in text.splitlines(keepends=True)]
+    assert sorted(kept) == sorted(lines)  # no line is lost, cut or doubled
+    assert 0.1 < sum(map(len, test.documents())) / sum(map(len, lines)) < 0.3
+    assert sum(p.begins for part in (train, test) for p in part.passages) == 2
+    assert sum(p.ends for part in (train, test) for p in part.passages) == 2
+    assert train.digest() != test.digest() and set(train.left_for_others) == {"test"}
+    source = open_source(FolderConfig(path=tmp_path, split="test", hold_out=0.2), ENCODER, 100)
+    assert isinstance(source, TextSource) and source.texts() is not None
