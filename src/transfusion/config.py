@@ -34,7 +34,7 @@ FREE_TRAIN_SETTINGS = ("num_workers", "checkpoint_every", "num_checkpoints", "lo
 class TrainConfig(BaseModel):
     """The loop."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=1000, gt=0, description="Optimizer steps of the whole run")
     batch_size: int = Field(default=64, gt=0, description="Documents per step, over all micro-batches")
@@ -76,10 +76,21 @@ class TrainConfig(BaseModel):
         return self
 
 
+NEEDS = {  # what some settings need of another to reach anything
+    "tokenizer.vocab_size": ("tokenizer.kind", "train"),
+    "diffusion.schedule.mean": ("diffusion.schedule.times", "logit_normal"),
+    "diffusion.schedule.std": ("diffusion.schedule.times", "logit_normal"),
+    "train.max_dropped": ("train.too_long", "drop"),
+    "train.optimizer.muon_lr": ("train.optimizer.kind", "muon"),
+    "train.optimizer.muon_iterations": ("train.optimizer.kind", "muon"),
+    "train.optimizer.cooldown": ("train.optimizer.schedule", "constant"),
+}
+
+
 class RunConfig(BaseModel):
     """Everything that decides a run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(default="run", description="Name of the recipe; the default folder is runs/<name>")
     model: ModelConfig = Field(default=ModelConfig(), description="The network")
@@ -129,19 +140,35 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
             begin again from that kind's defaults; they come first, whatever the order.
 
     Raises:
-        ConfigError: A path is unknown (the nearest one is named) or a value is bad.
+        ConfigError: A path is unknown (the nearest one is named), a value is bad, or it would reach nothing.
     """
     given = [_parted(assignment) for assignment in assignments]
     given.sort(key=lambda pair: not pair[0].endswith(".kind"))  # a stable sort: the rest keeps its order
-    values = [_value(text) for _, text in given]
+    paths, values = [path for path, _ in given], [_value(text) for _, text in given]
     try:
-        return RunConfig.model_validate(_assigned(config, [path for path, _ in given], values))
+        changed = RunConfig.model_validate(_assigned(config, paths, values))
     except ValidationError as error:
-        wanted = {found["loc"] for found in error.errors() if found["type"] in ("string_type", "path_type")}
-    for place, (path, text) in enumerate(given):
-        if any(_names(location, path) for location in wanted):
-            values[place] = text  # a folder named 2024 is a name, and no number
-    return _validated(_assigned(config, [path for path, _ in given], values), "override")
+        wanted = [found["loc"] for found in error.errors() if found["type"] in ("string_type", "path_type")]
+        for place, (path, text) in enumerate(given):
+            if any(_names(location, path) for location in wanted):
+                values[place] = text  # a folder named 2024 is a name, and no number
+        changed = _validated(_assigned(config, paths, values), "override")
+    _check_reach(changed, paths)
+    return changed
+
+
+def _check_reach(config: RunConfig, paths: Sequence[str]) -> None:
+    """Refuse settings that are given though another makes them reach nothing."""
+    tree = config.model_dump(mode="json")
+    for path in set(paths) & NEEDS.keys():
+        other, wanted = NEEDS[path]
+        found: Any = tree
+        for name in other.split("."):
+            found = found[name]
+        if found != wanted:
+            raise ConfigError(
+                f"{path} reaches nothing while {other} is {found!r}; set {other}={wanted}, or leave it out"
+            )
 
 
 def _parted(assignment: str) -> tuple[str, str]:

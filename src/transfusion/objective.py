@@ -39,7 +39,7 @@ Losses = dict[str, LossSum]
 class ObjectiveConfig(BaseModel):
     """Weights of the losses and how attention is computed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     text_weight: float = Field(default=1.0, ge=0, description="Weight of the text loss, a mean over target tokens")
     diffusion_weight: float = Field(

@@ -27,8 +27,10 @@ def open_run(config: RunConfig, directory: Path, *, is_resumed: bool, device: st
         The state, and the source of its documents.
 
     Raises:
-        ConfigError: Settings or data differ from the checkpoint's.
+        ConfigError: Settings or data differ from the checkpoint's, documents do not fit, or the device cannot do it.
     """
+    if config.objective.attention == "flex" and torch.device(device).type != "cuda":
+        raise ConfigError(f"objective.attention=flex needs a CUDA device, this is {device!r}; leave it at dense")
     state = resume(config, directory, torch.device(device)) if is_resumed else None
     state = state or begin(config, torch.device(device))
     encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)

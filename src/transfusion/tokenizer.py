@@ -19,7 +19,7 @@ NUM_BYTES = 256
 class TokenizerConfig(BaseModel):
     """Where token ids come from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["bytes", "file", "train"] = Field(
         default="bytes", description="bytes: UTF-8; file: a tokenizer.json; train: byte-level BPE learnt from the data"

@@ -62,19 +62,31 @@ def test_what_follows_a_cut_is_no_target_and_what_was_cut_off_is() -> None:
     last = cut(Document((image(1), told), KEY), 2)
     assert last is not None and not last.is_complete
     assert int(layout(last, VOCABULARY).columns.targets[-1]) == told.tokens[7]
-    turns = cut(Document((told, Text((3, 4))), KEY), 2)
-    assert turns is not None
-    assert layout(turns, VOCABULARY).columns.targets.tolist() == [*told.tokens[:7], IGNORE, 4, VOCABULARY.eos]
     prompt = cut(Document((Text(told.tokens, is_target=False),), KEY), 2)
     assert prompt is not None and prompt.next_token is None
+
+
+def test_whole_turns_are_cut_from_the_end_first() -> None:
+    turns = Document((image(1), Text((1, 2)), Text((3,), is_target=False), Text((4, 5, 6))), KEY)
+    tokens = {excess: cut(turns, excess) for excess in range(1, 7)}
+    texts = {e: [p.tokens for p in d.segments if isinstance(p, Text)] if d else None for e, d in tokens.items()}
+    assert texts == {
+        1: [(1, 2), (3,), (4, 5)],
+        2: [(1, 2), (3,), (4,)],
+        3: [(1, 2), (3,)],
+        4: [(1, 2)],
+        5: [(1,)],
+        6: None,
+    }
+    assert [d.next_token for d in tokens.values() if d] == [6, 5, 4, None, 2]  # a question's first token is no target
 
 
 @given(st.integers(0, 30), st.integers(1, 40))
 def test_a_cut_document_fits_or_is_not_cut(number: int, excess: int) -> None:
     document = documents(number + 1)[-1]
-    longest = max((len(part.tokens) for part in document.segments if isinstance(part, Text)), default=0)
+    spare = sum(len(part.tokens) - 1 for part in document.segments if isinstance(part, Text))
     found = cut(document, excess)
-    assert (found is None) == (longest <= excess)
+    assert (found is None) == (spare < excess)
     if found is not None:
         assert num_slots(found, VOCABULARY) == num_slots(document, VOCABULARY) - excess
 

@@ -16,7 +16,7 @@ HALF_RANGE = 127.5
 class PixelConfig(BaseModel):
     """Mean and standard deviation of the data's pixels in [-1, 1], so that latents have about 0 and 1."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mean: float = Field(default=0.0, description="Subtracted from pixels in [-1, 1]")
     std: float = Field(default=0.5, gt=0, description="Divides them")

@@ -25,7 +25,7 @@ Picture = NDArray[np.uint8]
 class EncodeConfig(BaseModel):
     """How records are told. The paper: caption first 80 %, a noise limit of 0.5 on pictures before their caption."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     pixels: PixelConfig | None = Field(
         default=None, description="How pixels are standardised; None: measured on the data when a run begins"

@@ -4,7 +4,7 @@ It knows documents and their slots, and not where they come from.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from transfusion.data.errors import DataError
 from transfusion.layout import num_slots
@@ -53,26 +53,44 @@ def too_long(name: str, length: int, row_length: int) -> str:
 
 
 def cut(document: Document, excess: int) -> Document | None:
-    """Take ``excess`` tokens from the end of a document's longest text; None if it has not so many to spare.
+    """Take ``excess`` tokens from a document's texts; None if they have not so many to spare.
 
-    What follows the cut is no target of the text before it; the token cut off is, where the document ends there.
+    First from its end, whole statements too, but for the last token behind a latent; then from the ends of the texts
+    before that, from the last to the first. What follows a cut is no target of the text before it; the first token
+    that was cut off at the end is, in place of the document's end.
     """
-    places = [place for place, part in enumerate(document.segments) if isinstance(part, Text)]
-    longest = max(places, key=lambda place: _length(document.segments[place]), default=None)
-    if longest is None or _length(document.segments[longest]) <= excess:
+    shorter = document
+    while excess and (taken := _from_end(shorter, excess)):
+        shorter, excess = taken.document, excess - taken.num_taken
+    for place in reversed(range(len(shorter.segments) - 1)):
+        text = shorter.segments[place]
+        count = min(excess, len(text.tokens) - 1) if isinstance(text, Text) else 0
+        if isinstance(text, Text) and count > 0:
+            kept = replace(text, tokens=text.tokens[:-count])
+            before, after = shorter.segments[:place], shorter.segments[place + 1 :]
+            shorter = replace(shorter, segments=(*before, kept, *_unforetold(after[0]), *after[1:]))
+            excess -= count
+    return None if excess else shorter
+
+
+class _Taken(NamedTuple):
+    document: Document
+    num_taken: int
+
+
+def _from_end(document: Document, excess: int) -> _Taken | None:
+    """Take up to ``excess`` tokens from the text that a document ends with."""
+    *before, last = document.segments or (None,)
+    if not isinstance(last, Text):
         return None
-    text = document.segments[longest]
-    assert isinstance(text, Text)
-    kept = replace(text, tokens=text.tokens[: len(text.tokens) - excess])
-    before, after = document.segments[:longest], document.segments[longest + 1 :]
-    if not after:
-        next_token = text.tokens[len(kept.tokens)] if text.is_target else None
-        return replace(document, segments=(*before, kept), is_complete=False, next_token=next_token)
-    return replace(document, segments=(*before, kept, *_unforetold(after[0]), *after[1:]))
-
-
-def _length(segment: Segment) -> int:
-    return len(segment.tokens) if isinstance(segment, Text) else 0
+    is_only = not before or not isinstance(before[-1], Text)
+    count = min(excess, len(last.tokens) - is_only)
+    if count <= 0 and (is_only or last.tokens):
+        return None
+    tokens = last.tokens[: len(last.tokens) - count]
+    next_token = last.tokens[len(tokens)] if count and last.is_target else None
+    segments = (*before, replace(last, tokens=tokens)) if tokens else tuple(before)
+    return _Taken(Document(segments, document.key, is_complete=False, next_token=next_token), count)
 
 
 def _unforetold(segment: Segment) -> tuple[Segment, ...]:

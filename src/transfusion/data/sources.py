@@ -30,7 +30,7 @@ Pictures = NDArray[np.uint8]
 class TaskWeights(BaseModel):
     """How often each task of the built-in world is told, relative to the others."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     draw: float = Field(default=0.6, ge=0, description="Caption, then the picture to draw")
     look: float = Field(default=0.2, ge=0, description="A picture, then its caption, then questions and answers")
@@ -47,7 +47,7 @@ class TaskWeights(BaseModel):
 class ShapesConfig(BaseModel):
     """The built-in world: endless, keyed by (seed, index)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["shapes"] = "shapes"
     resolution: int = Field(default=32, ge=16, description="Side of a picture in pixels")
@@ -58,7 +58,7 @@ class ShapesConfig(BaseModel):
 class FolderConfig(BaseModel):
     """Your own data: a folder of captioned pictures, or text files."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["folder"] = "folder"
     path: Path = Field(

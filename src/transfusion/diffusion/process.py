@@ -16,7 +16,7 @@ from transfusion.diffusion.schedule import Schedule, ScheduleConfig, add_noise, 
 class DiffusionConfig(BaseModel):
     """The process; the paper's is the cosine schedule with noise prediction (section 3)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="alpha(t), sigma(t) and how times are drawn")
     prediction: Kind = Field(default="noise", description="What the network's output means")

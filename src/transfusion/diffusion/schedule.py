@@ -17,7 +17,7 @@ MIN_UNIFORM = 1e-7
 class ScheduleConfig(BaseModel):
     """A schedule, and the distribution of times in training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["cosine", "straight"] = Field(
         default="cosine", description="cosine: the paper's; straight: flow matching"

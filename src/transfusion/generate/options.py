@@ -14,7 +14,7 @@ from transfusion.segments import Document, Segment
 class DenoisingOptions(BaseModel):
     """How a latent is sampled; the paper takes 250 ancestral steps, guided by 3 to 5 (section 4)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sampler: SamplerName = Field(default="ddpm", description="Which solver runs from noise to data")
     num_steps: int = Field(default=250, gt=0, description="Steps of the solver; Heun takes two evaluations in each")
@@ -26,7 +26,7 @@ class DenoisingOptions(BaseModel):
 class TokenOptions(BaseModel):
     """How a token is drawn; the paper decodes greedily."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature: float = Field(default=0.0, ge=0, description="Divides the logits; 0 takes the most likely token")
     top_k: int | None = Field(default=None, gt=0, description="Draw among the k most likely tokens")
@@ -36,7 +36,7 @@ class TokenOptions(BaseModel):
 class GenerationOptions(BaseModel):
     """One request: what to generate after a prompt, and how much of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_tokens: int = Field(default=64, ge=0, description="Most text tokens to generate")
     max_latents: int = Field(default=1, ge=0, description="Most latents to generate")

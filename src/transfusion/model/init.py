@@ -17,7 +17,7 @@ from transfusion.model.transformer import Attention, FeedForward, Transformer
 class InitConfig(BaseModel):
     """How weights begin."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     embedding_std: float = Field(default=0.02, gt=0, description="Standard deviation of token embeddings")
     position_std: float = Field(default=0.02, gt=0, description="Standard deviation of learned axis positions")

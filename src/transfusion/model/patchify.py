@@ -29,7 +29,7 @@ MAX_PERIOD = 10_000.0
 class LinearPatchConfig(BaseModel):
     """The linear pair: h = W patch + b + MLP(t)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["linear"] = "linear"
 
@@ -37,7 +37,7 @@ class LinearPatchConfig(BaseModel):
 class UNetPatchConfig(BaseModel):
     """The U-Net pair. Each level but those beyond the patch's powers of two halves the latent."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["unet"] = "unet"
     channels: tuple[int, ...] = Field(default=(64, 128), min_length=1, description="Width of each level, finest first")
@@ -51,7 +51,7 @@ class UNetPatchConfig(BaseModel):
 class ModalityConfig(BaseModel):
     """One continuous modality and the pair that carries it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(default="image", min_length=1, description="Unique name")
     channels: int = Field(default=3, gt=0, description="Channels C of a latent")

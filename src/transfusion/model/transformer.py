@@ -23,7 +23,7 @@ FFN_MULTIPLE = 64
 class TransformerConfig(BaseModel):
     """Size and shape of the trunk."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dim: int = Field(default=512, gt=0, description="Width D of the residual stream")
     depth: int = Field(default=8, gt=0, description="Number of blocks")

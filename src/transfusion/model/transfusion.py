@@ -27,7 +27,7 @@ NUM_BYTES = 256
 class ModelConfig(BaseModel):
     """Everything that decides the network's shape."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     text_vocab_size: int | None = Field(
         default=None, gt=0, description="Number of ids of the tokenizer; None: as many as it has, 256 for bytes"

@@ -33,6 +33,7 @@ class StepReport:
         gradient_norm: Norm of the gradient before clipping.
         lr_factor: Learning rates over their peaks.
         num_slots: Slots that the step trained on, without padding.
+        num_dropped: Documents of the step that were too long for a row and left out.
         seconds: Time from the end of the last step to the end of this one: waiting for data
             included, and what was saved and drawn after the last step.
         checkpoint: Folder published after the step, if any.
@@ -44,6 +45,7 @@ class StepReport:
     gradient_norm: float
     lr_factor: float
     num_slots: int
+    num_dropped: int
     seconds: float
     checkpoint: Path | None = None
     preview: Path | None = None
@@ -55,6 +57,7 @@ class StepReport:
             "gradient_norm": self.gradient_norm,
             "lr_factor": self.lr_factor,
             "slots_per_second": self.num_slots / self.seconds,
+            **({"documents_dropped": self.num_dropped} if self.num_dropped else {}),
         }
 
 
@@ -78,7 +81,7 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
     objective = TransfusionObjective(state.config.diffusion, state.config.objective, state.model.vocabulary)
     if config.use_compile:
         state.model.compile()
-    loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed)
+    loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.too_long)
     draw = KeyedDraw(state.config.diffusion, config.seed)
     steps = Steps(source, loading, state.model.vocabulary, draw)
     num_workers = default_workers(device) if config.num_workers is None else config.num_workers
@@ -110,8 +113,8 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
                 checkpoint = state.save(run)
             if config.preview_every and (state.step % config.preview_every == 0 or state.step == config.steps):
                 preview = draw_previews(state, source, run)
-            num_slots = sum(batch.num_slots for batch in batches)
-            report = StepReport(state.step, losses, norm, factor, num_slots, seconds, checkpoint, preview)
+            num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
+            report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, checkpoint, preview)
             if is_last or state.step % config.log_every == 0:
                 metrics.write(state.step, report.numbers())
             yield report
@@ -119,6 +122,10 @@ def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -
                 if checkpoint is None:
                     state.save(run)
                 return
+
+
+def _sizes(batch: Batch) -> tuple[int, int]:
+    return batch.num_slots, batch.num_dropped
 
 
 def default_workers(device: torch.device) -> int:

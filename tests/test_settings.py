@@ -1,0 +1,345 @@
+"""Every setting changes what it says, or is refused where it cannot: a walk over the whole tree."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import BaseModel
+from tiny import randomise
+
+from transfusion.config import NEEDS, ConfigError, RunConfig, override
+from transfusion.data.errors import DataError
+from transfusion.data.loader import LoaderConfig, Steps
+from transfusion.objective import KeyedDraw
+from transfusion.pretrained import Transfusion
+from transfusion.run import open_run
+from transfusion.segments import Document, Latent, Text
+from transfusion.tokenizer import train_tokenizer
+from transfusion.train import loop
+
+HERE = Path(mkdtemp())
+
+
+def data() -> Path:
+    """Write captioned pictures with splits."""
+    folder = HERE / "data"
+    folder.mkdir()
+    rows = [{"file": f"{i}.png", "text": f"picture {i}", "split": ("train", "test")[i % 2]} for i in range(8)]
+    for i, row in enumerate(rows):
+        Image.fromarray(np.full((20, 20, 3), 30 * i, np.uint8)).save(folder / str(row["file"]))
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (HERE / "unmarked").mkdir()
+    rows = [{"file": row["file"], "text": row["text"]} for row in rows]
+    for row in rows:
+        (HERE / "unmarked" / str(row["file"])).write_bytes((folder / str(row["file"])).read_bytes())
+    (HERE / "unmarked" / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train_tokenizer(["a red circle and a star"] * 9, 270).save(HERE)
+    return folder
+
+
+DATA = data()
+FOLDER = ["data.kind=folder", f"data.path={DATA}", "data.resolution=16", "encode.caption_first=0.5"]
+UNMARKED = ["data.kind=folder", f"data.path={HERE / 'unmarked'}", "data.resolution=16"]
+UNET = ['model.modalities.0.patches={"kind": "unet", "channels": [8]}']
+MUON = ["train.optimizer.kind=muon"]
+CONSTANT = ["train.optimizer.schedule=constant"]
+BASE = [
+    "model.trunk.dim=16",
+    "model.trunk.depth=2",
+    "model.trunk.num_heads=2",
+    "model.modalities.0.max_grid=[4,4]",
+    "data.resolution=16",
+    "train.steps=3",
+    "train.batch_size=4",
+    "train.num_workers=0",
+    "train.precision=fp32",
+    "train.log_every=1",
+    "train.optimizer.warmup_steps=1",
+    "train.optimizer.lr=0.01",
+    "diffusion.schedule.kind=straight",
+    "diffusion.schedule.min_t=0.05",
+    "diffusion.prediction=v",
+    "diffusion.loss=v",
+    "denoising.sampler=ddim",
+    "denoising.num_steps=4",
+    "denoising.guidance.scale=2",
+]
+
+
+def documents(config: RunConfig) -> object:
+    """Return how the data are told: tokens, pictures, targets and limits of the first documents."""
+    _, source = open_run(config, HERE / "none", is_resumed=False)
+    count = min(source.size or 40, 40)
+    return [_facts(source.document(index, visit)) for index in range(count) for visit in (0, 1)]
+
+
+def _facts(document: Document) -> list[object]:
+    return [
+        (part.tokens, part.is_target)
+        if isinstance(part, Text)
+        else (part.values.shape, float(part.values.sum()), part.is_target, part.max_t)
+        for part in document.segments
+    ]
+
+
+def batches(config: RunConfig) -> object:
+    """Return the shapes and times of a step's micro-batches."""
+    state, source = open_run(config, HERE / "none", is_resumed=False)
+    train = config.train
+    loading = LoaderConfig(train.batch_size, train.accumulation, train.row_length, train.seed, train.too_long)
+    draw = KeyedDraw(config.diffusion, train.seed)
+    found = Steps(source, loading, state.model.vocabulary, draw)[0]
+    return [(b.columns.tokens.shape, b.num_documents, [group.t.tolist() for group in b.spans]) for b in found]
+
+
+def initial(config: RunConfig) -> object:
+    """Return the spread of all initial weights."""
+    state, _ = open_run(config, HERE / "none", is_resumed=False)
+    weights = state.model.state_dict()
+    return {name: (tuple(weight.shape), float(weight.sum()), float(weight.norm())) for name, weight in weights.items()}
+
+
+def trained(config: RunConfig) -> object:
+    """Return the weights and averages after training, and what lies in the run's folder."""
+    folder = Path(mkdtemp(dir=HERE)) / "run"
+    state, source = open_run(config, folder, is_resumed=False)
+    reports = list(loop.train(state, source, folder, threading.Event()))
+    weights = [float(weight.double().sum()) for weight in state.model.parameters()]
+    averages = [float(weight.double().sum()) for weight in state.best_model.parameters()]
+    files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.*") if "tfevents" not in file.name)
+    rows = (folder / "metrics.jsonl").read_text().count("\n")
+    return weights, averages, files, rows, len(reports)
+
+
+def drawn(config: RunConfig) -> object:
+    """Return what a model with random weights draws."""
+    state, _ = open_run(config, HERE / "none", is_resumed=False)
+    randomise(state.model)
+    model = Transfusion(state.model, state.tokenizer, state.config)
+    options = model.options(max_tokens=0, begins_with_image=True)
+    result = model.engine().run([(Document((Text((1, 2)),), is_complete=False), options)])[0]
+    (latent,) = [part for part in result.generated if isinstance(part, Latent)]
+    return latent.values.tolist()
+
+
+def compiled(config: RunConfig) -> object:
+    """Return whether a run compiles its model."""
+    state, source = open_run(config, HERE / "none", is_resumed=False)
+    asked: list[bool] = []
+    state.model.compile = lambda: asked.append(True)  # type: ignore[method-assign]
+    next(iter(loop.train(state, source, Path(mkdtemp(dir=HERE)), threading.Event())))
+    return asked
+
+
+def workers(config: RunConfig) -> object:
+    """Return how many processes prepare batches."""
+    state, source = open_run(config, HERE / "none", is_resumed=False)
+    asked: list[int] = []
+
+    def load(steps: Steps, first: int, last: int, num_workers: int) -> Iterator[list[Any]]:
+        asked.append(num_workers)
+        yield steps[first]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "load_steps", load)
+        list(loop.train(state, source, Path(mkdtemp(dir=HERE)), threading.Event()))
+    return asked
+
+
+def named(config: RunConfig) -> object:
+    """Return the name, which the command line makes the run's folder of."""
+    return config.name
+
+
+class Effect(NamedTuple):
+    """How a setting is shown to act: another value, what it changes, and what else must be set for that.
+
+    ``probe`` is None where the value is refused with a message.
+    """
+
+    value: str
+    probe: Callable[[RunConfig], object] | None
+    others: list[str] = []
+    message: str = ""
+
+
+def refused(value: str, message: str, *others: str) -> Effect:
+    """Make the entry of a setting that is refused."""
+    return Effect(value, None, list(others), message)
+
+
+EFFECTS: dict[str, list[Effect]] = {
+    "name": [Effect("other", named)],
+    "model.text_vocab_size": [refused("300", "the tokenizer has 256 ids"), refused("0", "greater than 0")],
+    "model.trunk.dim": [Effect("32", initial)],
+    "model.trunk.depth": [Effect("1", initial)],
+    "model.trunk.num_heads": [Effect("4", trained)],
+    "model.trunk.num_kv_heads": [Effect("1", initial)],
+    "model.trunk.hidden_dim": [Effect("24", initial)],
+    "model.trunk.rope_base": [Effect("100", trained)],
+    "model.trunk.use_qk_norm": [Effect("true", initial)],
+    "model.trunk.norm_eps": [Effect("0.5", trained)],
+    "model.modalities.name": [refused("picture", "no modality 'image'; this model has: picture")],
+    "model.modalities.channels": [refused("4", r"expected \(4, axis_0, axis_1\)")],
+    "model.modalities.patch_size": [Effect("[4,4]", initial), refused("[5,5]", "not positive multiples")],
+    "model.modalities.max_grid": [Effect("[2,2]", initial), refused("[1,1]", r"positions for \(1, 1\)")],
+    "model.modalities.patches.kind": [Effect("unet", initial)],
+    "model.modalities.patches.channels": [Effect("[4]", initial, UNET)],
+    "model.modalities.patches.blocks_per_level": [Effect("2", initial, UNET)],
+    "model.modalities.patches.use_attention": [Effect("false", initial, UNET)],
+    "model.modalities.patches.use_direct": [Effect("true", initial, UNET)],
+    "model.init.embedding_std": [Effect("1", initial)],
+    "model.init.position_std": [Effect("1", initial)],
+    "model.init.linear_gain": [Effect("2", initial)],
+    "tokenizer.kind": [Effect("train", documents)],
+    "tokenizer.path": [
+        Effect(str(HERE / "tokenizer.json"), documents, ["tokenizer.kind=file", "tokenizer.path=/nothing"]),
+        refused("x.json", "give a path with 'file' only"),
+    ],
+    "tokenizer.vocab_size": [
+        Effect("300", documents, ["tokenizer.kind=train"]),
+        refused("300", "tokenizer.vocab_size reaches nothing while tokenizer.kind is 'bytes'"),
+    ],
+    "data.kind": [Effect("folder", documents)],
+    "data.resolution": [Effect("32", documents), Effect("24", documents, FOLDER), refused("17", "not positive mult")],
+    "data.tasks.draw": [Effect("0", documents)],
+    "data.tasks.look": [Effect("0", documents)],
+    "data.tasks.edit": [Effect("0", documents)],
+    "data.tasks.story": [Effect("1", documents, ["train.row_length=1024"])],
+    "data.questions_per_picture": [Effect("1", documents)],
+    "data.path": [
+        Effect(str(HERE / "unmarked"), documents, FOLDER),
+        refused(str(HERE / "no"), "not a folder", *FOLDER),
+    ],
+    "data.split": [Effect("test", documents, FOLDER), refused("test", "has no splits", *UNMARKED)],
+    "data.hold_out": [Effect("0.5", documents, UNMARKED), refused("0.5", "marks its splits itself", *FOLDER)],
+    "encode.pixels.mean": [Effect("0.3", documents, ['encode.pixels={"mean": 0, "std": 1}'])],
+    "encode.pixels.std": [Effect("0.3", documents, ['encode.pixels={"mean": 0, "std": 1}'])],
+    "encode.caption_first": [Effect("0", documents), Effect("0", documents, FOLDER)],
+    "encode.caption_dropout": [Effect("1", documents), Effect("1", documents, FOLDER)],
+    "encode.learns_prompts": [Effect("false", documents), Effect("false", documents, FOLDER)],
+    "encode.picture_first_max_t": [Effect("0.2", documents), Effect("0.2", documents, FOLDER)],
+    "diffusion.schedule.kind": [Effect("cosine", trained)],
+    "diffusion.schedule.times": [Effect("logit_normal", batches)],
+    "diffusion.schedule.mean": [
+        Effect("2", batches, ["diffusion.schedule.times=logit_normal"]),
+        refused("2", "reaches nothing while diffusion.schedule.times is 'uniform'"),
+    ],
+    "diffusion.schedule.std": [Effect("2", batches, ["diffusion.schedule.times=logit_normal"])],
+    "diffusion.schedule.shift": [Effect("3", batches)],
+    "diffusion.schedule.min_t": [Effect("0.95", batches)],
+    "diffusion.prediction": [Effect("x_0", trained)],
+    "diffusion.loss": [Effect("x_0", trained)],
+    "objective.text_weight": [Effect("0", trained)],
+    "objective.diffusion_weight": [Effect("0", trained)],
+    "objective.attention": [refused("flex", "needs a CUDA device")],
+    "train.steps": [Effect("2", trained)],
+    "train.batch_size": [Effect("6", batches)],
+    "train.accumulation": [Effect("2", batches)],
+    "train.row_length": [Effect("400", batches, ["train.batch_size=8"]), refused("20", "more than the share")],
+    "train.too_long": [
+        Effect("cut", batches, ["train.row_length=80", "train.max_dropped=1", "train.batch_size=16"]),
+        refused("refuse", "slots, more than a row", "train.row_length=60"),
+    ],
+    "train.max_dropped": [
+        refused("0", "train.max_dropped 0.0", "train.row_length=90"),
+        refused("1", "reaches nothing while train.too_long is 'cut'", "train.too_long=cut"),
+    ],
+    "train.seed": [Effect("1", initial)],
+    "train.num_workers": [Effect("2", workers)],
+    "train.precision": [Effect("bf16", trained)],
+    "train.use_compile": [Effect("true", compiled)],
+    "train.optimizer.kind": [Effect("muon", trained)],
+    "train.optimizer.lr": [Effect("0.001", trained)],
+    "train.optimizer.muon_lr": [Effect("0.1", trained, MUON), refused("0.1", "kind is 'adamw'; set")],
+    "train.optimizer.muon_iterations": [Effect("2", trained, MUON)],
+    "train.optimizer.betas": [Effect("[0.5,0.6]", trained), refused("[0.9,1.5]", "less than 1")],
+    "train.optimizer.eps": [Effect("0.1", trained)],
+    "train.optimizer.weight_decay": [Effect("0.5", trained)],
+    "train.optimizer.clip": [Effect("0.01", trained, ["train.optimizer.eps=0.1"])],
+    "train.optimizer.warmup_steps": [Effect("3", trained)],
+    "train.optimizer.schedule": [Effect("constant", trained)],
+    "train.optimizer.cooldown": [Effect("1", trained, CONSTANT), refused("1", "schedule is 'cosine'; set")],
+    "train.optimizer.final_ratio": [Effect("1", trained)],
+    "train.ema_decay": [Effect("0", trained), Effect("null", trained)],
+    "train.checkpoint_every": [Effect("1", trained)],
+    "train.num_checkpoints": [Effect("1", trained, ["train.checkpoint_every=1"])],
+    "train.log_every": [Effect("2", trained)],
+    "train.preview_every": [Effect("3", trained)],
+    "denoising.sampler": [Effect("ddpm", drawn)],
+    "denoising.num_steps": [Effect("5", drawn)],
+    "denoising.shift": [Effect("3", drawn)],
+    "denoising.guidance.scale": [Effect("5", drawn)],
+    "denoising.guidance.interval": [Effect("[0,0.5]", drawn)],
+    "denoising.guidance.rescale": [Effect("1", drawn)],
+    "denoising.clip": [Effect("0.1", drawn)],
+}
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the path of every setting, of all kinds of every union; numbers in lists are left out."""
+    for name, field in model.model_fields.items():
+        children = list(_models(field.annotation))
+        for child in children:
+            yield from leaves(child, f"{prefix}{name}.")
+        if not children:
+            yield f"{prefix}{name}"
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def path_of(setting: str) -> str:
+    """Return the path that an override takes."""
+    return setting.replace("model.modalities.", "model.modalities.0.")
+
+
+@cache
+def base(others: tuple[str, ...], probe: Callable[[RunConfig], object]) -> object:
+    """Return what a probe sees without the change."""
+    return _seen(override(override(RunConfig(), BASE), others), probe)
+
+
+def _seen(config: RunConfig, probe: Callable[[RunConfig], object]) -> object:
+    torch.manual_seed(0)
+    try:
+        return probe(config)
+    except (FileNotFoundError, DataError) as error:
+        return str(error)  # a base that cannot be opened differs from a change that can
+
+
+def test_every_setting_is_in_the_table() -> None:
+    assert set(EFFECTS) == set(leaves(RunConfig))
+    assert set(NEEDS) <= set(EFFECTS)
+
+
+CASES = [(setting, effect) for setting, effects in EFFECTS.items() for effect in effects]
+
+
+@pytest.mark.parametrize(("setting", "effect"), CASES, ids=[f"{setting}={e.value[:12]}" for setting, e in CASES])
+def test_a_setting_changes_what_it_says_or_is_refused(setting: str, effect: Effect) -> None:
+    config = override(override(RunConfig(), BASE), effect.others)
+    if effect.probe is None:
+        with pytest.raises((ConfigError, DataError), match=effect.message):
+            open_run(override(config, [f"{path_of(setting)}={effect.value}"]), HERE / "none", is_resumed=False)
+        return
+    changed = _seen(override(config, [f"{path_of(setting)}={effect.value}"]), effect.probe)
+    assert changed != base(tuple(effect.others), effect.probe)
+
+
+@pytest.mark.parametrize("probe", [documents, batches, initial, trained, drawn, compiled, workers])
+def test_probes_are_steady(probe: Callable[[RunConfig], object]) -> None:
+    """Without this a probe that sees something random would call every setting alive."""
+    assert base((), probe) == _seen(override(RunConfig(), BASE), probe)
