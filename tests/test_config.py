@@ -29,9 +29,33 @@ def test_overrides() -> None:
     assert isinstance(folder, FolderConfig) and folder.path == Path("somewhere")
 
 
+def test_kinds_come_first_whatever_the_order(tmp_path: Path) -> None:
+    given = ["data.resolution=64", "data.kind=folder", "data.path=x", "tokenizer.path=t.json", "tokenizer.kind=file"]
+    for assignments in (given, given[::-1]):
+        config = override(RECIPES["tiny"](), assignments)
+        assert isinstance(config.data, FolderConfig) and config.data.resolution == 64
+        assert config.data.path == Path("x") and config.tokenizer.path == Path("t.json")
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [("data.path", "2024"), ("data.path", "true"), ("data.path", "1e5"), ("data.split", "2024"), ("name", "7")],
+)
+def test_names_that_look_like_numbers_are_names(setting: str, text: str) -> None:
+    config = override(RECIPES["folder"](), [f"{setting}={text}"])
+    found = {"data.path": str(config.data.model_dump()["path"]), "data.split": config.data.model_dump()["split"]}
+    assert {**found, "name": config.name}[setting] == text
+    assert override(RECIPES["folder"](), ["data.split=null"]).data.model_dump()["split"] is None
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
+        ("train.optimizer.betas=[0.9,1.5]", r"train.optimizer.betas.1: Input should be less than 1 \(given 1.5\)"),
+        ("diffusion.schedule.mean=NaN", "finite number"),
+        ("model.trunk.rope_base=Infinity", "finite number"),
+        ("objective.text_weight=-1", "greater than or equal to 0"),
+        ('model.text_vocab_size="many"', "valid integer"),
         ("train.step=3", "unknown setting 'train.step'; did you mean 'train.steps'"),
         ("steps=3", "did you mean 'train.steps'"),
         ("train.optimiser.lr=3", "did you mean 'train.optimizer.lr'"),

@@ -7,7 +7,7 @@ name is unknown. Each part stands beside what it configures.
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -203,31 +203,31 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
     node: Any = tree
     for name in parents:
         node = _child(node, name, path, tree)
-    _child(node, leaf, path, tree)
+    before = _child(node, leaf, path, tree)
     key: Any = int(leaf) if isinstance(node, list) else leaf
     node[key] = value
-    if leaf == "kind" and isinstance(node, dict) and _defaults(tree) is None:
-        _begin_again(tree, node, value)
+    if isinstance(node, dict) and leaf == "kind" and value != before and (other := _of_kind(parents, value)):
+        node.clear()
+        node.update(other().model_dump(mode="json"))
 
 
-def _begin_again(tree: dict[str, Any], node: dict[str, Any], kind: Any) -> None:
-    """Give a node of another kind that kind's defaults, where it has them for all of its settings."""
-    before = dict(node)
-    node.clear()
-    node["kind"] = kind
-    whole = _defaults(tree)
-    if whole is None:
-        node.update(before | {"kind": kind})
-    else:
-        tree.update(whole)
+def _of_kind(path: Sequence[str], kind: Any) -> type[BaseModel] | None:
+    """Return the model of a kind where several may stand at a path, which have settings of their own."""
+    models: list[type[BaseModel]] = [RunConfig]
+    for name in path:
+        if not name.isdigit():
+            fields = [model.model_fields[name] for model in models if name in model.model_fields]
+            models = [found for field in fields for found in _models(field.annotation)]
+    fitting = [model for model in models if kind in get_args(model.model_fields["kind"].annotation)]
+    return fitting[0] if len(models) > 1 and fitting else None
 
 
-def _defaults(tree: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Fill in a tree, or return None if it does not hold together: a changed kind may not know what was there."""
-    try:
-        return RunConfig.model_validate(tree).model_dump(mode="json")
-    except ValidationError:
-        return None
+def _models(annotation: Any) -> Iterable[type[BaseModel]]:
+    """Yield the models that an annotation names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _child(node: Any, name: str, path: str, tree: Mapping[str, Any]) -> Any:

@@ -145,9 +145,11 @@ def test_own_pictures_and_text(tmp_path: Path) -> None:
     (data / "captions.jsonl").write_text("\n".join(rows))
     folder = [setting for setting in SMALL if "preview" not in setting]
     done = call("train", "folder", f"data.path={data}", *folder, "train.preview_every=4", "--run", tmp_path / "r")
-    assert "1 broken pictures are left out" in done.stderr and (tmp_path / "r" / "quarantine.jsonl").exists()
+    assert "1 broken or too long are left out" in done.stderr and (tmp_path / "r" / "quarantine.jsonl").exists()
     assert "image" in call("evaluate", tmp_path / "r").stdout
-    assert "split 'test'" in call("evaluate", tmp_path / "r", "data.split=test", code=1).stderr
+    assert "has no splits" in call("evaluate", tmp_path / "r", "data.split=test", code=1).stderr
+    held = ("data.split=test", "data.hold_out=0.5")
+    assert "image" in call("evaluate", tmp_path / "r", *held).stdout
     assert "no setting of the data" in call("evaluate", tmp_path / "r", "train.steps=1", code=2).stderr
     (tmp_path / "t.txt").write_text("to be or not to be " * 200)
     call("train", "folder", f"data.path={tmp_path}/t.txt", *folder, "--run", tmp_path / "t")
@@ -171,13 +173,23 @@ def test_anew_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("generate", "RUN", "a star", "-o", "out.xyz"), "ends with .png"),
+        (("generate", "RUN", "a star", "-o", "out.psd"), "ends with .png"),
+        (("generate", "RUN", "a star", "-o", "PICTURE/out.png"), "cannot write to"),
+        (("edit", "RUN", "PICTURE", "remove it", "-o", "PICTURE/out.png"), "cannot write to"),
+        (("evaluate", "RUN", "--out", "RUN"), "cannot write to"),
+        (("evaluate", "RUN", "--prompts", "100000"), "--prompts 100000 is too many"),
+        (("demo", "--run", "NEW", "--prompts", "100000"), "--prompts 100000 is too many"),
+        (("train", "tiny", "--run", "NEW", "data.resolution=64"), "the model has positions for (4, 4)"),
+        (("train", "tiny", "--run", "NEW", "train.optimizer.betas=[0.9,1.5]"), "should be less than 1"),
+        (("train", "tiny", "--run", "NEW", "model.text_vocab_size=9999"), "the tokenizer has"),
+        (("train", "tiny", "--run", "NEW", "objective.attention=flex"), "needs a CUDA device"),
         (("generate", "RUN", "  "), "a prompt is empty"),
         (("generate", "RUN", "a star", "--steps", "0"), "num_steps: Input should be greater than"),
         (("generate", "RUN", "a star", "--guidance", "inf"), "guidance.scale: Input should be a finite number"),
         (("ask", "RUN", "PICTURE", "?"), "a question is empty"),
         (("evaluate", "RUN", "--prompts", "0"), "prompts"),
         (("train", "tiny", "--device", "tpu"), "device 'tpu' cannot be used"),
-        (("train", "tiny", "--run", "NEW", "train.row_length=20"), "document 0 ('shapes', 0, 0) takes"),
+        (("train", "tiny", "--run", "NEW", "train.row_length=20"), "document 0 (shapes 0) takes"),
         (("train", "tiny", "--run", "NEW", "data.resolution=33"), "does not fit the model"),
         (("config", "PICTURE"), "is no text"),
     ],
@@ -186,8 +198,19 @@ def test_bad_usage_is_one_line(
     run: Path, picture: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     known = {"RUN": run, "PICTURE": picture, "NEW": tmp_path / "new"}
-    done = call(*(known.get(part, part) for part in arguments), code=2)
-    assert message in done.stderr
+    done = call(*(_named(part, known) for part in arguments), code=2)
+    assert message in done.stderr and not (tmp_path / "new" / "checkpoints").exists()
+
+
+def _named(part: str, known: dict[str, Path]) -> str:
+    name, slash, rest = part.partition("/")
+    return f"{known[name]}{slash}{rest}" if name in known else part
+
+
+def test_results_are_printed_before_they_are_written(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "scores.json"
+    printed = call("evaluate", run, "--prompts", "1", "--json", "--out", out).stdout
+    assert json.loads(printed) == json.loads(out.read_text())
 
 
 def test_chat_asks_without_the_mark(run: Path, picture: Path) -> None:

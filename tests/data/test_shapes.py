@@ -250,3 +250,25 @@ def test_the_same_key_makes_the_same_world() -> None:
 
     assert digest(words) == digest(words)
     assert digest(pixels) == digest(pixels)
+
+
+def test_a_relation_holds_for_all_that_are_counted() -> None:
+    reds = [SceneObject("circle", "red", "small", x, 0.5) for x in (0.25, 0.75)]
+    beside = Scene((*reds, SceneObject("square", "blue", "small", 0.25, 0.25)))
+    above = Scene((*reds, SceneObject("square", "blue", "small", 0.5, 0.75)))
+    assert not caption_is_right("two red circles left of a blue square", beside)
+    assert caption_is_right("two red circles below a blue square", beside)
+    assert not caption_is_right("a blue square right of two red circles", beside)
+    assert caption_is_right("two red circles above a blue square", above)
+    assert caption_is_right("a blue square below two red circles", above)
+
+
+def test_a_question_about_one_of_several_has_no_answer() -> None:
+    circles = [SceneObject("circle", colour, "small", x, 0.5) for colour, x in (("red", 0.25), ("blue", 0.75))]
+    scene = Scene((*circles, SceneObject("star", "red", "small", 0.5, 0.25)))
+    assert true_answer(scene, "what colour is the circle") is None
+    assert true_answer(scene, "what colour is the star") == "red"
+    assert true_answer(scene, "where is the blue circle") == "right"
+    assert true_answer(scene, "where is the blue star") is None
+    assert true_answer(scene, "is the star above the circle") is None
+    assert not answer_is_right(scene, "what colour is the circle", "red")

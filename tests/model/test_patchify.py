@@ -14,6 +14,7 @@ from transfusion.model.patchify import (
     build_patches,
     join_patches,
     split_patches,
+    transposed,
     unet_strides,
 )
 from transfusion.model.transformer import Transformer, TransformerConfig
@@ -111,3 +112,29 @@ def test_initial_weights_depend_on_seed_and_name_alone() -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["project_in.weight"], states[2]["project_in.weight"])
     assert float(states[0]["head.weight"].abs().max()) == 0
+
+
+@pytest.mark.parametrize(("channels", "num_axes"), [((256, 16), 2), ((16, 256), 2), ((64, 64), 1), ((32, 64), 3)])
+def test_transposed_convolutions_keep_the_spread(channels: tuple[int, int], num_axes: int) -> None:
+    layer = torch.nn.Sequential(transposed(num_axes, channels, (2,) * num_axes))
+    initialise(layer, InitConfig(), 0)
+    x = torch.randn((16, channels[0], *[4] * num_axes), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert float(layer(x).std()) == pytest.approx(1, abs=0.15)  # a few hundred weights of each output
+
+
+def test_all_layers_of_a_unet_keep_the_spread() -> None:
+    """Every layer that multiplies gives outputs of spread one for inputs of spread one."""
+    config = ModalityConfig(channels=4, patch_size=(4, 4), patches=UNetPatchConfig(channels=(64, 128), use_direct=True))
+    pair = build_patches(config, 96)
+    initialise(pair, InitConfig(), 0)
+    zero = {id(pair.head), id(pair.direct_out)}
+    with torch.no_grad():
+        for layer in pair.modules():
+            if not hasattr(layer, "weight") or isinstance(layer, torch.nn.GroupNorm) or id(layer) in zero:
+                continue
+            is_linear = isinstance(layer, torch.nn.Linear)
+            size = (400, layer.in_features) if is_linear else (16, layer.in_channels, 8, 8)
+            out = layer(torch.randn(size, generator=torch.Generator().manual_seed(1)))
+            inner = out if is_linear else out[..., 1:-1, 1:-1]  # padding sees less
+            assert float(inner.std()) == pytest.approx(1, abs=0.2), layer

@@ -46,7 +46,7 @@ CATEGORIES: tuple[Category, ...] = (
     "position",
     "color_attribution",
 )
-TRIES_PER_PROMPT = 200
+MAX_MISSES = 20_000  # draws in a row without a new prompt, after which there are taken to be no more
 HELD_OUT_SHARE = 1 / 3  # of the prompts that name colours
 
 
@@ -80,16 +80,21 @@ def prompts(category: Category, count: int, seed: int) -> list[Prompt]:
     """
     rng = generator(seed, "prompts", category)
     found: dict[str, Prompt] = {}
-    for _ in range(TRIES_PER_PROMPT * count):
-        if len(found) == count:
-            return list(found.values())
+    misses = 0
+    while len(found) < count:
+        if misses == MAX_MISSES:
+            raise ValueError(
+                f"asked for {count} prompts of {category!r}; the grammar gave only {len(found)} distinct ones"
+            )
         is_held_out = rng.random() < HELD_OUT_SHARE
         statement = _STATEMENTS[category](rng, is_held_out)
         text = write(statement, pick(INTROS, rng))
         pairs = {(item.colour, item.shape) for item in statement.items}
-        if is_test_text(text):
-            found.setdefault(text, Prompt(category, text, bool(pairs & HELD_OUT_PAIRS)))
-    raise ValueError(f"asked for {count} prompts of {category!r}; the grammar gave only {len(found)} distinct ones")
+        is_new = is_test_text(text) and text not in found
+        misses = 0 if is_new else misses + 1
+        if is_new:
+            found[text] = Prompt(category, text, bool(pairs & HELD_OUT_PAIRS))
+    return list(found.values())
 
 
 def satisfies(picture: NDArray[np.uint8], prompt: Prompt) -> bool:
