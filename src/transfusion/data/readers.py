@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from transfusion.data.decode import SUFFIXES, open_picture
 from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.files import write_whole
 
 CAPTIONS_FILE = "captions.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -105,10 +106,8 @@ class ImageFolder:
         """Write the broken files and their reasons into a folder; None if there are none."""
         if not self.quarantine:
             return None
-        folder.mkdir(parents=True, exist_ok=True)
         rows = [json.dumps({"file": file, "reason": reason}) for file, reason in self.quarantine.items()]
-        (folder / QUARANTINE_FILE).write_text("\n".join(rows) + "\n")
-        return folder / QUARANTINE_FILE
+        return write_whole(folder / QUARANTINE_FILE, "\n".join(rows) + "\n")
 
 
 def _decoded(file: Path, resolution: int) -> NDArray[np.uint8] | str:
