@@ -1,20 +1,17 @@
 """Training from the command line: progress, signals, resuming; and the demo from first step to report."""
 
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from transfusion.cli.anew import clear
+from transfusion.cli.signals import stop_on_signals
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
 from transfusion.data.sources import FolderSource
@@ -33,7 +30,6 @@ DONE, STOPPED = 0, 130
 DEVICES = ("cpu", "cuda")
 SMOOTHING = 0.05
 PLAIN_SECONDS = 10.0
-STDERR = 2
 
 
 def find_config(name: str, overrides: Sequence[str]) -> RunConfig:
@@ -140,30 +136,6 @@ def _train(state: TrainState, source: Source, lock: RunLock, console: Console) -
         show = _show_bars if console.is_terminal else _show_lines
         show(reports, state, console)
     return state.step >= state.config.train.steps
-
-
-@contextmanager
-def stop_on_signals() -> Generator[threading.Event]:
-    """Set an event at the first Ctrl-C or SIGTERM; a second Ctrl-C aborts at once."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        if stop.is_set():
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            return
-        stop.set()
-        # Past Python's streams: one that the signal came in the middle of refuses to be entered again.
-        with suppress(OSError):
-            os.write(STDERR, b"\nstopping after this step; its state will be saved ...\n")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Smoothed:

@@ -142,7 +142,7 @@ def _left(directory: Path) -> list[Path]:
     if os.path.lexists(directory):
         return [directory]
     beside_it = [beside(directory, ending) for ending in (PARTIAL, REPLACED)]
-    return [path for path in beside_it if (path / MANIFEST).exists()]
+    return [path for path in beside_it if (path / MANIFEST).exists() and not path.is_symlink()]
 
 
 def _recover(directory: Path) -> None:
