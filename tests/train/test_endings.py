@@ -388,7 +388,7 @@ def test_every_file_of_a_checkpoint_is_the_one_that_is_used(restored: Path) -> N
     other = {name: {k: v + 1 for k, v in load_tensors(restored / name).items()} for name in names}
     for name, changed in other.items():
         resealed(restored, name, save(changed))
-    resealed(restored, "state.json", state_with(step=0, data="other", train_seconds=77.0))
+    resealed(restored, "state.json", state_with(step=5, data="other", train_seconds=77.0))
     config = json.loads((restored / "config.json").read_text())
     config["encode"]["pixels"] = {"mean": 0.25, "std": 3.0}
     resealed(restored, "config.json", json.dumps(config).encode())
@@ -397,7 +397,7 @@ def test_every_file_of_a_checkpoint_is_the_one_that_is_used(restored: Path) -> N
     assert equal(state.model.state_dict(), other["model.safetensors"])
     assert equal(state.ema.model.state_dict(), other["ema.safetensors"])
     assert equal(optimizer_tensors(state.optimizers), other["optimizer.safetensors"])
-    assert (state.step, state.data, state.train_seconds) == (0, "other", 77.0)
+    assert (state.step, state.data, state.train_seconds) == (5, "other", 77.0)
     assert json.loads(state.config.to_json())["encode"]["pixels"] == config["encode"]["pixels"]
 
 

@@ -8,6 +8,7 @@ It must not know how a run is resumed.
 """
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from transfusion.files import append_row, read_rows
 
 CHANGES_FILE = "changes.jsonl"
 CHANGEABLE = ("train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip", "train.precision")
+_log = logging.getLogger(__name__)
 
 
 class Change(NamedTuple):
@@ -52,7 +54,10 @@ def record_begin(run: Path) -> None:
 
 def record_stop(run: Path, step: int) -> None:
     """Say that a run stopped after ``step`` steps for numbers that are not finite."""
-    append_row(run / CHANGES_FILE, {"step": step, "stopped": "a loss or the gradient is not finite"})
+    try:
+        append_row(run / CHANGES_FILE, {"step": step, "stopped": "a loss or the gradient is not finite"})
+    except OSError as error:  # the stop itself is what must be told
+        _log.warning("that the run stopped could not be recorded in %s: %s", run / CHANGES_FILE, error)
 
 
 def record_changes(run: Path, step: int, changes: Iterable[Change]) -> None:
