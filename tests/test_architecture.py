@@ -14,7 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # What a module or package may import of ours; "segments" stands for transfusion.segments.
 BASE = {"keyed", "segments", "layout", "mask"}
 NETWORK = {*BASE, "batch", "model", "diffusion", "tokenizer"}
-LOWER = {*NETWORK, "objective", "generate", "data", "autoencoder", "config", "pictures"}
+LOWER = {*NETWORK, "objective", "generate", "data", "autoencoder", "config", "pictures", "files"}
 ALLOWED: dict[str, set[str]] = {
     "keyed": set(),
     "segments": {"keyed"},
@@ -25,10 +25,11 @@ ALLOWED: dict[str, set[str]] = {
     "tokenizer": set(),
     "autoencoder": set(),
     "pictures": set(),
+    "files": set(),
     "model": {*BASE, "model"},
     "objective": {*BASE, "batch", "model", "diffusion"},
     "generate": {*BASE, "model", "diffusion", "generate"},
-    "data": {*BASE, "batch", "tokenizer", "autoencoder", "data"},
+    "data": {*BASE, "batch", "tokenizer", "autoencoder", "files", "data"},
     "config": {"data", "diffusion", "generate", "model", "objective", "tokenizer", "train"},
     "pretrained": {*LOWER, "train"},
     "evaluate": {*LOWER, "evaluate"},

@@ -1,18 +1,24 @@
 """The Python surface on an untrained model: shapes, round trips, scores, and what is refused."""
 
 import asyncio
+import hashlib
+from copy import deepcopy
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import equal
 
 from transfusion.config import ConfigError, override
 from transfusion.generate.options import FinishedEvent, LatentEvent
-from transfusion.pretrained import Transfusion
+from transfusion.pretrained import Transfusion, write_pretrained
 from transfusion.recipes import RECIPES
 from transfusion.segments import Document, Latent, Text
+from transfusion.tokenizer import train_tokenizer
+from transfusion.train.checkpoint import CheckpointError, publish, save_tensors, step_directory
 from transfusion.train.state import begin
 
 SMALL = ("model.trunk.dim=32", "model.trunk.depth=1", "denoising.num_steps=2", "tokenizer.kind=bytes")
@@ -39,6 +45,64 @@ def test_a_checkpoint_is_the_same_model(model: Transfusion, tmp_path: Path) -> N
     again = Transfusion.from_pretrained(model.save_pretrained(tmp_path / "saved"))
     assert again.config == model.config
     assert model.score(["a star", PICTURE]) == again.score(["a star", PICTURE])
+
+
+def save_whole(folder: Path, model: Transfusion, average: torch.nn.Module) -> None:
+    """Write a checkpoint with averages and a tokenizer."""
+    write_pretrained(folder, model.model, train_tokenizer(["a star"], 260), model.config)
+    save_tensors(average.state_dict(), folder / "ema.safetensors")
+
+
+def test_averages_are_read_where_there_are_some(model: Transfusion, tmp_path: Path) -> None:
+    average = deepcopy(model.model)
+    with torch.no_grad():
+        for parameter in average.parameters():
+            parameter.add_(1.0)
+    config = override(model.config, ["denoising.num_steps=7"])
+    changed = Transfusion(model.model, model.tokenizer, config)
+    folder = publish(step_directory(tmp_path, 3), lambda folder: save_whole(folder, changed, average))
+    for path in (folder, tmp_path):
+        averaged = Transfusion.from_pretrained(path)
+        plain = Transfusion.from_pretrained(path, use_ema=False)
+        assert equal(averaged.model.state_dict(), average.state_dict())
+        assert equal(plain.model.state_dict(), model.model.state_dict())
+        assert averaged.config == config and averaged.tokenizer.encode("star") != model.tokenizer.encode("star")
+
+
+def test_a_load_hashes_each_file_once(model: Transfusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = publish(step_directory(tmp_path, 3), lambda folder: save_whole(folder, model, model.model))
+    hashed: list[str] = []
+    digest = hashlib.file_digest
+
+    def spy(stream: BinaryIO, name: str) -> object:
+        hashed.append(Path(stream.name).name)
+        return digest(stream, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", spy)
+    for path in (folder, tmp_path):
+        hashed.clear()
+        Transfusion.from_pretrained(path)
+        assert sorted(hashed) == ["config.json", "ema.safetensors", "model.safetensors", "tokenizer.json"]
+
+
+def test_damage_is_told_and_a_kill_costs_nothing(model: Transfusion, tmp_path: Path) -> None:
+    folder = model.save_pretrained(tmp_path / "saved")
+    folder.rename(tmp_path / ".saved.replaced")
+    assert model.score(["a star"]) == Transfusion.from_pretrained(folder).score(["a star"])
+    model.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks model\.safetensors"):
+        Transfusion.from_pretrained(folder)
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        Transfusion.from_pretrained(tmp_path / "nothing")
+    for name, content in (("config.json", b"\xff"), ("config.json", b'{"new": 1}'), ("tokenizer.json", b"{}")):
+
+        def write(folder: Path, name: str = name, content: bytes = content) -> None:
+            write_pretrained(folder, model.model, model.tokenizer, model.config)
+            (folder / name).write_bytes(content)
+
+        with pytest.raises(CheckpointError, match=name):
+            Transfusion.from_pretrained(publish(tmp_path / "other", write))
 
 
 def test_a_list_is_scored_whole_and_a_document_by_its_targets(model: Transfusion) -> None:

@@ -4,7 +4,7 @@ Responsible for turning captions, questions and pictures into requests to the en
 not know training; the format of a checkpoint is ``train.checkpoint``'s.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -29,13 +29,15 @@ from transfusion.segments import Document, Latent, Segment, Text
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.checkpoint import (
     EMA_FILE,
+    MANIFEST,
     MODEL_FILE,
     CheckpointError,
     load_weights,
     newest,
     publish,
+    reading,
     save_tensors,
-    verify,
+    verified,
 )
 
 MAX_CAPTION_TOKENS = 64
@@ -79,15 +81,19 @@ class Transfusion:
             CheckpointError: There is no checkpoint, or it is damaged.
         """
         folder = find_checkpoint(Path(path))
-        verify(folder)
-        config = from_json((folder / CONFIG_FILE).read_text(), str(folder / CONFIG_FILE))
-        model = TransfusionModel(config.model)
+        config, tokenizer = load_settings(folder)
+        with reading(folder / CONFIG_FILE):
+            model = TransfusionModel(config.model)
         is_averaged = use_ema and (folder / EMA_FILE).exists()
         load_weights(model, folder / (EMA_FILE if is_averaged else MODEL_FILE))
-        return cls(model.to(device).eval(), load_tokenizer(folder), config)
+        return cls(model.to(device).eval(), tokenizer, config)
 
     def save_pretrained(self, path: str | Path) -> Path:
-        """Write the model as a checkpoint that ``from_pretrained`` reads; it appears whole or not at all."""
+        """Write the model as a checkpoint that ``from_pretrained`` reads; it appears whole or not at all.
+
+        Raises:
+            CheckpointError: Something lies there that is no checkpoint, or more than one; nothing was written.
+        """
 
         def write(folder: Path) -> None:
             write_pretrained(folder, self.model, self.tokenizer, self.config)
@@ -323,15 +329,39 @@ def write_pretrained(folder: Path, model: TransfusionModel, tokenizer: Tokenizer
     tokenizer.save(folder)
 
 
-def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a path means: itself, or the newest whole one of a run's folder.
+class Settings(NamedTuple):
+    """What a checkpoint says of its model without the weights."""
+
+    config: RunConfig
+    tokenizer: Tokenizer
+
+
+def load_settings(folder: Path) -> Settings:
+    """Read the settings and the tokenizer of a checkpoint.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: One of the files is damaged, or of another version.
     """
-    if (path / MODEL_FILE).exists():
-        return path
-    found = newest(path)
+    with reading(folder / CONFIG_FILE):
+        config = from_json((folder / CONFIG_FILE).read_bytes().decode(), str(folder / CONFIG_FILE))
+    with reading(folder):
+        return Settings(config, load_tokenizer(folder))
+
+
+def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Path:
+    """Return the checkpoint that a path means, checked: itself, or the newest whole one of a run's folder.
+
+    Args:
+        path: A checkpoint, or the folder of a run.
+        hashed: Files of which the content is checked, where not all of them will be read.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    is_run = path.is_dir() and not any((path / name).exists() for name in (MANIFEST, MODEL_FILE))
+    if not is_run:
+        return verified(path, hashed=hashed)
+    found = newest(path, hashed=hashed)
     if found is None:
         raise CheckpointError(f"no checkpoint at {path}; expected a checkpoint's folder or a run's, such as runs/demo")
     return found

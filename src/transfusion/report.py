@@ -16,6 +16,7 @@ from PIL import Image
 from transfusion.config import RunConfig
 from transfusion.evaluate.geneval import Drawn
 from transfusion.evaluate.suite import Items, Scores
+from transfusion.files import write_whole
 from transfusion.train.loop import SAMPLES_FOLDER
 from transfusion.train.metrics import read_metrics
 
@@ -64,13 +65,11 @@ def write_report(run: Path, scores: Scores, items: Items, preview_prompts: Seque
         _section("How to go on", _next_steps(run)),
         f"<details><summary>Settings</summary><pre>{escape(config.to_json())}</pre></details>",
     ]
-    file = run / REPORT_FILE
     head = (
         f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Report of {escape(run.name)}'
     )
     page = f'<!doctype html><html lang="en"><head>{head}</title><style>{STYLE}</style></head><body>'
-    file.write_text(page + "\n".join(parts) + "</body></html>\n")
-    return file
+    return write_whole(run / REPORT_FILE, page + "\n".join(parts) + "</body></html>\n")
 
 
 def _section(title: str, body: str) -> str:

@@ -11,10 +11,14 @@ from transfusion.data.fit import FittedSource
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.sources import open_source
+from transfusion.train.checkpoint import sweep
+from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.state import TrainState, begin, resume
 
 
-def open_run(config: RunConfig, directory: Path, *, is_resumed: bool, device: str = "cpu") -> tuple[TrainState, Source]:
+def open_run(
+    config: RunConfig, directory: Path, *, is_resumed: bool, device: str = "cpu", lock: RunLock | None = None
+) -> tuple[TrainState, Source]:
     """Begin a run, or resume it from its newest whole checkpoint where there is one.
 
     Args:
@@ -22,15 +26,21 @@ def open_run(config: RunConfig, directory: Path, *, is_resumed: bool, device: st
         directory: Folder of the run.
         is_resumed: Whether to look for a checkpoint.
         device: Where to train.
+        lock: The lock of the folder, where the caller holds it; else it is held while this runs.
 
     Returns:
         The state, and the source of its documents.
 
     Raises:
         ConfigError: Settings or data differ from the checkpoint's, documents do not fit, or the device cannot do it.
+        BusyError: Another training is at work in the folder.
     """
     if config.objective.attention == "flex" and torch.device(device).type != "cuda":
         raise ConfigError(f"objective.attention=flex needs a CUDA device, this is {device!r}; leave it at dense")
+    if lock is None and directory.is_dir():
+        with hold_run(directory) as held:
+            return open_run(config, directory, is_resumed=is_resumed, device=device, lock=held)
+    sweep(directory)
     state = resume(config, directory, torch.device(device)) if is_resumed else None
     state = state or begin(config, torch.device(device))
     encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from transfusion.train.lock import hold_run
 
 SMALL = [
     "train.steps=4",
@@ -75,6 +78,35 @@ def test_look_at_pictures(run: Path, picture: Path, tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "e.png")).shape == (32, 32, 3)
     (tmp_path / "broken.png").write_text("no")
     assert "broken.png" in call("caption", run, tmp_path / "broken.png", code=1).stderr
+
+
+def test_two_trainings_at_once(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    shutil.copytree(run, folder)
+    before = sorted(folder.rglob("*"))
+    with hold_run(folder):
+        for verb in (("train", "tiny", *SMALL), ("demo",)):
+            told = call(*verb, "--run", folder, "--anew", code=1).stderr
+            assert f"{folder} is being trained in by another process" in told and told.count("\n") == 1
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_an_error_in_the_middle_is_one_line_that_says_where_the_run_is(tmp_path: Path) -> None:
+    """The second of two checkpoints finds no room for its metrics: a limit stands for a full disk."""
+    folder = tmp_path / "r"
+    script = (
+        "import sys; from transfusion.cli import main; import transfusion.train.loop as loop\n"
+        "def full(self, step, values):\n"
+        "    if step == 3: raise OSError(28, 'No space left on device')\n"
+        "loop.Metrics.write = full; sys.argv = sys.argv[:1] + sys.argv[2:]; main()\n"
+    )
+    arguments = [*SMALL, "train.log_every=1", "train.preview_every=0", "train.checkpoint_every=100"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "-", "train", "tiny", *arguments, "--run", folder],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"No space left on device; the state after step 3 is saved in {folder}" in done.stderr.splitlines()[-1]
 
 
 def test_chat_draws_and_looks(run: Path, picture: Path, tmp_path: Path) -> None:

@@ -79,3 +79,22 @@ def test_average_moves_towards_the_weights() -> None:
     assert float(ema.model.weight) == pytest.approx(0.9 * 1.9 + 0.1 * 2)
     assert not any(parameter.requires_grad for parameter in ema.model.parameters())
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_betas_epsilon_and_decay_reach_adamw(kind: str) -> None:
+    """Two steps by hand, Kingma and Ba 2015 with Loshchilov and Hutter's decay."""
+    betas, eps, decay, lr = (0.5, 0.75), 0.25, 0.5, 0.125
+    facts = {"kind": kind, "betas": betas, "eps": eps, "weight_decay": decay, "lr": lr}
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(model.weight, 1.0)
+    optimizer = build_optimizers(model, OptimizerConfig.model_validate(facts))[0]
+    weight, first, second = 1.0, 0.0, 0.0
+    for step, gradient in enumerate((1.0, -3.0), start=1):
+        model.weight.grad = torch.full((1, 1), gradient, dtype=torch.float64)
+        optimizer.step()
+        first = betas[0] * first + (1 - betas[0]) * gradient
+        second = betas[1] * second + (1 - betas[1]) * gradient**2
+        direction = first / (1 - betas[0] ** step) / ((second / (1 - betas[1] ** step)) ** 0.5 + eps)
+        weight = weight * (1 - lr * decay) - lr * direction
+        assert float(model.weight.detach()) == pytest.approx(weight, rel=1e-12)

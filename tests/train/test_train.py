@@ -1,6 +1,7 @@
 """The loop: it learns, it resumes to the same bits, and micro-batches change nothing."""
 
 import json
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -68,10 +69,10 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path, kind: str) -> No
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     config = run_config(6)
     whole = run(config, tmp_path / "whole")
-    killed = start(config)
-    for report in train(killed, ToySource(), tmp_path / "killed", threading.Event()):
-        if report.step == 5:
-            break  # nothing is saved behind the checkpoint of step 3
+    reports = train(start(config), ToySource(), tmp_path / "alive", threading.Event())
+    while next(reports).step < 5:
+        pass
+    shutil.copytree(tmp_path / "alive", tmp_path / "killed")  # nothing is saved behind the checkpoint of step 3
     resumed = run(config, tmp_path / "killed")
     assert equal(tensors(whole), tensors(resumed))
     assert [row["step"] for row in read_metrics(tmp_path / "killed")] == [1, 2, 3, 4, 5, 6]

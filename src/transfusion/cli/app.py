@@ -13,7 +13,9 @@ from transfusion.cli.allocator import keep_freed_memory
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 stopped (a training run is saved)."
 USAGE_ERRORS = frozenset({"ConfigError"})
-FAILURES = frozenset({"CheckpointError", "DataError", "OSError", "FloatingPointError"})
+FAILURES = frozenset(
+    {"CheckpointError", "DataError", "OSError", "FloatingPointError", "MemoryError", "OutOfMemoryError"}
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -191,5 +193,13 @@ def main() -> None:
         names = {kind.__name__ for kind in type(error).__mro__}
         if not names & (USAGE_ERRORS | FAILURES):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_told(error)}", file=sys.stderr)
         sys.exit(USAGE if names & USAGE_ERRORS else FAILED)
+
+
+def _told(error: BaseException) -> str:
+    """Say an error and its notes in one line; of one that a data worker sent with its traceback, the error alone."""
+    text = str(error) or type(error).__name__
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2] or text
+    return "; ".join([text, *getattr(error, "__notes__", [])])

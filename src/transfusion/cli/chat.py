@@ -1,6 +1,9 @@
 """A conversation in the terminal with a model that can draw: one document that grows turn by turn."""
 
+import io
+import itertools
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -41,7 +44,7 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
             options = model.options(max_tokens=MAX_TOKENS, max_images=1, seed=seed + number)
             result = engine.run([(prompt, options)])[0]
             document = result.document
-            _tell(model, result, folder / f"{number:03d}.png", console)
+            _tell(model, result, folder, console)
 
 
 def _read() -> str | None:
@@ -60,7 +63,7 @@ def _shown(model: Transfusion, encoder: Encoder, document: Document, file: Path,
         return document
 
 
-def _tell(model: Transfusion, result: Generated, file: Path, console: Console) -> None:
+def _tell(model: Transfusion, result: Generated, folder: Path, console: Console) -> None:
     if not any(isinstance(part, Latent) or model.tokenizer.decode(part.tokens).strip() for part in result.generated):
         console.print("(no answer; /new begins anew)", style="dim")
     for part in result.generated:
@@ -68,11 +71,23 @@ def _tell(model: Transfusion, result: Generated, file: Path, console: Console) -
             console.print(model.tokenizer.decode(part.tokens).strip(), highlight=False)
         elif isinstance(part, Latent):
             picture = model.image(part)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(file)
+            file = save_numbered(picture, folder)
             if console.is_terminal:
                 console.print(half_blocks(picture))
             console.print(f"[drew {file}]", markup=False, style="dim")
+
+
+def save_numbered(picture: Image.Image, folder: Path) -> Path:
+    """Write a picture into a folder under the first free number behind those that are taken: none is written over."""
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = [int(file.stem) for file in folder.glob("*.png") if file.stem.isdecimal()]
+    for number in itertools.count(max(taken, default=0) + 1):
+        with suppress(FileExistsError), (folder / f"{number:03d}.png").open("xb") as stream:
+            stream.write(data.getvalue())
+            return folder / f"{number:03d}.png"
+    raise AssertionError("numbers have no end")
 
 
 def half_blocks(picture: Image.Image) -> RichText:

@@ -1,45 +1,35 @@
 """Training from the command line: progress, signals, resuming; and the demo from first step to report."""
 
-import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from transfusion.cli.anew import clear
+from transfusion.cli.signals import stop_on_signals
 from transfusion.cli.verbs import check_num_prompts
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
-from transfusion.data.readers import QUARANTINE_FILE, save_quarantine
-from transfusion.evaluate.suite import SCORES_FILE, Items, Scores, evaluate_shapes, scores_table, summarise
-from transfusion.pretrained import Transfusion, find_checkpoint
+from transfusion.data.readers import save_quarantine
+from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
+from transfusion.pretrained import Transfusion, find_checkpoint, load_settings
 from transfusion.recipes import RECIPES
-from transfusion.report import REPORT_FILE, write_report
+from transfusion.report import write_report
 from transfusion.run import open_run
+from transfusion.tokenizer import TOKENIZER_FILE
 from transfusion.train.checkpoint import CHECKPOINTS
-from transfusion.train.loop import SAMPLES_FOLDER, StepReport, train
-from transfusion.train.metrics import BOARD_FOLDER, METRICS_FILE
+from transfusion.train.lock import RunLock, hold_run
+from transfusion.train.loop import StepReport, train
 from transfusion.train.state import TrainState
 
 DONE, STOPPED = 0, 130
 DEVICES = ("cpu", "cuda")
 SMOOTHING = 0.05
-RUN_ENTRIES = (
-    CHECKPOINTS,
-    SAMPLES_FOLDER,
-    BOARD_FOLDER,
-    METRICS_FILE,
-    QUARANTINE_FILE,
-    SCORES_FILE,
-    REPORT_FILE,
-)
 PLAIN_SECONDS = 10.0
 
 
@@ -53,7 +43,8 @@ def find_config(name: str, overrides: Sequence[str]) -> RunConfig:
     if name in RECIPES:
         config = RECIPES[name]()
     elif path.is_dir():
-        config = from_json((find_checkpoint(path) / CONFIG_FILE).read_text(), name)
+        # Of the other files only the sizes are checked: who loads the weights reads them all.
+        config = load_settings(find_checkpoint(path, hashed={CONFIG_FILE, TOKENIZER_FILE})).config
     elif path.is_file():
         try:
             config = from_json(path.read_text(), name)
@@ -71,8 +62,9 @@ def run_training(name: str, overrides: Sequence[str], run: Path | None, *, is_an
     config = find_config(name, overrides)
     directory = run or (_run_of(Path(name)) if Path(name).is_dir() else Path("runs") / config.name)
     console = Console(stderr=True)
-    state, source = _open(config, directory, is_anew=is_anew, device=device, console=console)
-    is_done = _train(state, source, directory, console)
+    with hold_run(directory) as lock:
+        state, source = _open(config, lock, is_anew=is_anew, device=device, console=console)
+        is_done = _train(state, source, lock, console)
     return DONE if is_done else _say_stopped(directory, name, console)
 
 
@@ -83,12 +75,17 @@ def _run_of(folder: Path) -> Path:
 
 def run_demo(run: Path, *, is_anew: bool, steps: int | None, num_prompts: int, as_json: bool) -> int:
     """Train the tiny recipe, evaluate it, write scores and report; return the exit code."""
-    begun = time.perf_counter()
-    console = Console(stderr=True)
     check_num_prompts(num_prompts)
+    with hold_run(run) as lock:
+        return _demo(lock, is_anew=is_anew, steps=steps, num_prompts=num_prompts, as_json=as_json)
+
+
+def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, as_json: bool) -> int:
+    begun = time.perf_counter()
+    console, run = Console(stderr=True), lock.run
     overrides = [] if steps is None else [f"train.steps={steps}"]
-    state, source = _open(find_config("tiny", overrides), run, is_anew=is_anew, device="cpu", console=console)
-    if not _train(state, source, run, console):
+    state, source = _open(find_config("tiny", overrides), lock, is_anew=is_anew, device="cpu", console=console)
+    if not _train(state, source, lock, console):
         return _say_stopped(run, "demo", console)
     console.print("evaluating on prompts and scenes that training never drew ...")
     model = Transfusion(state.best_model, state.tokenizer, state.config)
@@ -111,12 +108,15 @@ def _scores(items: Items, state: TrainState, begun: float) -> Scores:
     )
 
 
-def _open(config: RunConfig, run: Path, *, is_anew: bool, device: str, console: Console) -> tuple[TrainState, Source]:
+def _open(
+    config: RunConfig, lock: RunLock, *, is_anew: bool, device: str, console: Console
+) -> tuple[TrainState, Source]:
+    run = lock.run
     if device.partition(":")[0] not in DEVICES or (device != "cpu" and not torch.cuda.is_available()):
         raise ConfigError(f"device {device!r} cannot be used; take cpu, or cuda where `transfusion doctor` lists it")
-    state, source = open_run(config, run, is_resumed=not is_anew, device=device)
+    state, source = open_run(config, run, is_resumed=not is_anew, device=device, lock=lock)
     if is_anew:
-        _clear(run)
+        clear(run)
     console.print(f"{state.model.num_parameters / 1e6:.1f} M parameters, {state.config.train.precision}, run {run}")
     if state.step:
         console.print(f"resuming at step {state.step} of {state.config.train.steps} (--anew begins anew)")
@@ -134,48 +134,18 @@ def _tell_left_out(source: Source, run: Path, console: Console) -> None:
         console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}", markup=False)
 
 
-def _clear(run: Path) -> None:
-    """Delete what a run wrote into its folder, and nothing else that may lie there."""
-    for name in RUN_ENTRIES:
-        if (run / name).is_dir():
-            shutil.rmtree(run / name)
-        else:
-            (run / name).unlink(missing_ok=True)
-
-
 def _say_stopped(run: Path, name: str, console: Console) -> int:
     again = "transfusion demo" if name == "demo" else f"transfusion train {name} ... (the same command)"
     console.print(f"stopped; the state is saved in {run}. Go on: {again}   Begin anew: add --anew")
     return STOPPED
 
 
-def _train(state: TrainState, source: Source, run: Path, console: Console) -> bool:
+def _train(state: TrainState, source: Source, lock: RunLock, console: Console) -> bool:
     """Train with progress; return whether the run reached its end."""
-    with _stop_on_signals(console) as stop:
-        reports = train(state, source, run, stop)
+    with stop_on_signals() as stop, closing(train(state, source, lock.run, stop, lock=lock)) as reports:
         show = _show_bars if console.is_terminal else _show_lines
         show(reports, state, console)
     return state.step >= state.config.train.steps
-
-
-@contextmanager
-def _stop_on_signals(console: Console) -> Generator[threading.Event]:
-    """Set an event at the first Ctrl-C or SIGTERM; a second Ctrl-C aborts at once."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-        console.print("stopping after this step; its state will be saved ...")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Smoothed:

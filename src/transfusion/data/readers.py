@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from transfusion.data.decode import SUFFIXES, open_picture
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.splits import choose
+from transfusion.files import write_whole
 
 CAPTIONS_FILE = "captions.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -117,10 +118,8 @@ class ImageFolder:
 
 def save_quarantine(quarantine: Mapping[str, str], folder: Path) -> Path:
     """Write what is left out, and why, into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [json.dumps({"file": file, "reason": reason}) for file, reason in quarantine.items()]
-    (folder / QUARANTINE_FILE).write_text("\n".join(rows) + "\n")
-    return folder / QUARANTINE_FILE
+    return write_whole(folder / QUARANTINE_FILE, "\n".join(rows) + "\n")
 
 
 def _decoded(file: Path, resolution: int) -> NDArray[np.uint8] | str:

@@ -20,6 +20,7 @@ from transfusion.evaluate.understanding import (
     evaluate_edits,
     evaluate_questions,
 )
+from transfusion.files import write_whole
 
 SCORES_FILE = "scores.json"
 
@@ -56,9 +57,7 @@ class Scores:
 
     def save(self, folder: Path) -> Path:
         """Write ``scores.json`` into a folder."""
-        file = folder / SCORES_FILE
-        file.write_text(self.to_json() + "\n")
-        return file
+        return write_whole(folder / SCORES_FILE, self.to_json() + "\n")
 
 
 class Items(NamedTuple):

@@ -7,24 +7,45 @@
 Training and ``save_pretrained`` write this one format. It must not know the loop.
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from transfusion.config import CONFIG_FILE
+from transfusion.files import PARTIAL, beside, sync
+from transfusion.tokenizer import TOKENIZER_FILE
+from transfusion.train.lock import hold
 
 MANIFEST = "manifest.json"
 MODEL_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+OWN_FILES = frozenset({MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE})
 
 CHECKPOINTS = "checkpoints"
 STEP_PREFIX = "step_"
+KEPT_PREFIX = "kept_"
+LOCK, REPLACED = "lock", "replaced"
+NUM_NAMED = 5
+DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, SafetensorError)
+_STEP = re.compile(rf"{STEP_PREFIX}\d+")
+_LEFT_OVER = re.compile(rf"\.(?P<name>{STEP_PREFIX}\d+)\.(?P<ending>{PARTIAL}|{REPLACED}|{LOCK})")
+_KEPT = re.compile(rf"{KEPT_PREFIX}{STEP_PREFIX}\d+(_\d+)?")
 _log = logging.getLogger(__name__)
 
 
@@ -33,58 +54,217 @@ class CheckpointError(Exception):
 
 
 def publish(directory: Path, write: Callable[[Path], None]) -> Path:
-    """Write a directory so that it exists whole or not at all.
+    """Write a directory so that, whatever fails, who loads it finds the old or the new one, whole.
 
     Args:
-        directory: Where it shall be; one that is there already is replaced.
+        directory: Where it shall be. What is there already is replaced if it is a checkpoint and nothing else; a link
+            stays one, and what it points to is replaced.
         write: Fills the empty folder that it is given.
 
     Returns:
         ``directory``.
+
+    Raises:
+        CheckpointError: Something else lies there; nothing was written.
+        BusyError: Another process is writing there.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    write(temporary)
-    files = sorted(path for path in temporary.iterdir() if path.is_file())
-    manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in (*files, temporary / MANIFEST, temporary):
-        _sync(path)
-    replaced = directory.with_name(f".{directory.name}.replaced")
-    if directory.exists():
+    target = Path(os.path.abspath(directory.resolve() if directory.is_symlink() else directory))
+    check_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with hold(beside(target, LOCK), f"{directory} is being written", "wait for it, or name another folder"):
+        _recover(target)
+        temporary, replaced = beside(target, PARTIAL), beside(target, REPLACED)
+        try:
+            temporary.mkdir()
+            write(temporary)
+            _seal(temporary)
+            check_replaceable(target)
+            if target.exists():
+                target.rename(replaced)
+            temporary.rename(target)
+        except BaseException:
+            if not target.exists() and replaced.exists():
+                replaced.rename(target)
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync(target.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-        directory.rename(replaced)
-    temporary.rename(directory)
-    _sync(directory.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
     return directory
 
 
-def verify(directory: Path) -> None:
-    """Check every file of a checkpoint against its manifest.
+def _seal(folder: Path) -> None:
+    """Write the manifest of a folder and bring all of it to the disk."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in (*files, folder / MANIFEST, folder):
+        sync(path)
+
+
+def check_replaceable(directory: Path) -> None:
+    """Check that nothing would be lost if a checkpoint took the place of what lies somewhere.
 
     Raises:
-        CheckpointError: The manifest or a file is missing, or differs in size or content.
+        CheckpointError: It is no empty folder, and not one that holds what its manifest names and nothing else.
     """
-    manifest_file = directory / MANIFEST
-    if not manifest_file.exists():
-        raise CheckpointError(f"{directory} has no {MANIFEST}: it is no checkpoint, or was not written whole")
+    if not os.path.lexists(directory):
+        return
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory} is a file and not a checkpoint; name a folder, or move the file away")
     try:
-        manifest = json.loads(manifest_file.read_text())
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{manifest_file} is not JSON: {error}") from error
-    if not isinstance(manifest, dict):
-        raise CheckpointError(f"{manifest_file} holds no object of file names; the file is damaged")
-    for name, expected in manifest.items():
-        file = directory / name
+        known = {MANIFEST, *_manifest(directory)}
+    except CheckpointError:
+        known = set[str]()
+    foreign = sorted(path.name for path in directory.iterdir() if path.name not in known or not path.is_file())
+    if foreign:
+        listed = ", ".join(foreign[:NUM_NAMED]) + (
+            f" and {len(foreign) - NUM_NAMED} more" if foreign[NUM_NAMED:] else ""
+        )
+        raise CheckpointError(
+            f"{directory} is not replaced: it holds what no manifest of a checkpoint names ({listed}); "
+            "name another folder, or move that away"
+        )
+
+
+def make_room(directory: Path) -> None:
+    """Rename what must not be replaced where a run is to save: a damaged checkpoint, or one with a user's files."""
+    try:
+        check_replaceable(directory)
+    except CheckpointError as error:
+        names = (f"{KEPT_PREFIX}{directory.name}" + (f"_{number}" if number else "") for number in itertools.count())
+        kept = next(path for name in names if not os.path.lexists(path := directory.with_name(name)))
+        directory.rename(kept)
+        _log.warning("%s; it is %s now", error, kept)
+
+
+def _left(directory: Path) -> list[Path]:
+    """List where the content of a directory may be: there; or, after a kill between two renames, beside it."""
+    if os.path.lexists(directory):
+        return [directory]
+    beside_it = [beside(directory, ending) for ending in (PARTIAL, REPLACED)]
+    return [path for path in beside_it if (path / MANIFEST).exists() and not path.is_symlink()]
+
+
+def _recover(directory: Path) -> None:
+    """Put back under its name what a kill left beside it, and delete the rest. Its lock, or the run's, must be held."""
+    if not os.path.lexists(directory):
+        for path in _left(directory):
+            if path == beside(directory, REPLACED) or _is_whole(path):
+                path.rename(directory)
+                break
+    for ending in (PARTIAL, REPLACED):
+        path = beside(directory, ending)
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
+
+
+def sweep(run: Path) -> None:
+    """Bring the checkpoints of a run in order after a kill: what is whole gets its name, what is not goes."""
+    folder = run / CHECKPOINTS
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        found = _LEFT_OVER.fullmatch(path.name)
+        if found is None:
+            continue
+        if found["ending"] == LOCK:
+            path.unlink(missing_ok=True)
+        else:
+            _recover(folder / found["name"])
+
+
+def _is_whole(directory: Path) -> bool:
+    try:
+        verify(directory)
+    except CheckpointError:
+        return False
+    return True
+
+
+class _FileFacts(NamedTuple):
+    bytes: int
+    sha256: str
+
+
+def _manifest(directory: Path) -> dict[str, _FileFacts]:
+    """Read a manifest.
+
+    Raises:
+        CheckpointError: It is missing, or is not what ``publish`` wrote.
+    """
+    file = directory / MANIFEST
+    with reading(file):
         if not file.exists():
-            raise CheckpointError(f"{directory} lacks {name}, which its manifest names")
-        if file.stat().st_size != expected["bytes"]:
-            raise CheckpointError(f"{file} has {file.stat().st_size} bytes; its manifest says {expected['bytes']}")
-        if _sha256(file) != expected["sha256"]:
-            raise CheckpointError(f"{file} differs from its manifest's SHA-256; the file is damaged")
+            raise CheckpointError(f"{directory} has no {MANIFEST}: it is no checkpoint, or was not written whole")
+        try:
+            rows = json.loads(file.read_bytes().decode())
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{file} is not JSON: {error}") from error
+    if not isinstance(rows, dict) or not rows:
+        raise CheckpointError(f"{file} holds no object of file names; the file is damaged")
+    for name, facts in rows.items():
+        if not name or name in (".", "..") or any(character in name for character in "/\\\0"):
+            raise CheckpointError(f"{file} names {name!r}, which is no plain file name; the file is damaged")
+        if not isinstance(facts, dict) or facts.keys() != {"bytes", "sha256"}:
+            raise CheckpointError(f"{file} does not give bytes and sha256 of {name}; the file is damaged")
+    return {name: _FileFacts(facts["bytes"], facts["sha256"]) for name, facts in rows.items()}
+
+
+def verify(directory: Path, *, hashed: Collection[str] | None = None) -> None:
+    """Check every file of a checkpoint against its manifest.
+
+    Args:
+        directory: The checkpoint.
+        hashed: Files of which the content is checked; of the others existence and size. None: of all.
+
+    Raises:
+        CheckpointError: The manifest or a file is missing, damaged or unreadable, or differs in size or content.
+    """
+    with reading(directory):
+        for name, expected in _manifest(directory).items():
+            file = directory / name
+            if not file.is_file():
+                raise CheckpointError(f"{directory} lacks {name}, which its manifest names")
+            if file.stat().st_size != expected.bytes:
+                raise CheckpointError(f"{file} has {file.stat().st_size} bytes; its manifest says {expected.bytes}")
+            if (hashed is None or name in hashed) and _sha256(file) != expected.sha256:
+                raise CheckpointError(f"{file} differs from its manifest's SHA-256; the file is damaged")
+
+
+@contextmanager
+def reading(file: Path) -> Generator[None]:
+    """Make one kind of all that reading a file of a checkpoint may raise.
+
+    Raises:
+        CheckpointError: The file cannot be read, or does not hold what it should.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        raise CheckpointError(f"{file} cannot be used: {error or type(error).__name__}") from error
+
+
+def verified(directory: Path, *, hashed: Collection[str] | None = None) -> Path:
+    """Return where the checkpoint of a name is whole: there, or beside it after a kill between two renames.
+
+    Raises:
+        CheckpointError: It is nowhere whole.
+    """
+    faults: list[CheckpointError] = []
+    for path in _left(directory):
+        try:
+            verify(path, hashed=hashed)
+        except CheckpointError as error:
+            faults.append(error)
+        else:
+            return path
+    raise (
+        faults[0]
+        if faults
+        else CheckpointError(
+            f"no checkpoint at {directory}; expected a checkpoint's folder or a run's, such as runs/demo"
+        )
+    )
 
 
 def step_directory(run: Path, step: int) -> Path:
@@ -94,29 +274,67 @@ def step_directory(run: Path, step: int) -> Path:
 
 def checkpoints(run: Path) -> list[Path]:
     """List the checkpoints of a run, whole or damaged, oldest first."""
-    return sorted((run / CHECKPOINTS).glob(f"{STEP_PREFIX}*"))
+    return sorted((path for path in _entries(run) if _STEP.fullmatch(path.name) and path.is_dir()), key=_step)
 
 
-def newest(run: Path) -> Path | None:
-    """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in the log."""
-    for directory in reversed(checkpoints(run)):
+def _entries(run: Path) -> list[Path]:
+    folder = run / CHECKPOINTS
+    with reading(folder):
+        return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _step(directory: Path) -> int:
+    return int(directory.name.removeprefix(STEP_PREFIX))
+
+
+def newest(run: Path, *, hashed: Collection[str] | None = None) -> Path | None:
+    """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in the log.
+
+    Args:
+        run: The run's folder.
+        hashed: As for ``verify``.
+    """
+    left = (_LEFT_OVER.fullmatch(path.name) for path in _entries(run))
+    beside_them = {run / CHECKPOINTS / found["name"] for found in left if found}
+    named = {*checkpoints(run), *(path for path in beside_them if _left(path))}
+    for directory in sorted(named, key=_step, reverse=True):
         try:
-            verify(directory)
+            return verified(directory, hashed=hashed)
         except CheckpointError as error:
             _log.warning("skipping a checkpoint: %s", error)
-        else:
-            return directory
     return None
 
 
 def prune(published: Path, num_kept: int) -> None:
     """Delete all checkpoints of a run but the ``num_kept`` newest up to the one just published.
 
-    Later ones are left alone: a run that was resumed from before them found them damaged.
+    Later ones are left alone: a run that was resumed from before them found them damaged. So are links.
     """
-    saved = checkpoints(published.parents[1])
-    for directory in saved[: saved.index(published) + 1][:-num_kept]:
-        shutil.rmtree(directory)
+    saved = [path for path in checkpoints(published.parents[1]) if not path.is_symlink()]
+    earlier = [path for path in saved if _step(path) < _step(published)]
+    for directory in earlier[: max(len(earlier) - (num_kept - 1), 0)]:
+        remove(directory)
+
+
+def remove(directory: Path) -> None:
+    """Delete what a checkpoint consists of, the manifest last; a folder with other files in it stays, with those."""
+    try:
+        named = set(_manifest(directory))
+    except CheckpointError:
+        named = set[str]()
+    for name in (*sorted(named | OWN_FILES), MANIFEST):
+        if (directory / name).is_file() or (directory / name).is_symlink():
+            (directory / name).unlink()
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def remove_all(run: Path) -> None:
+    """Delete all checkpoints of a run and what was left of unfinished ones, and nothing else."""
+    sweep(run)
+    for path in _entries(run):
+        if (_STEP.fullmatch(path.name) or _KEPT.fullmatch(path.name)) and path.is_dir() and not path.is_symlink():
+            remove(path)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -128,11 +346,12 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     """Read named tensors.
 
     Raises:
-        CheckpointError: The file is missing.
+        CheckpointError: The file is missing or damaged.
     """
     if not file.exists():
         raise CheckpointError(f"{file} does not exist; is {file.parent} a checkpoint?")
-    return load_file(str(file))
+    with reading(file):
+        return load_file(str(file))
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
@@ -157,11 +376,3 @@ def load_weights(model: nn.Module, file: Path) -> None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

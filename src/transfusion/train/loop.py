@@ -1,10 +1,12 @@
 """The only loop: batch → objective → backward → clip → step → average, for every model, objective and data set."""
 
+import io
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +14,16 @@ import torch
 
 from transfusion.batch import Batch
 from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
+from transfusion.files import write_whole
 from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.pictures import sheet
 from transfusion.pretrained import PRECISIONS, Transfusion
+from transfusion.train.changes import record_begin, record_changes, record_stop
+from transfusion.train.checkpoint import step_directory
+from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.metrics import Metrics
-from transfusion.train.optimizer import clip_gradient, lr_factor, set_lr
-from transfusion.train.state import TrainState
+from transfusion.train.optimizer import clip_gradient, lr_factor
+from transfusion.train.state import NotFiniteError, TrainState
 
 SAMPLES_FOLDER = "samples"
 _log = logging.getLogger(__name__)
@@ -61,67 +67,121 @@ class StepReport:
         }
 
 
-def train(state: TrainState, source: Source, run: Path, stop: threading.Event) -> Iterator[StepReport]:
+def train(
+    state: TrainState, source: Source, run: Path, stop: threading.Event, *, lock: RunLock | None = None
+) -> Generator[StepReport]:
     """Train from the state's step to the end of the run, or until asked to stop.
+
+    Whatever ends it before, closing the generator included, the last finished step is saved, and a note on the error
+    says where; only where an update of the weights was under way the last checkpoint stands. A KeyboardInterrupt when
+    ``stop`` is set already saves nothing: it is for who cannot wait.
 
     Args:
         state: Is changed by every step.
         source: The documents.
         run: Folder of the run: checkpoints, metrics and samples go there.
         stop: When set, the step under way is finished and saved before the loop ends.
+        lock: The lock of ``run``, where the caller holds it; else it is held while this runs.
 
     Yields:
         A report after every step.
 
     Raises:
-        FloatingPointError: A loss is not finite; the last checkpoint is whole.
+        FloatingPointError: The gradient or the weights are not finite; the last checkpoint is whole.
+        BusyError: Another training is at work in ``run``.
+        ValueError: An error left the state in the middle of an update; the run must be opened again.
     """
+    if not state.is_whole:
+        raise ValueError(f"the weights are in the middle of an update after step {state.step}; open the run again")
+    with ExitStack() as stack:
+        if lock is None:
+            stack.enter_context(hold_run(run))
+        if state.step == 0:
+            record_begin(run)
+        record_changes(run, state.step, state.changes)
+        state.changes = ()
+        metrics = stack.enter_context(Metrics(run, state.step))
+        try:
+            yield from _steps(state, source, run, stop, metrics)
+        except BaseException as error:
+            _keep(state, run, error, stop)
+            raise
+
+
+def _steps(
+    state: TrainState, source: Source, run: Path, stop: threading.Event, metrics: Metrics
+) -> Generator[StepReport]:
+    """Take the steps; the only place that does."""
     config = state.config.train
-    device = next(state.model.parameters()).device
     objective = TransfusionObjective(state.config.diffusion, state.config.objective, state.model.vocabulary)
     if config.use_compile:
         state.model.compile()
-    loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.too_long)
-    draw = KeyedDraw(state.config.diffusion, config.seed)
-    steps = Steps(source, loading, state.model.vocabulary, draw)
-    num_workers = default_workers(device) if config.num_workers is None else config.num_workers
     begun = time.perf_counter()
-    with Metrics(run, state.step) as metrics:
-        for batches in load_steps(steps, state.step, config.steps, num_workers):
-            state.model.train()
-            factor = lr_factor(config.optimizer, state.step, config.steps)
-            losses = _accumulate(state.model, objective, [batch.to(device) for batch in batches], config.precision)
-            norm = float(clip_gradient(state.model, config.optimizer.clip))
-            if not (norm < float("inf")):
-                raise FloatingPointError(
-                    f"the gradient is not finite at step {state.step} (losses {losses}); lower train.optimizer.lr "
-                    f"or use train.precision=fp32; a checkpoint in {run}, if there is one, is whole"
-                )
-            set_lr(state.optimizers, factor)
-            for optimizer in state.optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            if state.ema is not None:
-                state.ema.update(state.model, state.step)
-            state.step += 1
-            seconds = time.perf_counter() - begun
-            begun += seconds
-            state.train_seconds += seconds
-            is_last = state.step == config.steps or stop.is_set()
-            checkpoint = preview = None
-            if is_last or state.step % config.checkpoint_every == 0:
-                checkpoint = state.save(run)
-            if config.preview_every and (state.step % config.preview_every == 0 or state.step == config.steps):
-                preview = draw_previews(state, source, run)
-            num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
-            report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, checkpoint, preview)
-            if is_last or state.step % config.log_every == 0:
-                metrics.write(state.step, report.numbers())
-            yield report
-            if stop.is_set():
-                if checkpoint is None:
-                    state.save(run)
-                return
+    for batches in _batches(state, source):
+        state.model.train()
+        factor = lr_factor(config.optimizer, state.step, config.steps)
+        losses = _accumulate(state.model, objective, batches, config.precision)
+        norm = float(clip_gradient(state.model, config.optimizer.clip))
+        if not (norm < float("inf")):
+            raise state.not_finite("the gradient is", run, facts=f" (losses {losses})")
+        state.update(factor)
+        seconds = time.perf_counter() - begun
+        begun += seconds
+        state.train_seconds += seconds
+        is_last = state.step == config.steps or stop.is_set()
+        checkpoint = preview = None
+        if is_last or state.step % config.checkpoint_every == 0:
+            checkpoint = state.save(run)
+        if config.preview_every and (state.step % config.preview_every == 0 or state.step == config.steps):
+            preview = _try_previews(state, source, run)
+        num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
+        report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, checkpoint, preview)
+        if is_last or state.step % config.log_every == 0:
+            metrics.write(state.step, report.numbers())
+        yield report
+        if stop.is_set():
+            if checkpoint is None:
+                state.save(run)
+            return
+
+
+def _batches(state: TrainState, source: Source) -> Iterator[list[Batch]]:
+    """Yield the micro-batches of the steps that are left, on the model's device."""
+    config = state.config.train
+    device = next(state.model.parameters()).device
+    loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.too_long)
+    steps = Steps(source, loading, state.model.vocabulary, KeyedDraw(state.config.diffusion, config.seed))
+    num_workers = default_workers(device) if config.num_workers is None else config.num_workers
+    for batches in load_steps(steps, state.step, config.steps, num_workers):
+        yield [batch.to(device) for batch in batches]
+
+
+def _keep(state: TrainState, run: Path, error: BaseException, stop: threading.Event) -> None:
+    """Save the last finished step where training ends before it should, and note on the error what is saved."""
+    state.model.zero_grad(set_to_none=True)
+    if isinstance(error, NotFiniteError):
+        # What led to it is in the weights already: the last checkpoint is the better one to go on from.
+        record_stop(run, state.step)
+        return
+    if stop.is_set() and any(isinstance(cause, KeyboardInterrupt) for cause in (error, error.__context__)):
+        return
+    note = _saved(state, run)
+    error.add_note(note)
+    if isinstance(error, GeneratorExit):
+        _log.warning("training ends: %s", note)
+
+
+def _saved(state: TrainState, run: Path) -> str:
+    """Save what is whole and not saved yet; say what the run goes on from."""
+    if not state.is_whole:
+        return f"an update of the weights after step {state.step} was under way; {state.last_checkpoint(run)}"
+    if state.step == 0:
+        return "no step was finished; nothing is lost"
+    try:
+        folder = step_directory(run, state.step) if state.saved_step == state.step else state.save(run)
+    except Exception as failed:  # it is told; the first error must not be lost behind it
+        return f"the state after step {state.step} could not be saved ({failed}); {state.last_checkpoint(run)}"
+    return f"the state after step {state.step} is saved in {folder}; the same command goes on from there"
 
 
 def _sizes(batch: Batch) -> tuple[int, int]:
@@ -153,6 +213,19 @@ def _accumulate(
     return {name: sums[name] / counts[name] for name in counts if counts[name]}
 
 
+def _try_previews(state: TrainState, source: Source, run: Path) -> Path | None:
+    """Draw previews; where that fails, say so and go on. A sheet to look at is not worth a run, but memory that is
+    used up is the run's affair: the next step would end less gently.
+    """
+    try:
+        return draw_previews(state, source, run)
+    except Exception as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
+        _log.warning("no preview after step %d (%s: %s); training goes on", state.step, type(error).__name__, error)
+        return None
+
+
 def draw_previews(state: TrainState, source: Source, run: Path) -> Path | None:
     """Draw the source's preview prompts with the averaged weights and save them as one sheet."""
     prompts = source.preview_prompts()
@@ -160,6 +233,6 @@ def draw_previews(state: TrainState, source: Source, run: Path) -> Path | None:
         return None
     pictures = Transfusion(state.best_model, state.tokenizer, state.config).generate_images(prompts, seed=0)
     file = run / SAMPLES_FOLDER / f"step_{state.step:08d}.png"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sheet(pictures, num_columns=len(pictures)).save(file)
-    return file
+    data = io.BytesIO()
+    sheet(pictures, num_columns=len(pictures)).save(data, format="PNG")
+    return write_whole(file, data.getvalue())

@@ -1,26 +1,22 @@
 """Where numbers of a run go: ``metrics.jsonl`` and TensorBoard. It must not know what the numbers mean."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
+from transfusion.files import read_rows, row_of, write_whole
+
 METRICS_FILE = "metrics.jsonl"
 BOARD_FOLDER = "tensorboard"
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
-    """Read the rows written so far; a last row cut short by a kill is left out."""
-    file = directory / METRICS_FILE
-    rows: list[dict[str, float]] = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    """Read the rows written so far; a row cut short by a kill, and what else is no row of ours, is left out."""
+    return [row for row in read_rows(directory / METRICS_FILE) if _step_of(row) is not None]
 
 
 class Metrics:
@@ -28,16 +24,21 @@ class Metrics:
 
     def __init__(self, directory: Path, first_step: int) -> None:
         """Open a run's files to go on from ``first_step``."""
-        kept = [row for row in read_metrics(directory) if row["step"] <= first_step]
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._file = (directory / METRICS_FILE).open("a")
+        _take_back(directory / METRICS_FILE, first_step)
+        # Without a buffer: a row that cannot be written is told then, and not once more when the file is closed.
+        self._file = (directory / METRICS_FILE).open("ab", buffering=0)
         self._board = SummaryWriter(str(directory / BOARD_FOLDER), purge_step=first_step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write the numbers of a step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        """Write the numbers of a step.
+
+        Raises:
+            OSError: There is no room for them.
+        """
+        row = json.dumps({"step": step, **values}).encode() + b"\n"
+        while row:
+            row = row[self._file.write(row) or 0 :]
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
@@ -51,3 +52,24 @@ class Metrics:
         """Close the files."""
         self._file.close()
         self._board.close()
+
+
+def _take_back(file: Path, step: int) -> None:
+    """Take back the rows behind a step and a last one that was cut; lines that are not ours stay as they are.
+
+    The file is cut at its end, which needs no room, or replaced as a whole: a full disk costs no row.
+    """
+    data = file.read_bytes() if file.exists() else b""
+    *lines, last = data.split(b"\n")
+    if row_of(last) is not None:
+        lines.append(last)
+    kept = b"".join(line + b"\n" for line in lines if (_step_of(row_of(line) or {}) or 0) <= step)
+    if not data.startswith(kept):
+        write_whole(file, kept)
+    elif kept != data:
+        os.truncate(file, len(kept))
+
+
+def _step_of(row: Mapping[str, object]) -> int | None:
+    step = row.get("step")
+    return step if isinstance(step, int) else None

@@ -12,6 +12,8 @@ from transfusion.train.muon import BatchedMuon
 
 TRUNK_PREFIX = "trunk.blocks."
 TOKEN_TABLE, POSITION_TABLES = "embed.", ".positions.tables."
+ADAMW_ENTRIES = frozenset({"step", "exp_avg", "exp_avg_sq"})
+MUON_ENTRIES = frozenset({"momentum_buffer"})
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -109,13 +111,30 @@ def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Put the state back that ``optimizer_tensors`` took."""
+    """Put the state back that ``optimizer_tensors`` took.
+
+    Raises:
+        ValueError: It is not of these optimizers and parameters.
+    """
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for key, value in tensors.items():
         number, index, name = key.split(".", 2)
         states[int(number)].setdefault(int(index), {})[name] = value
     for optimizer, state in zip(optimizers, states, strict=True):
+        _check_state(optimizer, state)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _check_state(optimizer: Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
+    entries = MUON_ENTRIES if isinstance(optimizer, BatchedMuon) else ADAMW_ENTRIES
+    parameters: list[Tensor] = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, found in state.items():
+        if not 0 <= index < len(parameters) or found.keys() != entries:
+            raise ValueError(f"parameter {index} of {len(parameters)} has {sorted(found)}; expected {sorted(entries)}")
+        for name, value in found.items():
+            expected = () if name == "step" else tuple(parameters[index].shape)
+            if tuple(value.shape) != expected:
+                raise ValueError(f"{name} of parameter {index} has shape {tuple(value.shape)}; expected {expected}")
 
 
 def clip_gradient(model: nn.Module, largest: float) -> Tensor:

@@ -9,41 +9,55 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.optim import Optimizer
 
 from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
-from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, with_free_settings
+from transfusion.config import ConfigError, RunConfig, with_free_settings
 from transfusion.data.sources import corpus_of, sample_pictures
 from transfusion.model.transfusion import TransfusionModel
-from transfusion.pretrained import write_pretrained
-from transfusion.tokenizer import Tokenizer, build_tokenizer, load_tokenizer
+from transfusion.pretrained import load_settings, write_pretrained
+from transfusion.tokenizer import Tokenizer, build_tokenizer
+from transfusion.train.changes import CHANGEABLE, Change, differences, may_change
 from transfusion.train.checkpoint import (
     EMA_FILE,
     MODEL_FILE,
+    OPTIMIZER_FILE,
+    STATE_FILE,
     CheckpointError,
     checkpoints,
     load_tensors,
     load_weights,
+    make_room,
     newest,
     prune,
     publish,
+    reading,
     save_tensors,
     step_directory,
 )
 from transfusion.train.ema import Ema
-from transfusion.train.optimizer import build_optimizers, load_optimizer_tensors, optimizer_tensors
+from transfusion.train.optimizer import build_optimizers, load_optimizer_tensors, optimizer_tensors, set_lr
 
-OPTIMIZER_FILE = "optimizer.safetensors"
-STATE_FILE = "state.json"
 MEASURED_ROUNDS = 12
 _log = logging.getLogger(__name__)
 
 
+class NotFiniteError(FloatingPointError):
+    """A loss, the gradient or the weights are not finite; the message says what to do."""
+
+
 @dataclass
 class TrainState:
-    """Everything that a step changes, with the settings and the tokenizer."""
+    """Everything that a step changes, with the settings and the tokenizer.
+
+    Attributes:
+        is_whole: Whether weights, averages and moments are those after ``step`` steps, and not in between.
+        saved_step: Steps after which the newest checkpoint was taken; None while there is none.
+        changes: Settings that a resume took and that the run has not told of yet.
+    """
 
     config: RunConfig
     tokenizer: Tokenizer
@@ -53,6 +67,9 @@ class TrainState:
     step: int = 0
     train_seconds: float = 0.0
     data: str | None = None
+    is_whole: bool = True
+    saved_step: int | None = None
+    changes: tuple[Change, ...] = ()
 
     @property
     def best_model(self) -> TransfusionModel:
@@ -75,8 +92,28 @@ class TrainState:
             )
         self.data = digest
 
+    def update(self, factor: float) -> None:
+        """Take a step along the gradients that the weights hold, at rates of ``factor`` times their peaks."""
+        self.is_whole = False
+        set_lr(self.optimizers, factor)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model, self.step)
+        self.step += 1
+        self.is_whole = True
+
     def save(self, run: Path) -> Path:
-        """Publish a checkpoint of the present step and delete old ones."""
+        """Publish a checkpoint of the present step and delete old ones.
+
+        Raises:
+            NotFiniteError: The weights are not finite; the checkpoints stay as they are.
+        """
+        assert self.is_whole, f"an update after step {self.step} is under way"
+        models = [self.model] if self.ema is None else [self.model, self.ema.model]
+        if not all(bool(value.isfinite().all()) for model in models for value in model.parameters()):
+            raise self.not_finite("the weights are", run)
 
         def write(folder: Path) -> None:
             write_pretrained(folder, self.model, self.tokenizer, self.config)
@@ -86,9 +123,30 @@ class TrainState:
             state = {"step": self.step, "data": self.data, "train_seconds": self.train_seconds}
             (folder / STATE_FILE).write_text(json.dumps(state, indent=1))
 
-        published = publish(step_directory(run, self.step), write)
+        directory = step_directory(run, self.step)
+        make_room(directory)
+        published = publish(directory, write)
+        self.saved_step = self.step
         prune(published, self.config.train.num_checkpoints)
         return published
+
+    def not_finite(self, what: str, run: Path, *, facts: str = "") -> NotFiniteError:
+        """Make the error that says ``what`` is not finite at the present step, with what is known, and how to go on."""
+        begun = f"transfusion train {run} train.optimizer.lr={self.config.train.optimizer.lr / 3:.2g}"
+        advice = f"lower the rates (train.optimizer.lr, muon_lr, clip) or take train.precision=fp32, as in `{begun}`"
+        if self.saved_step is None:
+            where = f"there is no checkpoint yet, so begin again: {advice}"
+        else:
+            where = f"{self.last_checkpoint(run)}, and from there the run takes other rates: {advice}"
+        if self.saved_step == self.step:
+            where += "; if it stops at this step again, move that checkpoint away to go on from the one before"
+        return NotFiniteError(f"{what} not finite at step {self.step}{facts}; {where}")
+
+    def last_checkpoint(self, run: Path) -> str:
+        """Say which checkpoint a run would go on from."""
+        if self.saved_step is None:
+            return "there is no checkpoint"
+        return f"the last checkpoint is {step_directory(run, self.saved_step)}"
 
 
 def begin(config: RunConfig, device: torch.device) -> TrainState:
@@ -112,26 +170,63 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
         raise CheckpointError(f"no checkpoint of {run} is whole (see above); restore one, or begin anew with --anew")
     if folder is None:
         return None
-    tokenizer = load_tokenizer(folder)
-    saved = with_free_settings(from_json((folder / CONFIG_FILE).read_text(), str(folder / CONFIG_FILE)), config)
+    facts = _facts(folder)
+    loaded, tokenizer = load_settings(folder)
+    saved = with_free_settings(loaded, config)
     is_open = config.train.precision == "auto"
     precision = saved.train.precision if is_open else config.train.precision
     resolved = _resolved(config, tokenizer, precision, config.encode.pixels or saved.encode.pixels)
-    if resolved != saved:
-        raise ConfigError(
-            f"{folder} was made with other settings: {_difference(resolved, saved)}; go on with its own "
-            f"(transfusion train {run}), begin anew in another folder (--run), or here (--anew)"
-        )
-    facts = json.loads((folder / STATE_FILE).read_text())
-    model = TransfusionModel(saved.model)
+    changes = _accepted(differences(saved, resolved), folder, run, facts.step)
+    with reading(folder):
+        model = TransfusionModel(resolved.model)
     load_weights(model, folder / MODEL_FILE)
-    state = _assembled(saved, tokenizer, model.to(device))
+    state = _assembled(resolved, tokenizer, model.to(device))
     if state.ema is not None:
         load_weights(state.ema.model, folder / EMA_FILE)
-    load_optimizer_tensors(state.optimizers, load_tensors(folder / OPTIMIZER_FILE))
-    state.step, state.train_seconds, state.data = facts["step"], facts["train_seconds"], facts["data"]
-    _log.info("resumed %s at step %d", folder, state.step)
+    tensors = load_tensors(folder / OPTIMIZER_FILE)
+    with reading(folder / OPTIMIZER_FILE):
+        load_optimizer_tensors(state.optimizers, tensors)
+    state.step, state.train_seconds, state.data = facts
+    state.saved_step, state.changes = state.step, changes
+    _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
     return state
+
+
+class _Facts(NamedTuple):
+    step: int
+    train_seconds: float
+    data: str | None
+
+
+def _facts(folder: Path) -> _Facts:
+    """Read what a checkpoint says of its run.
+
+    Raises:
+        CheckpointError: It is not what ``TrainState.save`` wrote.
+    """
+    with reading(folder / STATE_FILE):
+        told = json.loads((folder / STATE_FILE).read_bytes().decode())
+        facts = _Facts(told["step"], told["train_seconds"], told["data"])
+        if type(facts.step) is not int or facts.step < 0 or not isinstance(facts.train_seconds, int | float):
+            raise ValueError(f"step {facts.step!r} and train_seconds {facts.train_seconds!r} are no counts")
+        if not isinstance(facts.data, str | None):
+            raise ValueError(f"data is {facts.data!r}; expected the name of the data")
+    return facts
+
+
+def _accepted(changes: list[Change], folder: Path, run: Path, step: int) -> tuple[Change, ...]:
+    """Return the changes of settings if the run may take them: rates and precision, after a loss that is not finite.
+
+    Raises:
+        ConfigError: It may not.
+    """
+    refused = [change for change in changes if change.setting not in CHANGEABLE or not may_change(run, step)]
+    if refused:
+        raise ConfigError(
+            f"{folder} was made with other settings: {'; '.join(map(str, refused))}; go on with its own "
+            f"(transfusion train {run}), begin anew in another folder (--run), or here (--anew)"
+        )
+    return tuple(changes)
 
 
 def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel) -> TrainState:
@@ -194,14 +289,3 @@ def _product_seconds(matrix: torch.Tensor) -> float:
     begun = time.perf_counter()
     _ = matrix @ matrix
     return time.perf_counter() - begun
-
-
-def _difference(one: RunConfig, other: RunConfig) -> str:
-    left, right = (json.loads(config.to_json()) for config in (one, other))
-    return "; ".join(_differences(left, right, "")) or "none"
-
-
-def _differences(left: object, right: object, path: str) -> list[str]:
-    if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
-        return [line for name in left for line in _differences(left[name], right[name], f"{path}.{name}".lstrip("."))]
-    return [] if left == right else [f"{path} is {left!r}, was {right!r}"]

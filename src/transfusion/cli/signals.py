@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM as a wish to stop. It must not know what is stopped."""
+
+import os
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+STDERR = 2
+
+
+@contextmanager
+def stop_on_signals() -> Generator[threading.Event]:
+    """Set an event at the first Ctrl-C or SIGTERM; a second Ctrl-C aborts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        if stop.is_set():
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        stop.set()
+        # Past Python's streams: one that the signal came in the middle of refuses to be entered again.
+        with suppress(OSError):
+            os.write(STDERR, b"\nstopping after this step; its state will be saved ...\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,92 @@
+"""What ``--anew`` deletes, and what it leaves."""
+
+from pathlib import Path
+
+import pytest
+
+from transfusion.cli.anew import clear
+from transfusion.train.checkpoint import publish, step_directory
+
+OURS = (
+    "metrics.jsonl",
+    ".metrics.jsonl.partial",
+    "changes.jsonl",
+    "quarantine.jsonl",
+    "scores.json",
+    "report.html",
+    "samples/step_00000010.png",
+    "tensorboard/events.out.tfevents.1.host.2.0",
+    "checkpoints/.step_00000003.partial/model.safetensors",
+    "checkpoints/.step_00000002.replaced/model.safetensors",
+    "checkpoints/.step_00000002.lock",
+    "checkpoints/step_00000001/model.safetensors",  # damaged: without a manifest
+    "checkpoints/kept_step_00000001_1/model.safetensors",
+)
+MINE = (
+    "notes.md",
+    "samples/mine.wav",
+    "samples/step_1/deep.png",
+    "tensorboard/other/events.txt",
+    "checkpoints/step_notes.txt",
+    "checkpoints/best/model.safetensors",
+    "checkpoints/step_00000004/notes.md",
+)
+
+
+def fill(run: Path, names: tuple[str, ...]) -> None:
+    """Write files."""
+    for name in names:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(name)
+
+
+def found(run: Path) -> set[str]:
+    """List all files."""
+    return {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+
+
+def save(run: Path) -> None:
+    """Publish a checkpoint with a file of a name that only its manifest knows."""
+    for step in (2, 4):
+        publish(step_directory(run, step), lambda folder: (folder / "other.bin").write_text("x"))
+
+
+def test_what_a_run_wrote_goes_and_its_folders_too(tmp_path: Path) -> None:
+    fill(tmp_path, OURS)
+    save(tmp_path)
+    clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    clear(tmp_path)
+
+
+def test_what_the_user_put_there_stays(tmp_path: Path) -> None:
+    save(tmp_path)
+    fill(tmp_path, (*OURS, *MINE))
+    clear(tmp_path)
+    assert found(tmp_path) == set(MINE)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "tensorboard"])
+def test_it_works_through_links_and_leaves_them(tmp_path: Path, name: str) -> None:
+    run, big = tmp_path / "run", tmp_path / "big"
+    big.mkdir()
+    run.mkdir()
+    (run / name).symlink_to("../big")
+    fill(run, (*OURS, *MINE))
+    clear(run)
+    assert (run / name).is_symlink() and big.is_dir()
+    assert {path.relative_to(big).as_posix() for path in big.rglob("*") if path.is_file()} == {
+        mine.removeprefix(f"{name}/") for mine in MINE if mine.startswith(name)
+    }
+
+
+def test_linked_files_and_checkpoints(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    fill(elsewhere, ("metrics.jsonl", "model/model.safetensors"))
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "metrics.jsonl").symlink_to(elsewhere / "metrics.jsonl")
+    (run / "checkpoints" / "step_00000001").symlink_to(elsewhere / "model")
+    (run / "report.html").mkdir()
+    clear(run)
+    assert (run / "metrics.jsonl").is_symlink() and found(elsewhere) == {"model/model.safetensors"}
+    assert (run / "report.html").is_dir() and (run / "checkpoints" / "step_00000001").is_symlink()
