@@ -13,7 +13,7 @@ from transfusion.cli.allocator import keep_freed_memory
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 stopped (a training run is saved)."
 USAGE_ERRORS = frozenset({"ConfigError"})
-FAILURES = frozenset({"CheckpointError", "DataError", "OSError", "FloatingPointError"})
+FAILURES = frozenset({"CheckpointError", "DataError", "TokenizerError", "OSError", "FloatingPointError"})
 
 app = typer.Typer(
     no_args_is_help=True,

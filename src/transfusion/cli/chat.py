@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text as RichText
 
 from transfusion.data.encode import told_question
-from transfusion.data.readers import BrokenPicture
+from transfusion.data.errors import DataError
 from transfusion.generate.options import Generated
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Document, Latent, Text
@@ -60,8 +60,8 @@ def _told(line: str, document: Document) -> str:
 def _shown(model: Transfusion, document: Document, file: Path, console: Console) -> Document:
     try:
         segments = model.document([file]).segments
-    except BrokenPicture as error:
-        console.print(f"error: {error}", style="red")
+    except DataError as error:
+        console.print(f"error: {error}", style="red", markup=False)
         return document
     return Document((*document.segments, *segments), is_complete=False)
 

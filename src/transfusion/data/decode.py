@@ -117,8 +117,8 @@ def _read_once(file: Path, max_bytes: int) -> bytes:
 
 def _unreadable(name: str, error: OSError) -> UnreadableFile:
     return UnreadableFile(
-        f"{name}: cannot be read now ({error}); it is not put into quarantine: mend the disk, the network or the "
-        "permissions and start again"
+        f"{name}: cannot be read now ({error.strerror}); it is not put into quarantine: mend the disk, the network "
+        "or the permissions and start again"
     )
 
 
