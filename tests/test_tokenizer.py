@@ -183,6 +183,9 @@ def test_texts_that_change_are_counted_with_an_example(caplog: pytest.LogCapture
     assert len(caplog.records) == 1
     told = "of 3 texts tried, 2 do not come back from the tokenizer as they were: 'Red circle' becomes 'red circle'"
     assert told in caplog.text
+    caplog.clear()
+    check_tokenizer(JsonTokenizer(piece_wise()), ["red circle " * 3000 + "Red"])
+    assert "of 1 texts tried, 1 do not" in caplog.text and "circle Red' becomes " in caplog.text
 
 
 def test_texts_without_ids_or_with_wrong_ids_are_refused() -> None:

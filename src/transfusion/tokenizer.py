@@ -5,6 +5,7 @@ behind the tokenizer's ids, so a tokenizer never produces or consumes one.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -17,7 +18,8 @@ TOKENIZER_FILE = "tokenizer.json"
 NUM_BYTES = 256
 MAX_SIZE = 2**24  # a larger id is a damaged file: its embedding alone would take tens of gigabytes
 NUM_CHECKED = 300
-CHECKED_CHARACTERS = 2000  # of one text
+EXAMPLE_CHARACTERS = 80
+CHECKED_CHARACTERS = 2**20  # of all texts checked together
 _log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
@@ -196,8 +198,8 @@ def check_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> None:
         TokenizerError: A text has no ids, or ids outside [0, size).
     """
     changed: list[tuple[str, str]] = []
-    tried = [text[:CHECKED_CHARACTERS] for text in _spread(texts, NUM_CHECKED)]
-    for text in tried:
+    tried = _spread(texts, NUM_CHECKED)
+    for text in (text[: CHECKED_CHARACTERS // len(tried)] for text in tried):
         ids = tokenizer.encode(text)
         if text.strip() and not ids:
             raise TokenizerError(f"the tokenizer encodes {text[:80]!r} to nothing; take one that knows the data's text")
@@ -209,13 +211,10 @@ def check_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> None:
             changed.append((text, back))
     if changed:
         text, back = changed[0]
-        _log.warning(
-            "of %d texts tried, %d do not come back from the tokenizer as they were: %r becomes %r",
-            len(tried),
-            len(changed),
-            text[:80],
-            back[:80],
-        )
+        place = max(0, len(os.path.commonprefix([text, back])) - EXAMPLE_CHARACTERS // 2)
+        example = [told[place : place + EXAMPLE_CHARACTERS] for told in (text, back)]
+        counts = f"of {len(tried)} texts tried, {len(changed)} do not come back from the tokenizer as they were"
+        _log.warning("%s: %r becomes %r", counts, *example)
 
 
 def _spread(texts: Iterable[str], most: int) -> list[str]:
