@@ -9,6 +9,7 @@ import pytest
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as LibraryTokenizer
 
+from transfusion.cli.app import FAILURES
 from transfusion.segments import Modality, Vocabulary
 from transfusion.tokenizer import (
     ByteTokenizer,
@@ -101,6 +102,10 @@ def test_half_a_surrogate_pair_is_named(text: str) -> None:
     for tokenizer in (ByteTokenizer(), JsonTokenizer(library())):
         with pytest.raises(TokenizerError, match="half a surrogate pair at character [01] of"):
             tokenizer.encode(text)
+
+
+def test_the_command_line_tells_its_errors_in_one_line() -> None:
+    assert TokenizerError.__name__ in FAILURES and issubclass(TokenizerError, ValueError)
 
 
 def test_bytes_out_of_range_are_left_out() -> None:

@@ -5,7 +5,6 @@ behind the tokenizer's ids, so a tokenizer never produces or consumes one.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -211,7 +210,9 @@ def check_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> None:
             changed.append((text, back))
     if changed:
         text, back = changed[0]
-        place = max(0, len(os.path.commonprefix([text, back])) - EXAMPLE_CHARACTERS // 2)
+        pairs = enumerate(zip(text, back, strict=False))
+        differs = next((place for place, (one, other) in pairs if one != other), min(len(text), len(back)))
+        place = max(0, differs - EXAMPLE_CHARACTERS // 2)
         example = [told[place : place + EXAMPLE_CHARACTERS] for told in (text, back)]
         counts = f"of {len(tried)} texts tried, {len(changed)} do not come back from the tokenizer as they were"
         _log.warning("%s: %r becomes %r", counts, *example)

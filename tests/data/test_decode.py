@@ -111,6 +111,9 @@ def test_no_decoder_outside_the_list_is_started(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "a.png").write_bytes(encoded(halves((16, 16)), plugin))
     with pytest.raises(BrokenPicture, match=r"a\.png"):
         open_picture(tmp_path / "a.png", 8)
+    if plugin == "EPS":
+        with Image.open(tmp_path / "a.png") as opened, pytest.raises(BrokenPicture, match="EPS is not read"):
+            open_picture(opened, 8)
     assert not started.exists()
 
 

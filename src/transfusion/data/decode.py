@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from transfusion.data.errors import BrokenPicture, UnreadableFile
-from transfusion.data.formats import NUM_TOLD, names, readable, refusal
+from transfusion.data.formats import INTERPRETED, NUM_TOLD, names, readable, refusal
 
 MAX_PIXELS = 2**26  # 67 million: phones take 50 and 64; a decoder needs 4 to 16 bytes for each
 BYTES_PER_PIXEL = 16  # of the largest file: four floats
@@ -63,6 +63,8 @@ def open_picture(source: Path | Image.Image, resolution: int, *, max_pixels: int
     """
     if isinstance(source, Image.Image):
         name, data = f"a picture of mode {source.mode} in memory", None
+        if source.format in INTERPRETED:
+            raise BrokenPicture(f"{name}: {source.format} is not read; expected {names()}")
     else:
         name, data = str(source), _read(Path(source), max_pixels * BYTES_PER_PIXEL)
         if (reason := refusal(data[:NUM_TOLD])) is not None:
@@ -77,6 +79,8 @@ def open_picture(source: Path | Image.Image, resolution: int, *, max_pixels: int
             return np.asarray(square)
     except BrokenPicture:
         raise
+    except Image.DecompressionBombError as error:
+        raise BrokenPicture(f"{name}: {error}") from error
     except UnidentifiedImageError as error:
         raise BrokenPicture(f"{name}: damaged, or no picture; expected {names()}") from error
     except Exception as error:  # of damaged data a decoder may raise anything

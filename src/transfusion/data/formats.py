@@ -47,6 +47,7 @@ NUM_TOLD = 256  # bytes from a file's beginning that tell its format
 AVIF_BRANDS = (b"avif", b"avis")
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 SHARED_BRANDS = (b"mif1", b"msf1")  # of either: the compatible brands behind them decide
+INTERPRETED = ("EPS", "WMF")  # what Pillow calls formats for which it starts another program
 BLANK = b"\xef\xbb\xbf \t\r\n"
 # Beginnings of what is known and not read. PostScript foremost: Pillow would start Ghostscript, an interpreter.
 SIGNATURES = (
