@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test lint mutants bench clean
+.PHONY: demo test lint mutants fuzz bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/transfusion demo
@@ -18,6 +18,10 @@ lint: $(VENV)/.dev
 
 mutants: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m mutants.run
+
+# FUZZ_SECONDS=600 make fuzz: damaged files through every way in; a short form runs in `make test`
+fuzz: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run
 
 bench: $(VENV)/.core
 	$(BIN)/python -m benchmarks.train

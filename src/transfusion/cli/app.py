@@ -14,7 +14,15 @@ DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 stopped (a training run is saved)."
 USAGE_ERRORS = frozenset({"ConfigError"})
 FAILURES = frozenset(
-    {"CheckpointError", "DataError", "OSError", "FloatingPointError", "MemoryError", "OutOfMemoryError"}
+    {
+        "CheckpointError",
+        "DataError",
+        "TokenizerError",
+        "OSError",
+        "FloatingPointError",
+        "MemoryError",
+        "OutOfMemoryError",
+    }
 )
 
 app = typer.Typer(

@@ -1,67 +1,215 @@
-"""One picture file → pixels: any size and mode becomes an RGB square. It must not know folders or captions."""
+"""One picture file → pixels: any size and mode becomes an RGB square. It must not know folders or captions.
 
+    file ──read, tried again──▶ bytes ──format and size, from the header──▶ decoder ──▶ upright, on white, square
+
+Files come from anywhere. What the file system raises says nothing about a picture (``UnreadableFile``); whatever a
+decoder raises for bytes in memory is damage (``BrokenPicture``).
+"""
+
+import errno
+import logging
+import stat
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from transfusion.data.errors import BrokenPicture
+from transfusion.data.errors import BrokenPicture, UnreadableFile
+from transfusion.data.formats import INTERPRETED, NUM_TOLD, names, readable, refusal
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
+MAX_PIXELS = 2**26  # 67 million: phones take 50 and 64; a decoder needs 4 to 16 bytes for each
+BYTES_PER_PIXEL = 16  # of the largest file: four floats
+BAND_PIXELS = 2**20
+NUM_TRIES = 3
+RETRY_SECONDS = 0.1
 WHITE = (255, 255, 255, 255)
+WRONG_NAME = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
+_log = logging.getLogger(__name__)
 
 
-def open_picture(source: Path | Image.Image, resolution: int) -> NDArray[np.uint8]:
+def open_picture(source: Path | Image.Image, resolution: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode a picture of any size and mode to a square.
 
-    Transparency is laid over white, the EXIF rotation applied, of an animation the first frame taken, the centre
-    cropped to a square and resized with antialiasing.
+    Transparency is laid over white, the EXIF rotation applied (a picture whose EXIF alone is broken is taken as it
+    lies), of an animation the first frame taken, the centre cropped to a square and resized with antialiasing.
 
     Args:
         source: A file, or a picture that is open already.
         resolution: Side of the result in pixels.
+        max_pixels: Most pixels that its header may name; Pillow's own limit stands beside it.
 
     Returns:
         (resolution, resolution, 3) uint8.
 
     Raises:
-        BrokenPicture: The file is missing, no picture, or not whole.
+        BrokenPicture: The file is missing, no picture of a format that is read, too large, or not whole.
+        UnreadableFile: The file system fails, time and again.
     """
+    if isinstance(source, Image.Image):
+        name, data = f"a picture of mode {source.mode} in memory", None
+        if source.format in INTERPRETED:
+            raise BrokenPicture(f"{name}: {source.format} is not read; expected {names()}")
+    else:
+        name, data = str(source), _read(Path(source), max_pixels * BYTES_PER_PIXEL)
+        if (reason := refusal(data[:NUM_TOLD])) is not None:
+            raise BrokenPicture(f"{name}: {reason}")
     try:
-        picture = source if isinstance(source, Image.Image) else Image.open(source)
-        picture.load()  # a truncated file fails here
-        side = (resolution, resolution)
-        square = ImageOps.fit(_on_white(picture), side, Image.Resampling.LANCZOS)
-    except FileNotFoundError as error:
-        raise BrokenPicture(f"{source}: there is no such file") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BrokenPicture(f"{source}: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
-        raise BrokenPicture(f"{source}: not a whole picture ({type(error).__name__}: {error})") from error
-    return np.asarray(square)
+        with _QUIET:
+            picture = source if isinstance(source, Image.Image) else _opened(data or b"")
+            if (reason := _oversize(picture, max_pixels)) is not None:
+                raise BrokenPicture(f"{name}: {reason}")
+            picture.load()  # a truncated file fails here
+            square = ImageOps.fit(_on_white(_upright(picture)), (resolution, resolution), Image.Resampling.LANCZOS)
+            return np.asarray(square)
+    except BrokenPicture:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BrokenPicture(f"{name}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise BrokenPicture(f"{name}: damaged, or no picture; expected {names()}") from error
+    except Exception as error:  # of damaged data a decoder may raise anything
+        if isinstance(error, OSError) and error.errno is not None:  # a picture opened by the caller reads its file here
+            raise _unreadable(name, error) from error
+        raise BrokenPicture(f"{name}: not a whole picture ({type(error).__name__}: {error})") from error
+
+
+def _read(file: Path, max_bytes: int) -> bytes:
+    """Read a file whole; where the file system fails, try again."""
+    for _ in range(NUM_TRIES - 1):
+        try:
+            return _read_once(file, max_bytes)
+        except OSError as error:
+            _log.debug("%s: %s; trying again", file, error)
+            time.sleep(RETRY_SECONDS)
+    try:
+        return _read_once(file, max_bytes)
+    except OSError as error:
+        raise _unreadable(str(file), error) from error
+
+
+def _read_once(file: Path, max_bytes: int) -> bytes:
+    try:
+        facts = file.stat()
+    except ValueError as error:  # a null, or half a surrogate pair
+        raise BrokenPicture(f"{str(file)!r} is no name of a file ({error})") from error
+    except OSError as error:
+        if error.errno in WRONG_NAME:
+            raise BrokenPicture(f"{file}: there is no such file") from error
+        raise
+    if not stat.S_ISREG(facts.st_mode):
+        raise BrokenPicture(f"{file}: a folder, pipe or device; expected the file of a picture")
+    if facts.st_size > max_bytes:
+        raise BrokenPicture(f"{file}: {facts.st_size} bytes, more than the {max_bytes} of the largest picture")
+    return file.read_bytes()
+
+
+def _unreadable(name: str, error: OSError) -> UnreadableFile:
+    return UnreadableFile(
+        f"{name}: cannot be read now ({error.strerror}); it is not put into quarantine: mend the disk, the network "
+        "or the permissions and start again"
+    )
+
+
+def _opened(data: bytes) -> Image.Image:
+    """Read a picture's header with the decoders of the formats that are read, and no others."""
+    return Image.open(BytesIO(data), formats=[each.plugin for each in readable()])
+
+
+def _oversize(picture: Image.Image, max_pixels: int) -> str | None:
+    """Say why a picture's header asks for too much, before it is decoded; None if it does not."""
+    width, height = picture.size
+    if not 0 < width * height <= max_pixels:
+        return f"{width} x {height} pixels; expected 1 to {max_pixels}: scale it down, or raise max_pixels"
+    tags = picture.tag_v2 if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
+    tile = int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
+    return f"TIFF tiles of {tile} pixels, more than {max_pixels}; the file is damaged" if tile > max_pixels else None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says."""
+    try:
+        turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:  # a parser of damaged EXIF may raise anything, and the picture beside it is whole
+        _log.debug("broken EXIF, picture taken as it lies (%s: %s)", type(error).__name__, error)
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """Bring a picture of any mode upright to RGB, transparency over white."""
-    picture = ImageOps.exif_transpose(picture)
+    """Bring a picture of any mode to RGB, transparency over white."""
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         picture = _eight_bits(picture)
     has_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+    has_alpha |= picture.mode == "P" and picture.palette is not None and picture.palette.mode.endswith("A")
     if not has_alpha:
-        return picture.convert("RGB")
-    colour = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", colour.size, WHITE), colour).convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+    result = Image.new("RGB", picture.size)
+    for top, bottom in _bands(picture):
+        box = (0, top, picture.width, bottom)
+        colour = picture.crop(box).convert("RGBA")
+        result.paste(Image.alpha_composite(Image.new("RGBA", colour.size, WHITE), colour).convert("RGB"), box)
+    return result
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit and float greys to 8 bits: by the 16-bit range where they exceed 8 bits."""
-    values = np.asarray(picture, dtype=np.float64)
-    top = (
-        1.0
-        if picture.mode == "F" and values.max(initial=0) <= 1
-        else 255.0
-        if values.max(initial=0) <= 255
-        else 65535.0
-    )
-    return Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+    values = np.asarray(picture)  # (H, W)
+    largest = np.fmax.reduce(values, axis=None)  # what is not a number is black
+    top = 1.0 if picture.mode == "F" and largest <= 1 else 255.0 if largest <= 255 else 65535.0
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for first, last in _bands(picture):
+        band = np.nan_to_num(values[first:last].astype(np.float64) / top * 255, nan=0.0)
+        grey[first:last] = band.clip(0, 255).round()
+    return Image.fromarray(grey)
+
+
+def _bands(picture: Image.Image) -> Iterator[tuple[int, int]]:
+    """Yield rows [top, bottom) of a picture, few enough that copies of them weigh little beside the whole."""
+    rows = max(1, BAND_PIXELS // picture.width)
+    return ((top, min(top + rows, picture.height)) for top in range(0, picture.height, rows))
+
+
+class _Quiet:
+    """Keeps what Pillow warns of (odd EXIF, many pixels) from standard error while any thread decodes.
+
+    ``warnings.catch_warnings`` alone is no one's but the process's: the first thread in sets it, the last one out
+    takes it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._saved = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if not self._depth:
+                self._saved.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()

@@ -6,4 +6,8 @@ class DataError(ValueError):
 
 
 class BrokenPicture(DataError):
-    """A picture cannot be read whole."""
+    """A picture cannot be read whole, today and tomorrow: it is left out and named."""
+
+
+class UnreadableFile(DataError):
+    """The file system fails to give a file now; nothing is said about what the file holds."""

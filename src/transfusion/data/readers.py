@@ -7,6 +7,7 @@ tokens.
 import hashlib
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from transfusion.data.decode import SUFFIXES, open_picture
+from transfusion.data.decode import open_picture
 from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.formats import SUFFIXES
 from transfusion.data.splits import choose
 from transfusion.files import write_whole
 
@@ -59,6 +61,7 @@ def sample_folder(rows: Sequence[CaptionRow], path: Path, resolution: int, count
 
     Raises:
         DataError: None of them can be read.
+        UnreadableFile: The file system fails.
     """
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
     decoded = [_decoded(path / row.file, resolution) for row in chosen]
@@ -85,10 +88,11 @@ class ImageFolder:
 
         Raises:
             DataError: The folder or its captions are unusable, or no picture is whole.
+            UnreadableFile: The file system fails; no picture is called broken for that.
         """
         self.path = path
         rows, self.left_for_others = captions_of_split(path, split, hold_out)
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # each holds one picture at full size
             decoded = list(pool.map(lambda row: _decoded(path / row.file, resolution), rows))
         self.quarantine = {row.file: found for row, found in zip(rows, decoded, strict=True) if isinstance(found, str)}
         kept = [(row, found) for row, found in zip(rows, decoded, strict=True) if not isinstance(found, str)]
@@ -111,7 +115,7 @@ class ImageFolder:
 
     def digest(self) -> str:
         """Name files, captions and pixels, so that changed data are noticed."""
-        digest = hashlib.sha256(self._pictures.tobytes())
+        digest = hashlib.sha256(self._pictures.data)
         digest.update(json.dumps([(row.file, row.text) for row in self.captions]).encode())
         return f"folder:{digest.hexdigest()}"
 

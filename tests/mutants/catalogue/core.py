@@ -3,6 +3,20 @@
 from mutants.mutant import Mutant
 
 MUTANTS = [
+    Mutant("tokenizer: truncation stays", "tokenizer.py", "        library.no_truncation()\n", "", "test_tokenizer.py -k truncation"),
+    Mutant("tokenizer: padding stays", "tokenizer.py", "        library.no_padding()\n", "", "test_tokenizer.py -k padding"),
+    Mutant("tokenizer: the size is the number of tokens", "tokenizer.py", "max(ids, default=-1) + 1", "len(ids)",
+           "test_tokenizer.py -k largest_id"),
+    Mutant("tokenizer: added tokens do not count", "tokenizer.py", "with_added_tokens=True", "with_added_tokens=False",
+           "test_tokenizer.py -k added"),
+    Mutant("tokenizer: merges are dropped at random", "tokenizer.py", "library.model.dropout = None", "pass",
+           "test_tokenizer.py -k draws"),
+    Mutant("tokenizer: texts without ids pass", "tokenizer.py", "if text.strip() and not ids:", "if False:",
+           "test_tokenizer.py -k without_ids"),
+    Mutant("tokenizer: changed texts are not told", "tokenizer.py", "if (back := tokenizer.decode(ids)) != text:",
+           "if (back := tokenizer.decode(ids)) is None:", "test_tokenizer.py -k counted"),
+    Mutant("tokenizer: the library's exceptions leave", "tokenizer.py", "except BaseException as error:", "except TokenizerError as error:",
+           "test_tokenizer.py -k library"),
     Mutant("mask: causality turned round", "mask.py", "key.order <= query.order", "key.order >= query.order", "test_mask.py"),
     Mutant("mask: no barrier between documents", "mask.py", "is_same_document & (", "(", "test_mask.py"),
     Mutant("mask: spans are causal", "mask.py", "(is_past | is_same_span)", "is_past", "test_mask.py"),
