@@ -8,8 +8,8 @@ The first step is tamed. x_0 = (x_t - sigma noise) / alpha multiplies an error o
 sigma / alpha, which at t = 1 is 20,000 on the paper's schedule and infinite on the straight one. So where the
 schedule says ``begins_inside``, the first step asks at a time inside of itself, where x is all but noise still and
 alpha has not vanished. Of an error e it then takes 3/2 e instead of thousands; later steps need nothing, as step k
-takes about e / k. What an exact model draws stays as it was: the estimate changes by the order of the step (it would
-be the more exact one at the midpoint), hence x by the order of its square, less than a first-order step errs by.
+takes about e / k. What an exact model draws stays as it was, up to the square of the step: on a Gaussian the first step
+errs by (alpha std)² / 6, where asked at its beginning it errs by (alpha std)² / 2 the other way.
 Clipping x_0 at the data's range, as the engine does too, would not do alone: a range of 10 moves x by 1 in the first
 of sixteen steps, and what guidance extrapolates may rightly lie outside.
 """
