@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from transfusion.autoencoder.pixels import decode_pixels
+from transfusion.autoencoder.pixels import decode_pixels, pixel_range
 from transfusion.batch import collate
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, described, from_json
 from transfusion.data.encode import IMAGE, Encoder, Picture, told_question
@@ -106,9 +106,11 @@ class Transfusion:
         return self.config.data.resolution
 
     def engine(self, *, max_rows: int = 128) -> Engine:
-        """Make an engine over the model."""
+        """Make an engine over the model; it keeps clean estimates within the range of standardised pixels."""
         precision = PRECISIONS.get(self.config.train.precision, torch.float32)
-        return Engine(self.model, make_process(self.config.diffusion), precision=precision, max_rows=max_rows)
+        ranges = {IMAGE: pixel_range(self.config.encode.standardisation)}
+        process = make_process(self.config.diffusion)
+        return Engine(self.model, process, precision=precision, max_rows=max_rows, ranges=ranges)
 
     def options(
         self,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from transfusion.autoencoder.pixels import PixelConfig, decode_pixels, encode_pixels, measure_pixels
+from transfusion.autoencoder.pixels import PixelConfig, decode_pixels, encode_pixels, measure_pixels, pixel_range
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
 
@@ -24,6 +24,13 @@ def test_values_outside_the_range_are_clipped() -> None:
     config = PixelConfig(mean=0.5, std=2.0)
     wild = encode_pixels(PICTURES[0], config) * 1000
     assert set(np.unique(decode_pixels(wild, config))) <= {0, 255}
+
+
+def test_the_range_is_from_black_to_white() -> None:
+    for config in (PixelConfig(), PixelConfig(mean=0.9, std=0.1)):
+        ends = [float(encode_pixels(np.full((1, 1, 3), byte, dtype=np.uint8), config)[0, 0, 0]) for byte in (0, 255)]
+        np.testing.assert_allclose(pixel_range(config), ends, rtol=1e-5)
+    assert pixel_range(PixelConfig(mean=0.9, std=0.1))[0] < -18.9  # mostly white pictures reach far to one side
 
 
 def test_one_colour_has_no_spread_to_divide_by() -> None:

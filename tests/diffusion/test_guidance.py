@@ -30,3 +30,9 @@ def test_rescale_restores_the_deviation() -> None:
     plain = apply(CONDITIONAL, UNCONDITIONAL, 0.5, Guidance(scale=4.0))
     half = apply(CONDITIONAL, UNCONDITIONAL, 0.5, Guidance(scale=4.0, rescale=0.5))
     assert torch.allclose(half, (whole + plain) / 2)
+
+
+def test_rescale_leaves_what_has_no_deviation() -> None:
+    guidance, t = Guidance(scale=4.0, rescale=1.0), 0.5
+    assert apply(torch.tensor([1.0]), torch.tensor([0.5]), t, guidance).tolist() == [2.5]
+    assert apply(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4 / 3]), t, guidance).tolist() == pytest.approx([4, 4])

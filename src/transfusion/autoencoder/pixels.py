@@ -29,6 +29,11 @@ def measure_pixels(pictures: NDArray[np.uint8]) -> PixelConfig:
     return PixelConfig(mean=round(float(scaled.mean()), 3), std=std) if std else PixelConfig()
 
 
+def pixel_range(config: PixelConfig) -> tuple[float, float]:
+    """Return what black and white are as standardised values: no picture, nor any mean of pictures, lies outside."""
+    return (-1.0 - config.mean) / config.std, (1.0 - config.mean) / config.std
+
+
 def encode_pixels(picture: NDArray[np.uint8], config: PixelConfig) -> Tensor:
     """Turn an (H, W, 3) uint8 picture into (3, H, W) float32, standardised."""
     scaled = (picture.astype(np.float32) / HALF_RANGE - (1.0 + config.mean)) / config.std

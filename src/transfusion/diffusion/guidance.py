@@ -1,5 +1,6 @@
 """Classifier-free guidance: the one place of its formula (2207.12598). It must not know how branches are run."""
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -38,5 +39,7 @@ def apply(conditional: Tensor, unconditional: Tensor, t: float, guidance: Guidan
     guided = unconditional + guidance.scale * (conditional - unconditional)
     if guidance.rescale == 0:
         return guided
-    restored = guided * (conditional.std() / guided.std().clamp(min=1e-8))
+    wanted, found = conditional.float().std(correction=0), guided.float().std(correction=0)
+    ratio = torch.where(found > 0, wanted / found, 1)  # one value, or values all alike, have no deviation to restore
+    restored = guided * ratio
     return guidance.rescale * restored + (1 - guidance.rescale) * guided

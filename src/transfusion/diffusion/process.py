@@ -57,4 +57,4 @@ class Process:
 
 def make_process(config: DiffusionConfig) -> Process:
     """Build the process that a config names."""
-    return Process(config, make_schedule(config.schedule))
+    return Process(config, make_schedule(config.schedule, is_noise_predicted=config.prediction == "noise"))

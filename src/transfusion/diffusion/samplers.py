@@ -3,6 +3,15 @@
 A sampler yields a query (x_t, t), is sent the clean estimate E[x_0 | x_t] that it asked for, and returns the final
 x_0. ``sample`` drives one with a ``denoise`` closure; the engine steps many side by side. Times run from 1 to 0;
 no sampler asks at t = 0, where the last step ends exactly. They must not know networks or guidance.
+
+The first step is tamed. x_0 = (x_t - sigma noise) / alpha multiplies an error of the noise prediction by
+sigma / alpha, which at t = 1 is 20,000 on the paper's schedule and infinite on the straight one. So where the
+schedule says ``begins_inside``, the first step asks at a time inside of itself, where x is all but noise still and
+alpha has not vanished. Of an error e it then takes 3/2 e instead of thousands; later steps need nothing, as step k
+takes about e / k. What an exact model draws stays as it was, up to the square of the step: on a Gaussian the first step
+errs by (alpha std)² / 6, where asked at its beginning it errs by (alpha std)² / 2 the other way.
+Clipping x_0 at the data's range, as the engine does too, would not do alone: a range of 10 moves x by 1 in the first
+of sixteen steps, and what guidance extrapolates may rightly lie outside.
 """
 
 from collections.abc import Callable, Generator
@@ -23,6 +32,8 @@ class Query(NamedTuple):
 
 
 Steps = Generator[Query, Tensor, Tensor]
+INSIDE = 2 / 3  # share of the first step; more of it asks less exactly, less takes more of an error: 1 / INSIDE
+LARGEST_LEAP = 0.05  # of t from the start to the first query; where steps are few, x would not be noise further on
 NoiseOf = Callable[[int], Tensor]
 SamplerName = Literal["ddpm", "ddim", "euler", "heun", "dpm_solver_2m"]
 
@@ -36,7 +47,7 @@ def euler(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
         schedule: alpha and sigma.
     """
     for now, then in pairwise(times):
-        x_0 = yield Query(x, float(now))
+        x_0 = yield Query(x, _asked(now, then, schedule))
         x = x + (then - now) * _velocity(x, x_0, now, schedule) if then > 0 else x_0
     return x
 
@@ -44,7 +55,7 @@ def euler(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
 def heun(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
     """Solve the same ODE with Heun's second-order steps, two evaluations in each but the last (2206.00364, Alg. 1)."""
     for now, then in pairwise(times):
-        x_0 = yield Query(x, float(now))
+        x_0 = yield Query(x, _asked(now, then, schedule))
         if then == 0:
             return x_0
         slope = _velocity(x, x_0, now, schedule)
@@ -57,7 +68,7 @@ def heun(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
 def ddim(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
     """Re-noise the clean estimate with the noise it implies (2010.02502, Eq. 12 with eta = 0)."""
     for now, then in pairwise(times):
-        x_0 = yield Query(x, float(now))
+        x_0 = yield Query(x, _asked(now, then, schedule))
         x = schedule.alpha(then) * x_0 + schedule.sigma(then) * _noise(x, x_0, now, schedule) if then > 0 else x_0
     return x
 
@@ -72,7 +83,7 @@ def ddpm(x: Tensor, times: Tensor, schedule: Schedule, noise: NoiseOf) -> Steps:
         noise: Fresh standard normal of x's shape for step i.
     """
     for step, (now, then) in enumerate(pairwise(times)):
-        x_0 = yield Query(x, float(now))
+        x_0 = yield Query(x, _asked(now, then, schedule))
         if then == 0:
             return x_0
         mean, std = _posterior(x, x_0, now, then, schedule)
@@ -84,7 +95,7 @@ def dpm_solver_2m(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
     """Solve the ODE with second-order multistep DPM-Solver++(2M) in clean-estimate form (2211.01095, Alg. 2)."""
     before: tuple[Tensor, Tensor] | None = None  # the last clean estimate, and the step of lambda that led here
     for now, then in pairwise(times):
-        x_0 = yield Query(x, float(now))
+        x_0 = yield Query(x, _asked(now, then, schedule))
         if then == 0:
             return x_0
         step = _half_log_snr(then, schedule) - _half_log_snr(now, schedule)
@@ -126,6 +137,13 @@ def sample(denoise: Callable[[Tensor, float], Tensor], steps: Steps) -> Tensor:
 def num_evaluations(name: SamplerName, num_steps: int) -> int:
     """Count the evaluations that a sampler makes."""
     return 2 * num_steps - 1 if name == "heun" else num_steps
+
+
+def _asked(now: Tensor, then: Tensor, schedule: Schedule) -> float:
+    """Return the time of a step's first estimate: its beginning, but inside of a first step from pure noise."""
+    if now < 1 or not schedule.begins_inside:
+        return float(now)
+    return float(torch.maximum(now + INSIDE * (then - now), now - LARGEST_LEAP))
 
 
 def _noise(x: Tensor, x_0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:

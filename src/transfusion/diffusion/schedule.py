@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 MIN_UNIFORM = 1e-7
+MIN_SIGMA = 1e-4  # where the cosine's sigma' = -alpha alpha' / sigma stops growing; at t = 0 it is infinite
+ROUNDING = 1e-9  # of a time in levels, so that 0.29 * 100 counts as 29
 
 
 class ScheduleConfig(BaseModel):
@@ -29,10 +31,18 @@ class ScheduleConfig(BaseModel):
     min_t: float = Field(
         default=0.0, ge=0, lt=1, description="Lower bound of t in training; bounds the weight of a loss"
     )
+    num_levels: int | None = Field(
+        default=None, gt=0, description="Times in training are 1/n, 2/n ... 1, rounded up, as in DDPM; None: any time"
+    )
 
 
 class Schedule(Protocol):
     """alpha and sigma with their derivatives, elementwise on float32 times in [0, 1]."""
+
+    @property
+    def begins_inside(self) -> bool:
+        """Whether samplers ask for the first estimate inside their first step: at t = 1 it cannot be told."""
+        ...
 
     def alpha(self, t: Tensor) -> Tensor:
         """Scale of the data."""
@@ -53,7 +63,12 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class StraightSchedule:
-    """alpha = 1 - t, sigma = t (flow matching, rectified flow)."""
+    """alpha = 1 - t, sigma = t (flow matching, rectified flow).
+
+    At t = 1 alpha is 0: velocity and clean data are told there, the clean data behind a noise prediction are not.
+    """
+
+    begins_inside: bool = False
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return 1 - t."""
@@ -78,45 +93,56 @@ class CosineSchedule:
 
     The angle (t + s) / (1 + s) * pi / 2 of Nichol & Dhariwal 2021 (Eq. 17) runs to pi / 2, where alpha is 0. The
     clip of the discrete schedule keeps alpha_bar(1) at 0.001 of the step before; here the angle is capped there.
+    Both ends are computed without cancellation: alpha from what the angle lacks to pi / 2, sigma from what it has
+    gained since t = 0.
     """
 
     offset: float = 0.008
     num_steps: int = 1000
     max_beta: float = 0.999
+    begins_inside: bool = True
+
+    @property
+    def _rate(self) -> float:
+        return math.pi / 2 / (1 + self.offset)  # radians of angle per unit of t
 
     def _start(self) -> float:
-        return math.cos(self._angle_at(0.0))
+        return math.cos(self._rate * self.offset)
 
-    def _angle_at(self, t: float) -> float:
-        return (t + self.offset) / (1 + self.offset) * math.pi / 2
-
-    def _largest_angle(self) -> float:
-        before = math.cos(self._angle_at(1 - 1 / self.num_steps))
-        return math.acos(before * math.sqrt(1 - self.max_beta))
-
-    def _angle(self, t: Tensor) -> Tensor:
-        return ((t + self.offset) / (1 + self.offset) * (math.pi / 2)).clamp(max=self._largest_angle())
+    def _rest(self, t: Tensor) -> Tensor:
+        """Return what the angle lacks to pi / 2."""
+        before = math.sin(self._rate / self.num_steps)
+        return (self._rate * (1 - t)).clamp(min=math.asin(before * math.sqrt(1 - self.max_beta)))
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return sqrt(alpha_bar)."""
-        return (self._angle(t).cos() / self._start()).clamp(max=1)
+        return (self._rest(t).sin() / self._start()).clamp(max=1)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Return sqrt(1 - alpha_bar)."""
-        return (1 - self.alpha(t).square()).clamp(min=0).sqrt()
+        """Return sqrt(1 - alpha_bar), by cos² b - cos² a = sin(a - b) sin(a + b)."""
+        gained = self._rate * t
+        squared = gained.sin() * (gained + 2 * self._rate * self.offset).sin() / self._start() ** 2
+        return squared.clamp(min=0, max=1).sqrt()
 
     def alpha_derivative(self, t: Tensor) -> Tensor:
-        """Return d alpha / dt."""
-        return -self._angle(t).sin() / self._start() * (math.pi / 2 / (1 + self.offset))
+        """Return d alpha / dt, also where the angle is capped: the velocity of the uncapped path."""
+        return -self._rest(t).cos() / self._start() * self._rate
 
     def sigma_derivative(self, t: Tensor) -> Tensor:
-        """Return d sigma / dt = -alpha alpha' / sigma."""
-        return -self.alpha(t) * self.alpha_derivative(t) / self.sigma(t).clamp(min=1e-4)
+        """Return d sigma / dt = -alpha alpha' / sigma, finite at t = 0."""
+        return -self.alpha(t) * self.alpha_derivative(t) / self.sigma(t).clamp(min=MIN_SIGMA)
 
 
-def make_schedule(config: ScheduleConfig) -> Schedule:
-    """Build the schedule that a config names."""
-    return CosineSchedule() if config.kind == "cosine" else StraightSchedule()
+def make_schedule(config: ScheduleConfig, *, is_noise_predicted: bool = False) -> Schedule:
+    """Build the schedule that a config names.
+
+    Args:
+        config: Its kind.
+        is_noise_predicted: Whether the network predicts the noise, which tells nothing of the data where alpha is 0.
+    """
+    if config.kind == "cosine":
+        return CosineSchedule()
+    return StraightSchedule(begins_inside=is_noise_predicted)
 
 
 def add_noise(schedule: Schedule, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -144,7 +170,8 @@ def time_from_uniform(config: ScheduleConfig, uniform: float, max_t: float = 1.0
         max_t: The noise limit; the paper's 0.5 draws t from [0, 0.5] (Table 8), 0 gives exactly 0.
 
     Returns:
-        A time in [0, max_t].
+        A time in [0, max_t]; with ``num_levels`` a multiple of 1 / num_levels above 0, or max_t where that is less
+        than the first.
     """
     if max_t == 0:
         return 0.0
@@ -152,7 +179,16 @@ def time_from_uniform(config: ScheduleConfig, uniform: float, max_t: float = 1.0
     if config.times == "logit_normal":
         t = torch.sigmoid(config.mean + config.std * torch.special.ndtri(t))
     t = shifted(t, config.shift) * max_t
-    return float(t.clamp(min=min(config.min_t, max_t)).float())
+    t = t.clamp(min=min(config.min_t, max_t))
+    if config.num_levels is not None:
+        return _level(float(t), max_t, config.num_levels)
+    return float(t.float())
+
+
+def _level(t: float, max_t: float, num_levels: int) -> float:
+    """Round a time up to a multiple of 1 / num_levels that keeps the noise limit."""
+    level = min(math.ceil(t * num_levels - ROUNDING), math.floor(max_t * num_levels + ROUNDING))
+    return float(torch.tensor(level / num_levels if level else max_t, dtype=torch.float32))
 
 
 def sampling_times(num_steps: int, shift: float = 1.0) -> Tensor:

@@ -7,7 +7,7 @@ come and go between steps (continuous batching). It must not know training, data
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import groupby
 
@@ -32,6 +32,8 @@ from transfusion.model.kv_cache import KVCache
 from transfusion.model.transfusion import NoisedSpans, Outputs, TransfusionModel
 from transfusion.segments import Document
 
+STANDARDISED = (-10.0, 10.0)  # of latents of mean 0 and deviation 1 whose true range nobody knows
+
 
 class Engine:
     """Generates for many requests side by side."""
@@ -43,6 +45,7 @@ class Engine:
         *,
         precision: torch.dtype = torch.float32,
         max_rows: int = 128,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         """Bind a model.
 
@@ -51,11 +54,14 @@ class Engine:
             process: The diffusion process it was trained in.
             precision: Compute dtype of the network; samplers and logits are float32 always.
             max_rows: Most requests at work at once; others wait.
+            ranges: Least and largest value of the latents of a modality, by its name; a modality without is taken
+                for standardised, within ``STANDARDISED``.
         """
         self.model = model.eval()
         self.process = process
         self.precision = precision
         self.max_rows = max_rows
+        self.ranges = dict(ranges or {})
         self.device = next(model.parameters()).device
         self.cache = KVCache(model.config.trunk, num_rows=1)
         self._free = [0]
@@ -257,10 +263,10 @@ class Engine:
         query, options = _query(row), row.options.denoising
         if unconditional is not None:
             x_0 = guidance.apply(x_0, unconditional, query.t, options.guidance)
-        if options.clip is not None:
-            x_0 = x_0.clamp(-options.clip, options.clip)
         assert row.denoising is not None
         name = self.model.vocabulary.modality(row.denoising.modality).name
+        least, largest = self.ranges.get(name, STANDARDISED) if options.clip is None else (-options.clip, options.clip)
+        x_0 = x_0.clamp(least, largest)
         count = row.denoising.num_evaluations + 1
         values = row.advance(x_0)
         if values is None:

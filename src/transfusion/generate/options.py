@@ -20,7 +20,11 @@ class DenoisingOptions(BaseModel):
     num_steps: int = Field(default=250, gt=0, description="Steps of the solver; Heun takes two evaluations in each")
     shift: float = Field(default=1.0, gt=0, description="Time shift of the steps; above 1 spends more of them on noise")
     guidance: Guidance = Field(default=Guidance(), description="Classifier-free guidance")
-    clip: float | None = Field(default=None, gt=0, description="Clip clean estimates to [-clip, clip]; 1 fits pixels")
+    clip: float | None = Field(
+        default=None,
+        gt=0,
+        description="Clip clean estimates to [-clip, clip]; None: to the data's range, exact for pixels",
+    )
 
 
 class TokenOptions(BaseModel):
