@@ -236,6 +236,7 @@ EFFECTS: dict[str, list[Effect]] = {
     "diffusion.schedule.std": [Effect("2", batches, ["diffusion.schedule.times=logit_normal"])],
     "diffusion.schedule.shift": [Effect("3", batches)],
     "diffusion.schedule.min_t": [Effect("0.95", batches)],
+    "diffusion.schedule.num_levels": [Effect("3", batches)],
     "diffusion.prediction": [Effect("x_0", trained)],
     "diffusion.loss": [Effect("x_0", trained)],
     "objective.text_weight": [Effect("0", trained)],

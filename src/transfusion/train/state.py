@@ -19,7 +19,7 @@ from transfusion.config import ConfigError, RunConfig, with_free_settings
 from transfusion.data.sources import corpus_of, sample_pictures
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.pretrained import load_settings, write_pretrained
-from transfusion.tokenizer import Tokenizer, build_tokenizer
+from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
 from transfusion.train.changes import CHANGEABLE, Change, differences, may_change
 from transfusion.train.checkpoint import (
     EMA_FILE,
@@ -152,6 +152,8 @@ class TrainState:
 def begin(config: RunConfig, device: torch.device) -> TrainState:
     """Begin a run: settle what the config leaves open, make the tokenizer, the weights and the optimizers."""
     tokenizer = build_tokenizer(config.tokenizer, corpus_of(config.data, config.train.seed))
+    if config.tokenizer.kind == "file":
+        check_tokenizer(tokenizer, corpus_of(config.data, config.train.seed))
     resolved = _resolved(config, tokenizer, _precision(config, device), _pixels(config))
     model = TransfusionModel(resolved.model)
     model.initialise_weights(resolved.train.seed)
