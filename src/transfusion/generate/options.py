@@ -14,7 +14,7 @@ from transfusion.segments import Document, Segment
 class DenoisingOptions(BaseModel):
     """How a latent is sampled; the paper takes 250 ancestral steps, guided by 3 to 5 (section 4)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sampler: SamplerName = Field(default="ddpm", description="Which solver runs from noise to data")
     num_steps: int = Field(default=250, gt=0, description="Steps of the solver; Heun takes two evaluations in each")
@@ -26,7 +26,7 @@ class DenoisingOptions(BaseModel):
 class TokenOptions(BaseModel):
     """How a token is drawn; the paper decodes greedily."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature: float = Field(default=0.0, ge=0, description="Divides the logits; 0 takes the most likely token")
     top_k: int | None = Field(default=None, gt=0, description="Draw among the k most likely tokens")
@@ -38,9 +38,17 @@ class GenerationOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_tokens: int = Field(default=64, ge=0, description="Most text tokens to generate")
-    max_latents: int = Field(default=1, ge=0, description="Most latents to generate")
-    begin_with: str | None = Field(default=None, description="Modality to begin at once, without sampling its token")
+    max_tokens: int = Field(
+        default=64, ge=0, description="Most text tokens to generate; when they are spent no latent is begun"
+    )
+    max_latents: int = Field(
+        default=1,
+        ge=0,
+        description="Most latents to generate, begin_with's among them; 0 draws none, whatever it says",
+    )
+    begin_with: str | None = Field(
+        default=None, description="Modality to begin at once, without sampling its token, if max_latents allows one"
+    )
     shapes: dict[str, tuple[int, ...]] = Field(
         default={}, description="Shape (C, *axes) of a generated latent by modality"
     )
@@ -82,7 +90,18 @@ class FinishedEvent(NamedTuple):
     result: "Generated"
 
 
-Event = TokenEvent | PreviewEvent | LatentEvent | FinishedEvent
+class FailedEvent(NamedTuple):
+    """A request failed by itself and is over; the others go on. ``error`` says why."""
+
+    ticket: int
+    error: Exception
+
+
+Event = TokenEvent | PreviewEvent | LatentEvent | FinishedEvent | FailedEvent
+
+
+class RequestCancelled(Exception):
+    """A request was cancelled while ``run`` or ``stream`` waited for it."""
 
 
 @dataclass(frozen=True)
