@@ -125,8 +125,8 @@ def alone() -> list[Generated]:
     return [Engine(MODEL, PROCESS, max_rows=1).run([kind])[0] for kind in KINDS]
 
 
-@given(st.lists(ACTIONS, min_size=4, max_size=24), st.integers(1, 3))
-@settings(deadline=None, max_examples=25)
+@given(st.lists(ACTIONS, min_size=4, max_size=16), st.integers(1, 3))
+@settings(deadline=None, max_examples=12)
 def test_a_step_that_fails_has_not_happened(schedule: list[Action], max_rows: int) -> None:
     """To the bit: the same submissions, cancellations and whole steps tell the same, whatever failed between them."""
     schedule = [("submit", 1), ("submit", 3), *schedule]
@@ -135,7 +135,7 @@ def test_a_step_that_fails_has_not_happened(schedule: list[Action], max_rows: in
 
 
 @given(st.lists(ACTIONS, min_size=4, max_size=20), st.integers(1, 3))
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=12)
 def test_company_failures_and_cancellations_change_no_result(
     alone: list[Generated], schedule: list[Action], max_rows: int
 ) -> None:

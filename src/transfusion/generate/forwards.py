@@ -105,7 +105,7 @@ class Forwards:
         branches.sort(key=lambda branch: _cache_row(branch[1]))
         queries = [query_of(row) for row, _ in branches]
         x_t = torch.stack([query.x_t for query in queries])
-        t = torch.tensor([query.t for query in queries], dtype=torch.float32, device=self.device)
+        t = torch.tensor([query.t for query in queries], dtype=torch.float32).to(self.device)
         x_0 = self._estimate([track for _, track in branches], _latent_key(rows[0])[0], x_t, t)
         found = {track.cache_row: estimate for (_, track), estimate in zip(branches, x_0, strict=True)}
         return {
