@@ -142,7 +142,7 @@ class TransfusionModel(nn.Module):
         Training multiplies in autocast's dtype, which for large vocabularies is many times faster; where a token is
         chosen or a text is scored the product is float32, for in bfloat16's eight bits the best tokens are often equal.
         """
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not torch.is_autocast_enabled(hidden.device.type):
             return self.head(hidden).float()
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.float()).float()
