@@ -170,7 +170,7 @@ def collate(rows: Sequence[Sequence[Document]], vocabulary: Vocabulary, draw: Dr
 def _group(modality: int, found: Sequence[tuple[Tensor, Latent, TimeAndNoise]]) -> Spans:
     return Spans(
         modality=modality,
-        x_0=torch.stack([latent.values for _, latent, _ in found]).float(),
+        x_0=torch.stack([latent.values.cpu() for _, latent, _ in found]).float(),
         noise=torch.stack([drawn.noise for _, _, drawn in found]),
         t=torch.tensor([drawn.t for _, _, drawn in found], dtype=torch.float32),
         is_target=torch.tensor([latent.is_target for _, latent, _ in found]),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticSerializationError
 
 from transfusion.data.encode import EncodeConfig
 from transfusion.data.limit import TooLong
@@ -146,7 +147,7 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
     given.sort(key=lambda pair: not pair[0].endswith(".kind"))  # a stable sort: the rest keeps its order
     paths, values = [path for path, _ in given], [_value(text) for _, text in given]
     try:
-        changed = RunConfig.model_validate(_assigned(config, paths, values))
+        changed = _writable(RunConfig.model_validate(_assigned(config, paths, values)), "override")
     except ValidationError as error:
         wanted = [found["loc"] for found in error.errors() if found["type"] in ("string_type", "path_type")]
         for place, (path, text) in enumerate(given):
@@ -251,9 +252,18 @@ def _leaves(node: Any, prefix: str = "") -> Iterable[str]:
 
 def _validated(tree: Any, where: str) -> RunConfig:
     try:
-        return RunConfig.model_validate(tree)
+        return _writable(RunConfig.model_validate(tree), where)
     except ValidationError as error:
         raise ConfigError(f"bad settings in {where}: {described(error)}") from error
+
+
+def _writable(config: RunConfig, where: str) -> RunConfig:
+    """Refuse settings that no file could hold: text with half a surrogate pair, as a name that is not UTF-8 has."""
+    try:
+        config.to_json()
+    except PydanticSerializationError as error:
+        raise ConfigError(f"bad settings in {where}: a text in it is not Unicode ({error}); rename the file") from error
+    return config
 
 
 def described(error: ValidationError) -> str:

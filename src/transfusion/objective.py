@@ -118,7 +118,7 @@ class KeyedDraw:
     def __call__(self, document: Document, number: int, latent: Latent) -> TimeAndNoise:
         """Draw for one latent of a document."""
         if latent.max_t == 0:  # a clean picture takes no noise, so none is drawn
-            return TimeAndNoise(0.0, torch.zeros_like(latent.values, dtype=torch.float32))
+            return TimeAndNoise(0.0, torch.zeros(latent.values.shape))
         seed = self.seed
         uniform = float(generator(seed, "time", *document.key, number).random())
         t = time_from_uniform(self.diffusion.schedule, uniform, latent.max_t)

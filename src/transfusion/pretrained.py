@@ -4,7 +4,8 @@ Responsible for turning captions, questions and pictures into requests to the en
 not know training; the format of a checkpoint is ``train.checkpoint``'s.
 """
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -170,11 +171,12 @@ class Transfusion:
         self,
         content: Document | Sequence[Segment | str | PictureLike],
         options: GenerationOptions | None = None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Continue a document and yield tokens, previews and latents as they come."""
         prompt = self.document(content)
-        async for event in self.engine(max_rows=1).stream(prompt, options or self.options()):
-            yield event
+        async with aclosing(self.engine(max_rows=1).stream(prompt, options or self.options())) as events:
+            async for event in events:
+                yield event
 
     def generate_images(
         self,
@@ -275,7 +277,7 @@ class Transfusion:
             document = replace(document, segments=tuple(_as_target(part) for part in document.segments))
         vocabulary = self.model.vocabulary
         draw = KeyedDraw(self.config.diffusion, self.config.train.seed)
-        batch = collate([[document]], vocabulary, draw, num_slots(document, vocabulary))
+        batch = collate([[document]], vocabulary, draw, num_slots(document, vocabulary)).to(self.model.device)
         objective = TransfusionObjective(self.config.diffusion, self.config.objective, vocabulary)
         losses = objective(self.model, batch)
         text = losses.pop("text")

@@ -108,7 +108,7 @@ class Modality:
                 f"latent of modality {self.name!r} has shape {tuple(shape)}; expected ({self.channels}, {axes})"
             )
         for size, patch in zip(shape[1:], self.patch_size, strict=True):
-            if size % patch or not size:
+            if size % patch or size <= 0:
                 raise ValueError(
                     f"latent of modality {self.name!r} has axes {tuple(shape[1:])}, not positive multiples of its "
                     f"patch_size {self.patch_size}; resize or pad it to a multiple"

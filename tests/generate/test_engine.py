@@ -15,6 +15,7 @@ from transfusion.generate.engine import Engine
 from transfusion.generate.options import (
     DenoisingOptions,
     Event,
+    FailedEvent,
     FinishedEvent,
     Generated,
     GenerationOptions,
@@ -23,7 +24,9 @@ from transfusion.generate.options import (
     TokenEvent,
     TokenOptions,
 )
-from transfusion.keyed import normal
+from transfusion.generate.row import Row, Track
+from transfusion.generate.token_sampling import draw_token
+from transfusion.keyed import generator, normal
 from transfusion.layout import Writer, stack
 from transfusion.mask import attention_mask
 from transfusion.model.transfusion import NoisedSpans, Outputs
@@ -177,6 +180,13 @@ def test_limits() -> None:
     assert all(isinstance(part, Text) for part in text_only.generated)
     assert sum(len(part.tokens) for part in text_only.generated if isinstance(part, Text)) <= 7
     assert engine.run([(prompt, options(max_tokens=0, max_latents=0))])[0].generated == ()
+    spent = options(begin_with="image", max_latents=0)  # the budget holds, whatever is asked for first
+    assert all(isinstance(part, Text) for part in engine.run([(prompt, spent)])[0].generated)
+    assert engine.run([(prompt, spent.model_copy(update={"max_tokens": 0}))])[0].generated == ()
+    drawn = engine.run([(prompt, options(begin_with="image", max_latents=1, max_tokens=0))])[0].generated
+    assert [type(part) for part in drawn] == [Latent]
+    wordless = options(max_tokens=0, max_latents=2)  # no token is drawn, so none that begins a latent
+    assert engine.run([(prompt, wordless)])[0].generated == ()
     free = engine.run([(prompt, options(max_latents=0))])[0].generated[0]
     assert isinstance(free, Text)
     stopped = engine.run([(prompt, options(max_latents=0, stop_tokens=(free.tokens[0],)))])[0]
@@ -191,58 +201,22 @@ def test_seeds_decide() -> None:
     assert same(one, again) and not same(one, other)
 
 
-def test_bad_requests_are_named() -> None:
-    engine = Engine(MODEL, PROCESS)
-    with pytest.raises(ValueError, match="begin_with 'image' has no entry in shapes"):
-        engine.submit(prompts()[0], options(begin_with="image", shapes={}))
-    with pytest.raises(ValueError, match="not positive multiples"):
-        engine.submit(prompts()[0], options(shapes={"image": (2, 3, 4)}))
-    with pytest.raises(KeyError, match="no modality 'video'"):
-        engine.submit(prompts()[0], options(shapes={"video": (2, 3, 4)}))
-
-
-def test_a_bad_prompt_is_refused_before_any_work() -> None:
-    engine = Engine(MODEL, PROCESS)
-    bad = Document((Latent(torch.zeros(2, 5, 5), "image"),), is_complete=False)
-    with pytest.raises(ValueError, match="5"):
-        engine.submit(bad, options())
-    assert engine.is_idle
-
-
 def test_nan_does_not_reach_other_requests() -> None:
     engine, greedy = Engine(MODEL, PROCESS, max_rows=2), options(max_latents=0)
-    broken = Document((Latent(torch.full(IMAGE_SHAPE, torch.nan), "image"),), is_complete=False)
+    broken = Document((Latent(torch.full(IMAGE_SHAPE, 3e38), "image"),), is_complete=False)  # its norms overflow
     long, short = (Document((Text(tokens),), is_complete=False) for tokens in ((1, 2, 3), (1,)))
     queue = [(broken, greedy), (long, options(max_latents=0, max_tokens=40)), (short, greedy)]
-    found = engine.run(queue)
-    for request, result in zip(queue[1:], found[1:], strict=True):
+    tickets = [engine.submit(*request) for request in queue]
+    last: dict[int, Event] = {}
+    while not engine.is_idle:
+        last |= {event.ticket: event for event in engine.step()}
+    failed = last[tickets[0]]
+    assert isinstance(failed, FailedEvent) and isinstance(failed.error, FloatingPointError)
+    for request, ticket in zip(queue[1:], tickets[1:], strict=True):
+        finished = last[ticket]
         (alone,) = Engine(MODEL, PROCESS).run([request])
-        assert result.document.segments == alone.document.segments
-
-
-def test_streams_do_not_share_an_engine() -> None:
-    engine = Engine(MODEL, PROCESS)
-
-    async def both() -> None:
-        first = engine.stream(prompts()[0], options())
-        await anext(first)
-        with pytest.raises(RuntimeError, match="an Engine for each"):
-            await anext(engine.stream(prompts()[1], options()))
-        await first.aclose()  # pyright: ignore[reportAttributeAccessIssue]
-        assert engine.is_idle
-        assert [event async for event in engine.stream(prompts()[1], options())]
-
-    asyncio.run(both())
-
-
-def test_cancelled_rows_leave() -> None:
-    engine = Engine(MODEL, PROCESS, max_rows=1)
-    first, second = (engine.submit(prompts()[0], options(begin_with="image")) for _ in range(2))
-    engine.step()
-    engine.cancel(first)
-    engine.cancel(999)
-    finished = [event.ticket for _ in range(40) for event in engine.step() if isinstance(event, FinishedEvent)]
-    assert finished == [second] and engine.is_idle
+        assert isinstance(finished, FinishedEvent)
+        assert finished.result.document.segments == alone.document.segments
 
 
 def test_stream_tells_previews_then_the_latent_then_the_end() -> None:
@@ -257,3 +231,82 @@ def test_stream_tells_previews_then_the_latent_then_the_end() -> None:
     assert kinds[-1] is FinishedEvent and set(kinds[3:-1]) <= {TokenEvent}
     last = events[-1]
     assert isinstance(last, FinishedEvent) and isinstance(last.result.generated[0], Latent)
+
+
+def test_what_leaves_the_engine_is_the_callers() -> None:
+    """Latents may be trained on, and writing to them changes nothing that is still to come."""
+    wanted = options(begin_with="image", max_latents=1, max_tokens=6, preview_every=1)
+
+    def tell(*, is_written_to: bool) -> list[Event]:
+        engine, events = Engine(MODEL, PROCESS), list[Event]()
+        engine.submit(prompts()[0], wanted)
+        while not engine.is_idle:
+            with torch.inference_mode():  # as an evaluator might
+                events += engine.step()
+            for event in events if is_written_to else ():
+                if isinstance(event, PreviewEvent | LatentEvent):
+                    (event.estimate if isinstance(event, PreviewEvent) else event.values).fill_(7.0)
+        return events
+
+    plain, written = tell(is_written_to=False), tell(is_written_to=True)
+    one, other = plain[-1], written[-1]
+    assert isinstance(one, FinishedEvent) and isinstance(other, FinishedEvent)
+    assert one.result.generated[1:] == other.result.generated[1:]
+    drawn, again = one.result.generated[0], other.result.generated[0]
+    assert isinstance(drawn, Latent) and isinstance(again, Latent) and torch.equal(drawn.values, again.values)
+    told = [event.values for event in plain if isinstance(event, LatentEvent)]
+    told += [event.estimate for event in plain if isinstance(event, PreviewEvent)]
+    weight = torch.ones(1, requires_grad=True)
+    for values in (drawn.values, *told):
+        (values * weight).sum().backward()
+    assert weight.grad is not None and len(told) == 5
+
+
+def test_draws_of_a_row_depend_on_each_part_of_their_key() -> None:
+    """A token's on seed and place in the text; a latent's noise on seed and its number, and on the sampler's step."""
+
+    def row(seed: int, count: int, latents: int = 0) -> Row:
+        made = Row(0, prompts()[3], options(seed=seed), MODEL.vocabulary, Track(prompts()[3], MODEL.vocabulary, 0))
+        made.options = options(seed=seed, tokens=TokenOptions(temperature=1.0), max_latents=9)
+        made.main.writer.text([1] * count)
+        made.num_latents = latents
+        return made
+
+    flat = torch.zeros(MODEL.vocabulary.size)
+    for seed, count in ((0, 0), (0, 1), (1, 0), (5, 9)):
+        made = row(seed, count)
+        allowed = torch.full_like(flat, -torch.inf)
+        allowed[: MODEL.vocabulary.text_size + 2] = 0.0
+        allowed[MODEL.vocabulary.bos] = -torch.inf
+        for begin in (1, 2):
+            allowed[MODEL.vocabulary.begin_token(begin)] = 0.0
+        uniform = float(generator(seed, "token", len(made.main.writer)).random())
+        assert made.choose(flat) == draw_token(allowed, made.options.tokens, uniform)
+    assert len({row(0, count).choose(flat) for count in range(12)}) > 3
+
+    def noise(seed: int, latents: int) -> Tensor:
+        made = row(seed, 0, latents)
+        made.open_latent(1)
+        made.start_denoising(PROCESS.schedule, torch.device("cpu"))
+        assert made.denoising is not None
+        return made.denoising.query.x_t
+
+    assert torch.equal(noise(0, 0), noise(0, 0))
+    assert not torch.equal(noise(0, 0), noise(0, 1)) and not torch.equal(noise(0, 0), noise(1, 0))
+    for seed, latents in ((0, 0), (0, 1), (3, 0)):
+        made = row(seed, 0, latents)
+        ddpm = DenoisingOptions(sampler="ddpm", num_steps=4)
+        made.options = made.options.model_copy(update={"denoising": ddpm})
+        made.open_latent(1)
+        made.start_denoising(PROCESS.schedule, torch.device("cpu"))
+
+        def fresh(step: int, ids: tuple[int, int] = (seed, latents)) -> Tensor:
+            return normal(IMAGE_SHAPE, ids[0], "sampler", ids[1], step)
+
+        begun = normal(IMAGE_SHAPE, seed, "start", latents)
+        wanted = sample(lambda x, t: x / 2, start("ddpm", begun, sampling_times(4), PROCESS.schedule, fresh))
+        found = None
+        while found is None:
+            assert made.denoising is not None
+            found = made.advance(made.denoising.query.x_t / 2)
+        assert torch.equal(found, wanted)

@@ -35,3 +35,13 @@ def test_top_p_keeps_the_fewest_that_reach_it() -> None:
 
 def test_low_temperature_sharpens() -> None:
     assert draw_token(LOGITS, TokenOptions(temperature=0.05), 0.97) == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-40, 1.0])
+def test_what_is_no_number_is_refused_and_small_temperatures_are_greedy(temperature: float) -> None:
+    options = TokenOptions(temperature=temperature)
+    for broken in (torch.tensor([0.0, torch.nan]), torch.tensor([0.0, torch.inf]), torch.full((2,), -torch.inf)):
+        with pytest.raises(FloatingPointError, match="largest logit"):
+            draw_token(broken, options, 0.5)
+    if temperature < 1:
+        assert draw_token(torch.tensor([-torch.inf, 1.0, 2.0, -torch.inf]), options, 0.99) == 2

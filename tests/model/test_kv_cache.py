@@ -1,11 +1,14 @@
 """Cached forwards equal the full forward, whatever the chunks, rows and lengths."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import documents, make_model
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from transfusion.layout import Columns, join, layout, stack
 from transfusion.mask import attention_mask
@@ -146,3 +149,67 @@ def test_a_span_is_denoised_over_its_cached_prefix(number: int) -> None:
         alone = groups[-1]._replace(slots=inside - found.start)
         peeked: Outputs = MODEL(patches, [alone], nothing, view.mask, view)
     assert float((peeked.predictions[0] - whole.predictions[-1]).abs().max()) < TOLERANCE
+
+
+class NoRoom(TorchDispatchMode):
+    """Raises once, when storage is asked for the n-th time."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self.left = place
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket is torch.ops.aten.new_zeros:
+            self.left -= 1
+            if self.left == -1:
+                raise torch.OutOfMemoryError("once")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("is_inference", [False, True])
+@pytest.mark.parametrize("place", range(6))
+def test_growing_without_memory_leaves_the_cache_as_it_was(place: int, is_inference: bool) -> None:
+    columns, first, second = stack([text_columns(12)]), torch.tensor([0]), torch.tensor([1])
+    cache = KVCache(MODEL.config.trunk, 2, capacity=4)
+    for row in (first, second):
+        view = cache.extend(row, part(columns, 0, 4), torch.tensor([4]))
+        logits(MODEL, part(columns, 0, 4), view.mask, view)
+    with torch.inference_mode(is_inference):
+        with pytest.raises(torch.OutOfMemoryError), NoRoom(place):
+            cache.reserve(3, 9)
+        assert (cache.num_rows, cache.capacity, cache.lengths.tolist()) == (2, 4, [4, 4])
+        cache.reserve(2, 5)  # less than the first try wanted
+        view = cache.peek(first, part(columns, 4, 6))
+        found = logits(MODEL, part(columns, 4, 6), view.mask, view)
+        assert float((found - full(part(columns, 0, 6))[:, 4:]).abs().max()) < TOLERANCE
+        cache.reserve(5, 12)
+        cache.clear(4)
+        for row in (first, second):
+            view = cache.extend(row, part(columns, 4, 12), torch.tensor([8]))
+            found = logits(MODEL, part(columns, 4, 12), view.mask, view)
+            assert float((found - full(columns)[:, 4:]).abs().max()) < TOLERANCE
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_forward_that_fails_at_its_first_layers_may_be_repeated(place: int) -> None:
+    columns, row = stack([text_columns(5)]), torch.tensor([0])
+    cache = KVCache(MODEL.config.trunk, 1)
+    view = cache.peek(row, columns)
+    with pytest.raises(torch.OutOfMemoryError), NoRoom(place):
+        logits(MODEL, columns, view.mask, view)
+    assert cache.lengths.tolist() == [0]
+    view = cache.peek(row, columns)
+    found = logits(MODEL, columns, view.mask, view)
+    cache.advance(row, torch.tensor([5]))
+    assert float((found - full(columns)).abs().max()) < TOLERANCE and cache.lengths.tolist() == [5]
+
+
+def test_a_cleared_row_holds_no_nan_for_rows_that_follow() -> None:
+    columns = stack([text_columns(5)])
+    cache, row = KVCache(MODEL.config.trunk, 1, capacity=8), torch.tensor([0])
+    for layer in range(2):
+        for stored in cache.layer(layer, torch.zeros(())):
+            stored.fill_(torch.nan)
+    cache.clear(0)
+    view = cache.peek(row, columns)
+    assert float((logits(MODEL, columns, view.mask, view) - full(columns)).abs().max()) < TOLERANCE

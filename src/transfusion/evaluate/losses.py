@@ -30,7 +30,7 @@ def evaluate_losses(
     for index in _places(source.size, num_documents):
         document = source.document(index, 0)
         batch = collate([[document]], model.vocabulary, draw, num_slots(document, model.vocabulary))
-        for name, loss in objective(model, batch).items():
+        for name, loss in objective(model, batch.to(model.device)).items():
             sums[name] = sums.get(name, 0.0) + float(loss.sum)
             counts[name] = counts.get(name, 0) + loss.count
     return {name: sums[name] / count for name, count in counts.items() if count}

@@ -3,22 +3,27 @@
 Every step does one evaluation for every row: rows in text share a forward, rows that denoise latents of one shape
 share a forward, and the unconditional branch of guidance rides in the same forward as its conditional twin. Rows
 come and go between steps (continuous batching). It must not know training, data or evaluation.
+
+    step:  admit ─▶ forwards, of which nothing counts yet ─▶ all returned: every row goes on by itself ─▶ events
+                         └── one raises: the step has not happened          └── one fails: FailedEvent, the others go on
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from heapq import heappop, heappush
-from itertools import groupby
+from threading import Lock
 
 import torch
 from torch import Tensor
 
 from transfusion.diffusion import guidance
 from transfusion.diffusion.process import Process
-from transfusion.diffusion.samplers import Query
+from transfusion.generate.check import check_request
+from transfusion.generate.forwards import Forwards, Found, query_of
 from transfusion.generate.options import (
     Event,
+    FailedEvent,
     FinishedEvent,
     Generated,
     GenerationOptions,
@@ -26,17 +31,20 @@ from transfusion.generate.options import (
     PreviewEvent,
     TokenEvent,
 )
-from transfusion.generate.row import Phase, Row, Track
-from transfusion.layout import join, num_slots, stack
-from transfusion.model.kv_cache import KVCache
-from transfusion.model.transfusion import NoisedSpans, Outputs, TransfusionModel
+from transfusion.generate.row import Phase, Row, Track, handed_out
+from transfusion.generate.tickets import Box, Tickets
+from transfusion.model.transfusion import TransfusionModel
 from transfusion.segments import Document
 
 STANDARDISED = (-10.0, 10.0)  # of latents of mean 0 and deviation 1 whose true range nobody knows
 
 
 class Engine:
-    """Generates for many requests side by side."""
+    """Generates for many requests side by side.
+
+    A fault belongs to the request that caused it: what can be told at once is refused by ``submit``, what comes up
+    later ends that request with a ``FailedEvent``. Any method may be called from any thread; steps wait for each other.
+    """
 
     def __init__(
         self,
@@ -56,211 +64,212 @@ class Engine:
             max_rows: Most requests at work at once; others wait.
             ranges: Least and largest value of the latents of a modality, by its name; a modality without is taken
                 for standardised, within ``STANDARDISED``.
+
+        Raises:
+            ValueError: ``max_rows`` is not positive.
         """
+        if max_rows < 1:
+            raise ValueError(f"max_rows is {max_rows}; expected at least 1, or no request would ever be at work")
         self.model = model.eval()
         self.process = process
-        self.precision = precision
         self.max_rows = max_rows
         self.ranges = dict(ranges or {})
-        self.device = next(model.parameters()).device
-        self.cache = KVCache(model.config.trunk, num_rows=1)
+        self._forwards = Forwards(model, process, precision)
+        self.device = self._forwards.device
+        self.cache = self._forwards.cache
         self._free = [0]
         self._rows: list[Row] = []
-        self._waiting: deque[tuple[int, Document, GenerationOptions]] = deque()
-        self._next_ticket = 0
-        self._is_streaming = False
+        self._tickets = Tickets()
+        self._stepping = Lock()  # held by whoever touches rows or the cache
 
     def submit(self, prompt: Document, options: GenerationOptions) -> int:
-        """Queue a request and return its ticket.
+        """Queue a request and return its ticket; ``step`` tells its events.
 
         Raises:
             KeyError: A modality is unknown.
-            ValueError: A shape is missing or does not fit, in the options or the prompt.
+            ValueError: What ``check_request`` names: a shape, a token id, or a latent that does not fit.
         """
-        vocabulary = self.model.vocabulary
-        num_slots(prompt, vocabulary)  # raises where the prompt does not fit
-        for name, shape in options.shapes.items():
-            vocabulary.modality(vocabulary.index(name)).grid(shape)
-        if options.begin_with is not None and options.begin_with not in options.shapes:
-            raise ValueError(f"begin_with {options.begin_with!r} has no entry in shapes {sorted(options.shapes)}")
-        ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
-        self._waiting.append((ticket, prompt, options))
-        return ticket
+        return self._submit(prompt, options, None)
+
+    def _submit(self, prompt: Document, options: GenerationOptions, box: Box | None) -> int:
+        check_request(prompt, options, self.model.vocabulary)
+        return self._tickets.open(prompt, options, box)
 
     def cancel(self, ticket: int) -> None:
-        """Forget a request, at work or waiting; an unknown ticket is ignored."""
-        self._waiting = deque(entry for entry in self._waiting if entry[0] != ticket)
-        for row in [row for row in self._rows if row.ticket == ticket]:
-            self._release(row)
+        """Forget a request, at work or waiting, and its events; an unknown ticket is ignored.
+
+        Never waits: during a step the request is only marked, and its row leaves when the forwards have returned.
+        """
+        self._tickets.close(ticket)
+        if self._stepping.acquire(blocking=False):
+            try:
+                self._reap()
+            finally:
+                self._stepping.release()
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to do."""
-        return not self._rows and not self._waiting
+        """Whether there is nothing to do and no event to tell."""
+        return self._tickets.is_idle
 
     def run(self, requests: Iterable[tuple[Document, GenerationOptions]]) -> list[Generated]:
-        """Generate for all requests and return the results in their order."""
-        tickets = [self.submit(prompt, options) for prompt, options in requests]
-        results: dict[int, Generated] = {}
-        while len(results) < len(tickets):
-            for event in self.step():
-                if isinstance(event, FinishedEvent):
-                    results[event.ticket] = event.result
-        return [results[ticket] for ticket in tickets]
+        """Generate for all requests and return the results in their order.
 
-    async def stream(self, prompt: Document, options: GenerationOptions) -> AsyncIterator[Event]:
-        """Generate for one request and yield its events as they come; leaving the loop early cancels it.
+        Requests that others have submitted go on meanwhile; their events are kept for the next ``step``.
 
         Raises:
-            RuntimeError: Another stream is under way; each needs an engine of its own.
+            Exception: The error of the first of these requests that fails, or of a forward; the rest of them are
+                cancelled.
         """
-        if self._is_streaming:
-            raise RuntimeError("this engine streams another request; wait for its end, or make an Engine for each")
-        ticket = self.submit(prompt, options)
-        is_finished, self._is_streaming = False, True
+        box: Box = deque()
+        tickets: list[int] = []
+        results: dict[int, Generated] = {}
         try:
-            while not is_finished:
-                for event in await asyncio.to_thread(self.step):
-                    if event.ticket == ticket:
-                        is_finished = isinstance(event, FinishedEvent)
-                        yield event
+            for prompt, options in requests:
+                tickets.append(self._submit(prompt, options, box))
+            while len(results) < len(tickets):
+                self._pump(box)
+                while box:
+                    event = box.popleft()
+                    if isinstance(event, FailedEvent):
+                        raise event.error
+                    if isinstance(event, FinishedEvent):
+                        results[event.ticket] = event.result
         finally:
-            self._is_streaming = False
-            if not is_finished:
+            for ticket in tickets:
                 self.cancel(ticket)
+        return [results[ticket] for ticket in tickets]
 
-    @torch.inference_mode()
+    async def stream(self, prompt: Document, options: GenerationOptions) -> AsyncGenerator[Event, None]:
+        """Generate for one request and yield its events as they come; leaving the loop early cancels it.
+
+        Many streams may share an engine: the step of one brings all of them on.
+
+        Raises:
+            Exception: The request's own error, or that of a forward.
+        """
+        box: Box = deque()
+        ticket = self._submit(prompt, options, box)
+        try:
+            while True:
+                while box:
+                    event = box.popleft()
+                    if isinstance(event, FailedEvent):
+                        raise event.error
+                    yield event
+                    if isinstance(event, FinishedEvent):
+                        return
+                await asyncio.to_thread(self._pump, box)
+        finally:
+            self.cancel(ticket)
+
     def step(self) -> list[Event]:
-        """Advance every row by one evaluation and return what happened."""
-        self._admit()
-        events: list[Event] = []
-        text = [row for row in self._rows if row.phase is Phase.TEXT]
-        opening = [row for row in self._rows if row.phase is Phase.OPENING]
-        logits = self._write([row.main for row in text], wants_logits=True)
-        self._write([row.main for row in opening], wants_logits=False)
-        self._write([row.twin for row in opening if row.twin is not None], wants_logits=False)  # far shorter
-        for row in opening:
-            row.start_denoising(self.process.schedule, self.device)
-        for row, row_logits in zip(text, logits, strict=True):
-            token = row.choose(row_logits)
-            row.take(token)
-            self._open_twin(row)
-            events.append(TokenEvent(row.ticket, token))
-        denoising = [row for row in self._rows if row.phase is Phase.DENOISING]
-        for _, group in groupby(sorted(denoising, key=_latent_key), key=_latent_key):
-            events += self._denoise(list(group))
-        for row in [row for row in self._rows if row.phase is Phase.DONE]:
-            self._release(row)
-            events.append(FinishedEvent(row.ticket, row.result()))
-        return events
+        """Advance every row by one evaluation and return what happened, and what earlier calls of ``run`` kept.
+
+        Events of requests that a ``run`` or a ``stream`` waits for go to those.
+
+        Raises:
+            Exception: A forward failed, for example for lack of memory; a note on the error names the tickets. The
+                step has not happened: calling again gives what this call would have given. Where the error stays,
+                cancel one of the tickets.
+        """
+        with self._stepping:
+            self._take_turn()
+        return self._tickets.read()
+
+    def _pump(self, box: Box) -> None:
+        """Do a step, unless that of another thread has filled the box meanwhile."""
+        with self._stepping:
+            if not box:
+                self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Do one evaluation for every row; rows and cache change only after all forwards have returned."""
+        self._reap()
+        try:
+            self._admit()
+            for row in self._rows:
+                if row.phase is Phase.OPENING and row.twin is None and row.options.denoising.guidance.scale != 1:
+                    row.open_twin(self._take_cache_row())
+            found = self._forwards.evaluate(self._rows)
+            self._forwards.keep(found.written)
+        except BaseException:
+            self._send_back()
+            raise
+        for row in self._rows:
+            self._tickets.admit(row.ticket)
+        self._reap()
+        for row in list(self._rows):
+            for event in self._follow(row, found):
+                self._tickets.tell(event)
+        self._reap()
 
     def _admit(self) -> None:
-        while self._waiting and len(self._rows) < self.max_rows:
-            ticket, prompt, options = self._waiting.popleft()
-            vocabulary = self.model.vocabulary
-            row = Row(ticket, prompt, options, vocabulary, Track(prompt, vocabulary, self._take_cache_row()))
-            if options.begin_with is not None:
-                row.open_latent(vocabulary.index(options.begin_with))
-                self._open_twin(row)
-            elif options.max_tokens == 0:
-                row.phase = Phase.DONE
-            self._rows.append(row)
+        """Give waiting requests a row as far as there are rows; they count as waiting until the forwards return."""
+        for ticket, prompt, options in self._tickets.first_waiting(self.max_rows - len(self._rows)):
+            vocabulary, place = self.model.vocabulary, self._take_cache_row()
+            try:
+                row = Row(ticket, prompt, options, vocabulary, Track(prompt, vocabulary, place))
+                row.begin()
+            except Exception as error:  # a request that cannot be laid out is no other's fault
+                heappush(self._free, place)
+                self._tickets.tell(FailedEvent(ticket, error))
+            else:
+                self._rows.append(row)
+
+    def _send_back(self) -> None:
+        """Take back what a step has begun: rows and twins of which nothing is written yet."""
+        for row in list(self._rows):
+            if row.main.written == 0:
+                self._release(row)
+            elif row.twin is not None and row.twin.written == 0:
+                self._release_twin(row)
 
     def _take_cache_row(self) -> int:
         if not self._free:
             in_use = self.cache.num_rows
             self.cache.reserve(in_use + 1, self.cache.capacity)
             self._free = list(range(in_use, self.cache.num_rows))
-        cache_row = heappop(self._free)  # the lowest, so that rows at work stay side by side
-        self.cache.clear(cache_row)
-        return cache_row
+        self.cache.clear(self._free[0])
+        return heappop(self._free)  # the lowest, so that rows at work stay side by side
 
-    def _open_twin(self, row: Row) -> None:
-        if row.phase is Phase.OPENING and row.options.denoising.guidance.scale != 1:
-            row.open_twin(self._take_cache_row())
+    def _reap(self) -> None:
+        """Release the rows whose requests are over: finished, failed or cancelled."""
+        for row in list(self._rows):
+            if not self._tickets.is_open(row.ticket):
+                self._release(row)
 
     def _release(self, row: Row) -> None:
-        for track in row.tracks:
-            heappush(self._free, track.cache_row)
         self._rows.remove(row)
+        self._release_twin(row)
+        heappush(self._free, row.main.cache_row)
 
-    def _write(self, tracks: Sequence[Track], *, wants_logits: bool) -> list[Tensor]:
-        """Bring the cache up to date; single tokens and longer prefixes go in a forward each.
+    def _release_twin(self, row: Row) -> None:
+        if row.twin is not None:
+            heappush(self._free, row.twin.cache_row)
+            row.twin = None
 
-        Tracks go in the order of their rows of the cache, here and in denoising: rows side by side need no copy.
-        """
-        found: dict[int, Tensor] = {}
-        ordered = sorted(tracks, key=_cache_row)
-        single = [track for track in ordered if track.num_pending == 1]
-        longer = [track for track in ordered if track.num_pending > 1]
-        for group in (single, longer):
-            if group:
-                logits = self._extend(group, wants_logits=wants_logits)
-                found |= {id(track): row for track, row in zip(group, logits, strict=wants_logits)}
-        return [found[id(track)] for track in tracks] if wants_logits else []
-
-    def _extend(self, tracks: Sequence[Track], *, wants_logits: bool) -> Tensor:
-        """Write all pending slots of some tracks; return the (R, V) logits of their last slots, if wanted."""
-        counts = torch.tensor([track.num_pending for track in tracks])
-        width = int(counts.max())
-        columns = stack([join([track.pending()], width) for track in tracks])
-        columns = type(columns)(*(column.to(self.device) for column in columns))
-        rows = torch.tensor([track.cache_row for track in tracks])
-        view = self.cache.extend(rows, columns, counts)
-        last = torch.arange(len(tracks)) * width + counts - 1
-        text_slots = last.to(self.device) if wants_logits else torch.empty(0, dtype=torch.int64, device=self.device)
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-            outputs: Outputs = self.model(columns, self._pending_spans(tracks, width), text_slots, view.mask, view)
-        for track in tracks:
-            track.mark_written()
-        return outputs.logits
-
-    def _pending_spans(self, tracks: Sequence[Track], width: int) -> list[NoisedSpans]:
-        """Group the clean latents of pending slots by modality and shape, at t = 0."""
-        groups: dict[tuple[int, tuple[int, ...]], list[tuple[int, Tensor]]] = {}
-        for row, track in enumerate(tracks):
-            for span in track.spans:
-                key = (span.modality, tuple(span.values.shape))
-                groups.setdefault(key, []).append((row * width + span.start - track.written, span.values))
-        result: list[NoisedSpans] = []
-        for (modality, shape), found in sorted(groups.items()):
-            count = self.model.vocabulary.modality(modality).num_patches(shape)
-            starts = torch.tensor([start for start, _ in found])
-            slots = (starts[:, None] + torch.arange(count)).to(self.device)
-            values = torch.stack([values.to(self.device) for _, values in found])
-            result.append(NoisedSpans(modality, values, torch.zeros(len(found), device=self.device), slots))
-        return result
-
-    def _denoise(self, rows: Sequence[Row]) -> list[Event]:
-        """Do one evaluation for rows whose latents share modality and shape, both branches in one forward."""
-        branches = [(row, track) for row in rows for track in (row.tracks if _needs_twin(row) else [row.main])]
-        branches.sort(key=lambda branch: _cache_row(branch[1]))
-        queries = [_query(row) for row, _ in branches]
-        x_t = torch.stack([query.x_t for query in queries])
-        t = torch.tensor([query.t for query in queries], dtype=torch.float32, device=self.device)
-        x_0 = self._estimate([track for _, track in branches], _latent_key(rows[0])[0], x_t, t)
-        found = {track.cache_row: estimate for (_, track), estimate in zip(branches, x_0, strict=True)}
+    def _follow(self, row: Row, found: Found) -> list[Event]:
+        """Go on with one row after its forward; whatever fails here is its own fault and ends its request."""
         events: list[Event] = []
-        for row in rows:
-            unconditional = found.get(row.twin.cache_row) if row.twin is not None else None
-            events += self._advance(row, found[row.main.cache_row], unconditional)
+        try:
+            if row.phase is Phase.TEXT:
+                token = row.choose(found.logits[row.ticket])
+                row.take(token)
+                events.append(TokenEvent(row.ticket, token))
+            elif row.phase is Phase.OPENING:
+                row.start_denoising(self.process.schedule, self.device)
+            elif row.phase is Phase.DENOISING:
+                events += self._advance(row, *found.estimates[row.ticket])
+            if row.phase is Phase.DONE:
+                events.append(FinishedEvent(row.ticket, row.result()))
+        except Exception as error:  # of whatever kind: the reader of this request gets it
+            events.append(FailedEvent(row.ticket, error))
         return events
-
-    def _estimate(self, tracks: Sequence[Track], modality: int, x_t: Tensor, t: Tensor) -> Tensor:
-        """Predict the clean latents (R, C, *axes) of the pending patch slots, reading the cache only."""
-        columns = stack([track.pending() for track in tracks])
-        columns = type(columns)(*(column.to(self.device) for column in columns))
-        view = self.cache.peek(torch.tensor([track.cache_row for track in tracks]), columns)
-        slots = torch.arange(columns.tokens.numel(), device=self.device).reshape(columns.tokens.shape)
-        spans = [NoisedSpans(modality, x_t, t, slots)]
-        nowhere = torch.empty(0, dtype=torch.int64, device=self.device)
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-            outputs: Outputs = self.model(columns, spans, nowhere, view.mask, view)
-        return self.process.to_x_0(outputs.predictions[0], x_t, t)
 
     def _advance(self, row: Row, x_0: Tensor, unconditional: Tensor | None) -> list[Event]:
         """Guide one estimate, hand it to the row's sampler, and tell what came of it."""
-        query, options = _query(row), row.options.denoising
+        query, options = query_of(row), row.options.denoising
         if unconditional is not None:
             x_0 = guidance.apply(x_0, unconditional, query.t, options.guidance)
         assert row.denoising is not None
@@ -271,27 +280,8 @@ class Engine:
         values = row.advance(x_0)
         if values is None:
             every = row.options.preview_every
-            return [PreviewEvent(row.ticket, name, x_0, count)] if every and count % every == 0 else []
-        if row.twin is not None:
-            heappush(self._free, row.twin.cache_row)
-            row.twin = None
+            is_due = every and count % every == 0
+            return [PreviewEvent(row.ticket, name, handed_out(x_0), count)] if is_due else []
+        self._release_twin(row)
         row.close_latent(values)
-        return [LatentEvent(row.ticket, name, values)]
-
-
-def _cache_row(track: Track) -> int:
-    return track.cache_row
-
-
-def _query(row: Row) -> Query:
-    assert row.denoising is not None
-    return row.denoising.query
-
-
-def _needs_twin(row: Row) -> bool:
-    return guidance.needs_unconditional(row.options.denoising.guidance, _query(row).t)
-
-
-def _latent_key(row: Row) -> tuple[int, tuple[int, ...]]:
-    assert row.denoising is not None
-    return row.denoising.modality, tuple(row.denoising.query.x_t.shape)
+        return [LatentEvent(row.ticket, name, handed_out(values))]

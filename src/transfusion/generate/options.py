@@ -42,9 +42,17 @@ class GenerationOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    max_tokens: int = Field(default=64, ge=0, description="Most text tokens to generate")
-    max_latents: int = Field(default=1, ge=0, description="Most latents to generate")
-    begin_with: str | None = Field(default=None, description="Modality to begin at once, without sampling its token")
+    max_tokens: int = Field(
+        default=64, ge=0, description="Most text tokens to generate; when they are spent no latent is begun"
+    )
+    max_latents: int = Field(
+        default=1,
+        ge=0,
+        description="Most latents to generate, begin_with's among them; 0 draws none, whatever it says",
+    )
+    begin_with: str | None = Field(
+        default=None, description="Modality to begin at once, without sampling its token, if max_latents allows one"
+    )
     shapes: dict[str, tuple[int, ...]] = Field(
         default={}, description="Shape (C, *axes) of a generated latent by modality"
     )
@@ -88,7 +96,18 @@ class FinishedEvent(NamedTuple):
     result: "Generated"
 
 
-Event = TokenEvent | PreviewEvent | LatentEvent | FinishedEvent
+class FailedEvent(NamedTuple):
+    """A request failed by itself and is over; the others go on. ``error`` says why."""
+
+    ticket: int
+    error: Exception
+
+
+Event = TokenEvent | PreviewEvent | LatentEvent | FinishedEvent | FailedEvent
+
+
+class RequestCancelled(Exception):
+    """A request was cancelled while ``run`` or ``stream`` waited for it."""
 
 
 @dataclass(frozen=True)

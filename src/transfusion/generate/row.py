@@ -121,6 +121,13 @@ class Row:
             raise ValueError(f"options.shapes has no shape for {name!r}; give one such as {{{name!r}: (C, ...)}}")
         return self.options.shapes[name]
 
+    def begin(self) -> None:
+        """Start as the options say: with a latent, with text, or, where the budget is empty, not at all."""
+        if self.options.begin_with is not None and self.options.max_latents > 0:
+            self.open_latent(self.vocabulary.index(self.options.begin_with))
+        elif self.options.max_tokens == 0:
+            self.phase = Phase.DONE
+
     def choose(self, logits: Tensor) -> int:
         """Draw the next token from (V,) logits among those that may follow."""
         allowed = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
@@ -207,7 +214,7 @@ class Row:
         modality = self.denoising.modality
         self.main.spans.append(PendingSpan(self.main.written, modality, values))
         self.main.writer.end(modality)
-        self.generated.append(Latent(values.cpu(), self.vocabulary.modality(modality).name))
+        self.generated.append(Latent(handed_out(values, "cpu"), self.vocabulary.modality(modality).name))
         self.denoising = None
         self.num_latents += 1
         self.phase = Phase.DONE if self.num_tokens >= self.options.max_tokens else Phase.TEXT
@@ -216,3 +223,9 @@ class Row:
         if self.tokens:
             self.generated.append(Text(tuple(self.tokens)))
             self.tokens = []
+
+
+def handed_out(values: Tensor, device: torch.device | str | None = None) -> Tensor:
+    """Copy a tensor for the caller: an ordinary one, to train on or to write to, wherever the engine was called."""
+    with torch.inference_mode(False):
+        return values.to(device=device, copy=True)

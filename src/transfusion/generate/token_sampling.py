@@ -1,5 +1,7 @@
 """The token draw: logits → one token. The only place where probabilities of tokens are reshaped."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,10 +18,16 @@ def draw_token(logits: Tensor, options: TokenOptions, uniform: float) -> int:
 
     Returns:
         The token id.
+
+    Raises:
+        FloatingPointError: A logit is not a number, or all are -inf: no token is likelier than another.
     """
+    best = float(logits.max())  # NaN where any is
+    if not math.isfinite(best):
+        raise FloatingPointError(f"the largest logit of the next token is {best}; the model or its input is broken")
     if options.temperature == 0:
         return int(logits.argmax())
-    sorted_logits, ids = (logits / options.temperature).sort(descending=True, stable=True)
+    sorted_logits, ids = ((logits - best) / options.temperature).sort(descending=True, stable=True)
     probabilities = sorted_logits.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
     is_kept = before < options.top_p

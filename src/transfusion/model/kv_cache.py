@@ -44,7 +44,6 @@ class KVCache:
         """Number of slots per row that there is room for."""
         return self._facts.shape[1]
 
-    @torch.inference_mode()
     def clear(self, row: int) -> None:
         """Empty one row for another sequence; nothing of the last one stays, not even a NaN behind a mask."""
         self.lengths[row] = 0
@@ -52,20 +51,22 @@ class KVCache:
             stored[row] = 0
 
     def reserve(self, num_rows: int, capacity: int) -> None:
-        """Grow by steps so that at least ``num_rows`` rows of ``capacity`` slots fit; what is stored stays."""
+        """Grow by steps so that at least ``num_rows`` rows of ``capacity`` slots fit; what is stored stays.
+
+        Without memory for it the cache stays as it was, but for layers that have more room than is used.
+        """
         rows = self.num_rows if num_rows <= self.num_rows else max(num_rows, 2 * self.num_rows)
         slots = self.capacity if capacity <= self.capacity else max(capacity, 3 * self.capacity // 2)
         if (rows, slots) == (self.num_rows, self.capacity):
             return
-        self.lengths = _grown(self.lengths, (rows,))
-        self._facts = _grown(self._facts, (rows, slots, 3))
         shape = (rows, slots, self.config.kv_heads, self.config.head_dim)
         for stored in (self._keys, self._values):
             for layer in range(len(stored)):  # one by one: never all of the old beside all of the new
                 stored[layer] = _grown(stored[layer], shape)
+        self.lengths, self._facts = _grown(self.lengths, (rows,)), _grown(self._facts, (rows, slots, 3))
 
     def extend(self, rows: Tensor, columns: Columns, counts: Tensor) -> "CacheView":
-        """Put new slots behind the rows' own and keep them.
+        """Put new slots behind the rows' own and keep them at once: for callers that do not go on if the forward fails.
 
         Args:
             rows: (B,) int64 rows of the cache, all different.
@@ -76,8 +77,12 @@ class KVCache:
             A view for one forward over the columns.
         """
         view = self.peek(rows, columns)
-        self.lengths[rows] += counts
+        self.advance(rows, counts)
         return view
+
+    def advance(self, rows: Tensor, counts: Tensor) -> None:
+        """Keep the first (B,) ``counts`` slots that the last forward put behind (B,) different rows."""
+        self.lengths[rows] += counts
 
     def peek(self, rows: Tensor, columns: Columns) -> "CacheView":
         """Put new (B, T) slots behind the rows' own for one forward; what is kept of the rows stays as it is."""
@@ -99,8 +104,9 @@ class KVCache:
         """Return the (R, capacity, K, E) storage of a layer, made in the dtype and place of ``like`` at first use."""
         while len(self._keys) <= layer:
             shape = (self.num_rows, self.capacity, self.config.kv_heads, self.config.head_dim)
-            self._keys.append(like.new_zeros(shape))
-            self._values.append(like.new_zeros(shape))
+            keys, values = _zeros(like, shape), _zeros(like, shape)
+            self._keys.append(keys)
+            self._values.append(values)
         return self._keys[layer], self._values[layer]
 
 
@@ -160,7 +166,17 @@ def _moved(index: slice | Tensor, device: torch.device) -> slice | Tensor:
     return index if isinstance(index, slice) else index.to(device)
 
 
+def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Make storage that may be written in and outside of inference mode."""
+    with torch.inference_mode(False):
+        return like.new_zeros(shape)
+
+
 def _grown(old: Tensor, shape: tuple[int, ...]) -> Tensor:
-    new = old.new_zeros(shape)
+    """Return storage of at least a shape with what is stored; one that an earlier try has grown may be larger."""
+    shape = tuple(max(size, wanted) for size, wanted in zip(old.shape, shape, strict=True))
+    if shape == old.shape:
+        return old
+    new = _zeros(old, shape)
     new[tuple(slice(size) for size in old.shape)] = old
     return new

@@ -21,6 +21,7 @@ class Linear(nn.Linear):
         rows = input.shape[:-1]
         is_plain = input.device.type == "cpu" and input.dtype is self.weight.dtype is torch.float32
         is_inference = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-        if is_plain and is_inference and rows.numel() in FEW_ROWS:
+        is_eager = not torch.compiler.is_compiling()  # the compiler lays products out itself, for any number of rows
+        if is_plain and is_inference and is_eager and rows.numel() in FEW_ROWS:
             return (self.weight @ input.reshape(-1, self.in_features).T).T.contiguous().unflatten(0, rows)
         return super().forward(input)

@@ -6,6 +6,7 @@ RMSNorm before attention and feed-forward, rotary positions, SwiGLU, optional gr
 Letters: B rows, T slots, D width, N heads, K kv heads, E head size, S keys.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -142,7 +143,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | BlockMask, 
         (B, N, T, E).
     """
     if isinstance(mask, BlockMask):
-        output = flex_attention(query, key, value, block_mask=mask, enable_gqa=is_grouped)
+        output = flex_kernel(query.device)(query, key, value, block_mask=mask, enable_gqa=is_grouped)
         assert isinstance(output, Tensor)
         return output
     if query.device.type == "cpu" and query.dtype is torch.bfloat16:
@@ -150,6 +151,17 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | BlockMask, 
         with torch.autocast("cpu", enabled=False):
             return attend(*wide, is_grouped=is_grouped).to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=is_grouped)
+
+
+_compiled_flex = torch.compile(flex_attention)  # compiles at its first call
+
+
+def flex_kernel(device: torch.device) -> Callable[..., object]:
+    """Return FlexAttention as one kernel, within a compiled model or not: uncompiled it holds all (B, N, T, S) scores.
+
+    On a CPU, where the kernel knows no backward, it stays as it is; no recipe trains so.
+    """
+    return flex_attention if device.type == "cpu" or torch.compiler.is_compiling() else _compiled_flex
 
 
 def compute_dtype(like: Tensor) -> torch.dtype:

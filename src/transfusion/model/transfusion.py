@@ -10,6 +10,7 @@ Letters: B rows, T slots, D width, V vocabulary, I spans, L patches per span, N 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
@@ -101,6 +102,11 @@ class TransfusionModel(nn.Module):
         """Number of trained numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and where what it is given must be."""
+        return self.embed.weight.device
+
     def forward(
         self,
         columns: Columns,
@@ -132,7 +138,18 @@ class TransfusionModel(nn.Module):
             self._pair(group).decode(hidden[group.slots], group.t, skip).float()
             for group, skip in zip(spans, skips, strict=True)
         )
-        return Outputs(self.head(hidden[text_slots]).float(), predictions)
+        return Outputs(self._logits(hidden[text_slots]), predictions)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Map (N, D) to (N, V) float32.
+
+        Training multiplies in autocast's dtype, which for large vocabularies is many times faster; where a token is
+        chosen or a text is scored the product is float32, for in bfloat16's eight bits the best tokens are often equal.
+        """
+        if torch.is_grad_enabled() or not torch.is_autocast_enabled(hidden.device.type):
+            return self.head(hidden).float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.float()).float()
 
     def _pair(self, group: NoisedSpans) -> PatchPair:
         return cast(PatchPair, self.patches[group.modality - 1])
