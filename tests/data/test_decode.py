@@ -19,7 +19,7 @@ from transfusion.data import decode
 from transfusion.data.decode import MAX_PIXELS, open_picture
 from transfusion.data.errors import BrokenPicture, DataError, UnreadableFile
 from transfusion.data.formats import FORMATS, SUFFIXES, readable, refusal
-from transfusion.data.readers import ImageFolder, sample_folder
+from transfusion.data.readers import ImageFolder, read_captions, sample_folder
 
 READ = Path.read_bytes
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -326,7 +326,7 @@ def test_a_folder_calls_nothing_broken_for_the_disk(tmp_path: Path, monkeypatch:
     with pytest.raises(UnreadableFile):
         ImageFolder(tmp_path, 8)
     with pytest.raises(UnreadableFile):
-        sample_folder(tmp_path, 8, None, 2)
+        sample_folder(read_captions(tmp_path), tmp_path, 8, 2)
     monkeypatch.setattr(Path, "read_bytes", failing(2))
     pictures = ImageFolder(tmp_path, 8)
     assert pictures.quarantine == {} and pictures.digest() == digest

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,23 @@ def test_broken_data_cost_no_finished_step(tmp_path: Path, whole: TrainState, nu
     told = rf"the state after step 4 is saved in {step_directory(tmp_path, 4)}; the same command goes on"
     with pytest.raises(DataError, match=told):
         finish(start(config), tmp_path, Broken(4, DataError("a file vanished")))
+    assert active_children() == []  # or the process could not end
     resumed = go_on(config, tmp_path)
     assert resumed.step == 4
     finish(resumed, tmp_path)
     assert equal(tensors(whole), tensors(resumed))
+
+
+def test_workers_end_with_the_training_whatever_holds_the_error(tmp_path: Path) -> None:
+    config = override(CONFIG, ["train.num_workers=1"])
+    with (
+        pytest.raises(RuntimeError, match="of who shows") as held,
+        closing(train(start(config), ToySource(), tmp_path, threading.Event())) as reports,
+    ):
+        for _ in reports:
+            assert len(active_children()) == 1
+            raise RuntimeError("of who shows the reports")
+    assert active_children() == [], held
 
 
 def test_an_error_before_the_first_step_saves_nothing(tmp_path: Path) -> None:

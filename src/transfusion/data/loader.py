@@ -5,12 +5,13 @@ data in a checkpoint is the step, so resuming and the number of workers cannot m
 """
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter  # pyright: ignore[reportPrivateUsage]
 
 from transfusion.batch import Batch, Draw, collate
 from transfusion.data.errors import DataError
@@ -120,8 +121,8 @@ class Steps(Dataset[list[Batch]]):
         return collate(packed, self._vocabulary, self._draw, longest)
 
 
-def load_steps(steps: Steps, first: int, last: int, num_workers: int) -> Iterator[list[Batch]]:
-    """Yield the micro-batches of steps ``first`` to ``last - 1`` in order, prepared ahead by workers."""
+def load_steps(steps: Steps, first: int, last: int, num_workers: int) -> Generator[list[Batch]]:
+    """Yield the micro-batches of steps ``first`` to ``last - 1`` in order, prepared by workers that end with it."""
     loader = DataLoader(
         steps,
         sampler=range(first, last),
@@ -131,7 +132,13 @@ def load_steps(steps: Steps, first: int, last: int, num_workers: int) -> Iterato
         persistent_workers=False,
         worker_init_fn=_leave_signals,
     )
-    yield from loader
+    iterator = iter(loader)
+    try:
+        yield from iterator
+    finally:
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            # Else they live as long as an error's traceback, and let SIGTERM pass: the process could not end.
+            iterator._shutdown_workers()  # pyright: ignore[reportPrivateUsage]
 
 
 def _leave_signals(worker: int) -> None:

@@ -7,6 +7,7 @@ Letters: B rows, T slots, D width, N heads, K kv heads, E head size, S keys.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -153,7 +154,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | BlockMask, 
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=is_grouped)
 
 
-_compiled_flex = torch.compile(flex_attention)  # compiles at its first call
+@cache
+def _compiled_flex() -> Callable[..., object]:
+    """Prepare the kernel at its first use: the compiler alone takes longer to import than all the rest."""
+    return torch.compile(flex_attention)
 
 
 def flex_kernel(device: torch.device) -> Callable[..., object]:
@@ -161,7 +165,7 @@ def flex_kernel(device: torch.device) -> Callable[..., object]:
 
     On a CPU, where the kernel knows no backward, it stays as it is; no recipe trains so.
     """
-    return flex_attention if device.type == "cpu" or torch.compiler.is_compiling() else _compiled_flex
+    return flex_attention if device.type == "cpu" or torch.compiler.is_compiling() else _compiled_flex()
 
 
 def compute_dtype(like: Tensor) -> torch.dtype:

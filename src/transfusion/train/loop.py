@@ -5,8 +5,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,43 +117,45 @@ def _steps(
     if config.use_compile:
         state.model.compile()
     begun = time.perf_counter()
-    for batches in _batches(state, source):
-        state.model.train()
-        factor = lr_factor(config.optimizer, state.step, config.steps)
-        losses = _accumulate(state.model, objective, batches, config.precision)
-        norm = float(clip_gradient(state.model, config.optimizer.clip))
-        if not (norm < float("inf")):
-            raise state.not_finite("the gradient is", run, facts=f" (losses {losses})")
-        state.update(factor)
-        seconds = time.perf_counter() - begun
-        begun += seconds
-        state.train_seconds += seconds
-        is_last = state.step == config.steps or stop.is_set()
-        checkpoint = preview = None
-        if is_last or state.step % config.checkpoint_every == 0:
-            checkpoint = state.save(run)
-        if config.preview_every and (state.step % config.preview_every == 0 or state.step == config.steps):
-            preview = _try_previews(state, source, run)
-        num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
-        report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, checkpoint, preview)
-        if is_last or state.step % config.log_every == 0:
-            metrics.write(state.step, report.numbers())
-        yield report
-        if stop.is_set():
-            if checkpoint is None:
-                state.save(run)
-            return
+    with closing(_batches(state, source)) as prepared:
+        for batches in prepared:
+            state.model.train()
+            factor = lr_factor(config.optimizer, state.step, config.steps)
+            losses = _accumulate(state.model, objective, batches, config.precision)
+            norm = float(clip_gradient(state.model, config.optimizer.clip))
+            if not (norm < float("inf")):
+                raise state.not_finite("the gradient is", run, facts=f" (losses {losses})")
+            state.update(factor)
+            seconds = time.perf_counter() - begun
+            begun += seconds
+            state.train_seconds += seconds
+            is_last = state.step == config.steps or stop.is_set()
+            checkpoint = preview = None
+            if is_last or state.step % config.checkpoint_every == 0:
+                checkpoint = state.save(run)
+            if config.preview_every and (state.step % config.preview_every == 0 or state.step == config.steps):
+                preview = _try_previews(state, source, run)
+            num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
+            report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, checkpoint, preview)
+            if is_last or state.step % config.log_every == 0:
+                metrics.write(state.step, report.numbers())
+            yield report
+            if stop.is_set():
+                if checkpoint is None:
+                    state.save(run)
+                return
 
 
-def _batches(state: TrainState, source: Source) -> Iterator[list[Batch]]:
+def _batches(state: TrainState, source: Source) -> Generator[list[Batch]]:
     """Yield the micro-batches of the steps that are left, on the model's device."""
     config = state.config.train
     device = next(state.model.parameters()).device
     loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.too_long)
     steps = Steps(source, loading, state.model.vocabulary, KeyedDraw(state.config.diffusion, config.seed))
     num_workers = default_workers(device) if config.num_workers is None else config.num_workers
-    for batches in load_steps(steps, state.step, config.steps, num_workers):
-        yield [batch.to(device) for batch in batches]
+    with closing(load_steps(steps, state.step, config.steps, num_workers)) as loaded:
+        for batches in loaded:
+            yield [batch.to(device) for batch in batches]
 
 
 def _keep(state: TrainState, run: Path, error: BaseException, stop: threading.Event) -> None:

@@ -35,4 +35,8 @@ MUTANTS = [
            "model/test_transfusion.py -k flex"),
     Mutant("linear: compiled, it asks for a number of rows", "model/linear.py", "is_inference and is_eager and rows",
            "is_inference and rows", "model/test_transfusion.py -k versions"),
+    Mutant("init: a transposed convolution has the fan of the other side", "model/init.py",
+           "return weight.shape[0] if is_transposed else weight[0].numel()", "return weight[0].numel()", "model/test_patchify.py -k spread"),
+    Mutant("grid: larger than the model's positions", "segments.py", "if self.max_grid is not None and any(", "if False and any(",
+           "model/test_patchify.py -k grid"),
 ]  # fmt: skip
