@@ -168,10 +168,15 @@ def flex_kernel(device: torch.device) -> Callable[..., object]:
     return flex_attention if device.type == "cpu" or torch.compiler.is_compiling() else _compiled_flex()
 
 
+def is_autocast(like: Tensor) -> bool:
+    """Return whether autocast is on for the device of ``like``; some devices know none."""
+    device = like.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def compute_dtype(like: Tensor) -> torch.dtype:
     """Return the dtype in which products of ``like`` are computed: autocast's, or its own."""
-    device = like.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+    return torch.get_autocast_dtype(like.device.type) if is_autocast(like) else like.dtype
 
 
 def attention_dtype(like: Tensor) -> torch.dtype:

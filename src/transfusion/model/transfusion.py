@@ -19,7 +19,7 @@ from transfusion.layout import Columns
 from transfusion.model.init import InitConfig, initialise
 from transfusion.model.linear import Linear
 from transfusion.model.patchify import ModalityConfig, PatchPair, build_patches
-from transfusion.model.transformer import Cache, Transformer, TransformerConfig
+from transfusion.model.transformer import Cache, Transformer, TransformerConfig, is_autocast
 from transfusion.segments import Vocabulary
 
 NUM_BYTES = 256
@@ -146,7 +146,7 @@ class TransfusionModel(nn.Module):
         Training multiplies in autocast's dtype, which for large vocabularies is many times faster; where a token is
         chosen or a text is scored the product is float32, for in bfloat16's eight bits the best tokens are often equal.
         """
-        if torch.is_grad_enabled() or not torch.is_autocast_enabled(hidden.device.type):
+        if torch.is_grad_enabled() or not is_autocast(hidden):
             return self.head(hidden).float()
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.float()).float()
