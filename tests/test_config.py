@@ -80,6 +80,16 @@ def test_no_task_at_all_is_refused() -> None:
         override(RECIPES["tiny"](), none)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000], ids=["deep", "long"])
+def test_what_json_chokes_on_is_named(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not JSON"):
+        from_json(text, "file.json")
+    with pytest.raises(ConfigError, match="train.steps"):
+        override(run_config(), [f"train.steps={text}"])
+    with pytest.raises(ConfigError, match="unknown setting"):
+        override(run_config(), ["model.modalities.².name=x"])
+
+
 def test_bad_json_is_named() -> None:
     with pytest.raises(ConfigError, match="file.json is not JSON"):
         from_json("{", "file.json")

@@ -88,6 +88,12 @@ NEEDS = {  # what some settings need of another to reach anything
 }
 
 
+MOOT = {  # what some settings mean nothing at
+    "data.questions_per_picture": ("data.tasks.look", 0.0),
+    "encode.picture_first_max_t": ("encode.caption_first", 1.0),
+}
+
+
 class RunConfig(BaseModel):
     """Everything that decides a run."""
 
@@ -127,7 +133,7 @@ def from_json(text: str, where: str) -> RunConfig:
     """
     try:
         tree = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
         raise ConfigError(f"{where} is not JSON: {error}") from error
     return _validated(tree, where)
 
@@ -161,15 +167,21 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
 def _check_reach(config: RunConfig, paths: Sequence[str]) -> None:
     """Refuse settings that are given though another makes them reach nothing."""
     tree = config.model_dump(mode="json")
-    for path in set(paths) & NEEDS.keys():
-        other, wanted = NEEDS[path]
-        found: Any = tree
-        for name in other.split("."):
-            found = found[name]
-        if found != wanted:
+    for path in paths:
+        if path in NEEDS and (found := _at(tree, NEEDS[path][0])) != NEEDS[path][1]:
+            other, wanted = NEEDS[path]
             raise ConfigError(
                 f"{path} reaches nothing while {other} is {found!r}; set {other}={wanted}, or leave it out"
             )
+        if path in MOOT and _at(tree, MOOT[path][0]) == MOOT[path][1]:
+            other, value = MOOT[path]
+            raise ConfigError(f"{path} reaches nothing while {other} is {value}; change that, or leave it out")
+
+
+def _at(tree: Any, path: str) -> Any:
+    for name in path.split("."):
+        tree = tree[name]
+    return tree
 
 
 def _parted(assignment: str) -> tuple[str, str]:
@@ -195,7 +207,7 @@ def _names(location: tuple[int | str, ...], path: str) -> bool:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
 
 
@@ -216,7 +228,7 @@ def _of_kind(path: Sequence[str], kind: Any) -> type[BaseModel] | None:
     """Return the model of a kind where several may stand at a path, which have settings of their own."""
     models: list[type[BaseModel]] = [RunConfig]
     for name in path:
-        if not name.isdigit():
+        if not name.isdecimal():
             fields = [model.model_fields[name] for model in models if name in model.model_fields]
             models = [found for field in fields for found in _models(field.annotation)]
     fitting = [model for model in models if kind in get_args(model.model_fields["kind"].annotation)]
@@ -234,7 +246,7 @@ def _models(annotation: Any) -> Iterable[type[BaseModel]]:
 def _child(node: Any, name: str, path: str, tree: Mapping[str, Any]) -> Any:
     if isinstance(node, dict) and name in node:
         return node[name]
-    if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+    if isinstance(node, list) and name.isascii() and name.isdecimal() and int(name) < len(node):
         return node[int(name)]
     known = list(_leaves(tree))
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)

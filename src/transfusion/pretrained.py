@@ -133,7 +133,7 @@ class Transfusion:
             shapes={IMAGE: shape} if has_images else {},
             tokens=TokenOptions(temperature=temperature),
             denoising=denoising or self.config.denoising,
-            stop_tokens=self._encoder.turn_end[-1:],
+            stop_tokens=self._encoder.stop_tokens,
             seed=seed,
         )
 

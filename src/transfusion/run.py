@@ -10,7 +10,8 @@ from transfusion.data.errors import DataError
 from transfusion.data.fit import FittedSource
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
-from transfusion.data.sources import open_source
+from transfusion.data.readers import CAPTIONS_FILE
+from transfusion.data.sources import FolderConfig, open_source
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.state import TrainState, begin, resume
@@ -37,6 +38,7 @@ def open_run(
     """
     if config.objective.attention == "flex" and torch.device(device).type != "cuda":
         raise ConfigError(f"objective.attention=flex needs a CUDA device, this is {device!r}; leave it at dense")
+    _check_apart(config, directory)
     if lock is None and directory.is_dir():
         with hold_run(directory) as held:
             return open_run(config, directory, is_resumed=is_resumed, device=device, lock=held)
@@ -47,6 +49,15 @@ def open_run(
     source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
     state.check_data(source.digest())
     return state, _fitted(state, source)
+
+
+def _check_apart(config: RunConfig, directory: Path) -> None:
+    """Refuse a run within a folder of classes: its samples would be one more class, and the data change by training."""
+    if not isinstance(config.data, FolderConfig) or (config.data.path / CAPTIONS_FILE).exists():
+        return
+    data = config.data.path.resolve()
+    if data.is_dir() and directory.resolve().is_relative_to(data):
+        raise ConfigError(f"the run's folder {directory} lies within the data {config.data.path}; name another (--run)")
 
 
 def _fitted(state: TrainState, source: Source) -> Source:

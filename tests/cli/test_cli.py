@@ -126,6 +126,7 @@ def test_an_error_in_the_middle_is_one_line_that_says_where_the_run_is(tmp_path:
 
 def test_chat_draws_and_looks(run: Path, picture: Path, tmp_path: Path) -> None:
     turns = f"a red circle\n/image {picture}\nmake it blue\n/image nothing.png\n/new\n/quit\n"
+    turns = turns.replace("/new", "/image ~nobody/x.png\n/new")
     done = call_apart("chat", run, "--folder", tmp_path / "chat", text=turns)
     assert "no such file" in done.stdout
 
@@ -191,12 +192,15 @@ def test_own_pictures_and_text(tmp_path: Path) -> None:
     rows = [json.dumps({"file": f"{i}.png", "text": f"picture {i}"}) for i in range(4)]
     (data / "captions.jsonl").write_text("\n".join(rows))
     folder = [setting for setting in SMALL if "preview" not in setting]
+    held = [f"data.path={data}", *folder, "data.hold_out=0.5"]
+    call("train", "folder", *held, "--run", tmp_path / "h")
+    assert "split 'test'" in call("evaluate", tmp_path / "h", "data.split=test").stdout
+    other = call("evaluate", tmp_path / "h", "data.split=test", "data.hold_out=0.7", code=2).stderr
+    assert "was trained on" in other and "with 0.5" in other
     done = call("train", "folder", f"data.path={data}", *folder, "train.preview_every=4", "--run", tmp_path / "r")
     assert "1 broken or too long are left out" in done.stderr and (tmp_path / "r" / "quarantine.jsonl").exists()
     assert "image" in call("evaluate", tmp_path / "r").stdout
     assert "has no splits" in call("evaluate", tmp_path / "r", "data.split=test", code=1).stderr
-    held = ("data.split=test", "data.hold_out=0.5")
-    assert "image" in call("evaluate", tmp_path / "r", *held).stdout
     assert "no setting of the data" in call("evaluate", tmp_path / "r", "train.steps=1", code=2).stderr
     (tmp_path / "t.txt").write_text("to be or not to be " * 200)
     call("train", "folder", f"data.path={tmp_path}/t.txt", *folder, "--run", tmp_path / "t")
@@ -224,6 +228,8 @@ def test_anew_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
         (("generate", "RUN", "a star", "-o", "PICTURE/out.png"), "cannot write to"),
         (("edit", "RUN", "PICTURE", "remove it", "-o", "PICTURE/out.png"), "cannot write to"),
         (("evaluate", "RUN", "--out", "RUN"), "cannot write to"),
+        (("evaluate", "RUN", "data.resolution=64"), "data.resolution=64' reaches nothing"),
+        (("chat", "RUN", "--folder", "PICTURE"), "cannot write to"),
         (("evaluate", "RUN", "--prompts", "100000"), "--prompts 100000 is too many"),
         (("demo", "--run", "NEW", "--prompts", "100000"), "--prompts 100000 is too many"),
         (("train", "tiny", "--run", "NEW", "data.resolution=64"), "the model has positions for (4, 4)"),
@@ -252,6 +258,30 @@ def test_bad_usage_is_one_line(
 def _named(part: str, known: dict[str, Path]) -> str:
     name, slash, rest = part.partition("/")
     return f"{known[name]}{slash}{rest}" if name in known else part
+
+
+def test_a_pipe_that_closes_loses_no_result(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    with subprocess.Popen(command("evaluate", run, "--prompts", "1", "--out", out), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert json.loads(out.read_text())["geneval"]
+
+
+def test_a_folder_named_like_a_recipe_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    call("train", "tiny", *SMALL, "train.preview_every=0")
+    assert list((tmp_path / "tiny").iterdir()) == [] and (tmp_path / "runs" / "demo" / "checkpoints").is_dir()
+
+
+def test_a_run_does_not_lie_in_its_classes(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "a.png")
+    for folder in (tmp_path, tmp_path / "run"):
+        assert (
+            "lies within the data" in call("train", "folder", f"data.path={tmp_path}", "--run", folder, code=2).stderr
+        )
 
 
 def test_results_are_printed_before_they_are_written(run: Path, tmp_path: Path) -> None:

@@ -19,6 +19,14 @@ def test_trying_changes_nothing(tmp_path: Path) -> None:
     assert old.read_text() == "mine" and list((tmp_path / "a" / "b").iterdir()) == []
 
 
+def test_links_and_pipes_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to(tmp_path / "real" / "x.json")
+    os.mkfifo(tmp_path / "pipe")
+    check_file(tmp_path / "link.json")
+    check_file(tmp_path / "pipe")  # would wait for a reader for ever
+    assert (tmp_path / "link.json").is_symlink() and list((tmp_path / "real").iterdir()) == []
+
+
 def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for bad in (tmp_path, tmp_path / "file" / "x.png", Path("/proc/nothing/x.png")):

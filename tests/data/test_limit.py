@@ -91,6 +91,15 @@ def test_a_cut_document_fits_or_is_not_cut(number: int, excess: int) -> None:
         assert num_slots(found, VOCABULARY) == num_slots(document, VOCABULARY) - excess
 
 
+def test_nothing_is_foretold_across_a_cut() -> None:
+    gap = Document((Text((1, 2, 3)), Text(()), Text((4, 5)), image(1)), KEY)
+    shorter = cut(gap, 3)
+    assert shorter is not None
+    columns = layout(shorter, VOCABULARY).columns
+    pairs = list(zip(columns.tokens.tolist(), columns.targets.tolist(), strict=True))
+    assert pairs[:4] == [(VOCABULARY.bos, 1), (1, IGNORE), (4, IGNORE), (VOCABULARY.begin_token(1), IGNORE)]
+
+
 class Captions(ToySource):
     """Captions of given lengths, ten of them without an end."""
 
@@ -114,6 +123,9 @@ def test_a_fitted_source_leaves_out_and_names_what_is_too_long() -> None:
     with pytest.raises(DataError, match=r"document 2 \(toy 2\)"):
         FittedSource(LONG, limit(40, "refuse"), 1.0)
     assert FittedSource(LONG, limit(40, "cut"), 0.0).size == 10
+    assert [source.name(i) for i in (1, 2)] == ["toy 1", "toy 3"]
+    with pytest.raises(DataError, match="2 of 2 documents are too long"):
+        FittedSource(Captions([90, 90]), limit(40), 1.0)
 
 
 def test_pictures_that_the_model_cannot_take_are_told_before_training() -> None:

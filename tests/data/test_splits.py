@@ -9,7 +9,7 @@ from PIL import Image
 
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import DataError
-from transfusion.data.readers import ImageFolder, TextFile
+from transfusion.data.readers import ImageFolder, TextFile, read_captions
 from transfusion.data.sources import FolderConfig, FolderSource, TextSource, open_source
 from transfusion.data.splits import choose
 from transfusion.tokenizer import ByteTokenizer
@@ -39,7 +39,8 @@ def test_without_splits_everything_is_taken() -> None:
         (["train", "val"], "test", 0.0, r"no records of split 'test'; it has 'train' \(1\), 'val' \(1\).*data.split"),
         (["training", "val"], None, 0.0, r"no records of split 'train'; it has 'training' \(1\)"),
         (["train", "val"], None, 0.5, r"marks its splits itself.*data.hold_out=0"),
-        ([None, None], "test", 1e-9, r"no records of split 'test'.*a larger data.hold_out"),
+        ([None, None], "test", 1e-9, r"data.hold_out=1e-09 holds out none of 2 records of data; hold more out"),
+        ([None, None], None, 1e-9, r"holds out none of 2 records"),
     ],
 )
 def test_splits_that_do_not_exist_are_refused(
@@ -92,6 +93,29 @@ def test_captions_of_one_picture_stay_together(tmp_path: Path) -> None:
     (data / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     parts = [{row.file for row in ImageFolder(data, 8, split=s, hold_out=0.4).captions} for s in ("train", "test")]
     assert not parts[0] & parts[1]
+
+
+def test_one_picture_has_one_name(tmp_path: Path) -> None:
+    data = classes(tmp_path / "d", 20)
+    names = [f"{prefix}cat/{i}.png" for i in range(20) for prefix in ("", "./", "cat/../")]
+    (data / "captions.jsonl").write_text("".join(json.dumps({"file": n, "text": "a"}) + "\n" for n in names))
+    rows = [{(row.file, row.number) for row in read_captions(data, split, 0.4)} for split in ("train", "test")]
+    assert rows[0] | rows[1] == {(f"cat/{i}.png", number) for i in range(20) for number in range(3)}
+    assert not {file for file, _ in rows[0]} & {file for file, _ in rows[1]}
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"file": "a", "text": ' + "1" * 5000 + "}"], ids=["deep", "long"])
+def test_lines_that_json_chokes_on_are_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "captions.jsonl").write_text(line)
+    with pytest.raises(DataError, match="line 1: not JSON"):
+        read_captions(tmp_path)
+
+
+def test_a_link_that_leads_to_itself_is_a_broken_picture(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "captions.jsonl").write_text(json.dumps({"file": "loop/a.png", "text": "a"}))
+    with pytest.raises(DataError, match="none of the 1 pictures"):
+        ImageFolder(tmp_path, 8)
 
 
 def test_text_is_held_out_in_blocks(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def test_level_table() -> None:
     assert time_from_uniform(ScheduleConfig(num_levels=10, min_t=0.25), 0.1) == pytest.approx(0.3)
 
 
+def test_the_smallest_time_is_the_first_level() -> None:
+    config = ScheduleConfig(times="logit_normal", mean=-10, std=3, num_levels=100)
+    assert [time_from_uniform(config, u) for u in (0.0, 1e-3, 0.5)] == pytest.approx([0.01] * 3)
+
+
 def test_cosine_ends_do_not_cancel() -> None:
     t = torch.tensor([1e-7, 1e-5, 1e-3, 0.9, 0.99, 0.999])
     start, rate = math.cos(0.008 / 1.008 * math.pi / 2), math.pi / 2 / 1.008

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from transfusion.cli.allocator import keep_freed_memory
+from transfusion.memory import is_used_up
 
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 stopped (a training run is saved)."
@@ -20,8 +21,6 @@ FAILURES = frozenset(
         "TokenizerError",
         "OSError",
         "FloatingPointError",
-        "MemoryError",
-        "OutOfMemoryError",
     }
 )
 
@@ -169,13 +168,16 @@ def evaluate(
     """Score a model: exactly in the built-in world, elsewhere by its losses on the run's data or on other data."""
     from transfusion.cli.output import check_file
     from transfusion.cli.verbs import score
+    from transfusion.files import write_whole
 
     if out is not None:
         check_file(out)
     text, rendered = score(model, overrides or [], num_prompts=prompts, seed=seed)
-    print(text if as_json else rendered, flush=True)
-    if out is not None:
-        out.write_text(text + "\n")
+    try:
+        print(text if as_json else rendered, flush=True)
+    finally:  # also where the reader of a pipe is gone
+        if out is not None:
+            write_whole(out, text + "\n")
 
 
 @app.command()
@@ -199,7 +201,7 @@ def main() -> None:
         sys.exit(STOPPED)
     except Exception as error:
         names = {kind.__name__ for kind in type(error).__mro__}
-        if not names & (USAGE_ERRORS | FAILURES):
+        if not names & (USAGE_ERRORS | FAILURES) and not is_used_up(error):
             raise
         print(f"error: {_told(error)}", file=sys.stderr)
         sys.exit(USAGE if names & USAGE_ERRORS else FAILED)

@@ -10,9 +10,11 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text as RichText
 
+from transfusion.cli.output import check_file
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.generate.options import Generated
+from transfusion.layout import num_slots
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Document, Latent, Text
 
@@ -23,6 +25,7 @@ HALF_BLOCK = "▀"
 
 def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
     """Read turns from standard input until it ends or /quit."""
+    check_file(folder / "001.png")
     console = Console()
     console.print(HELP, style="dim")
     document, number = model.document([]), 0
@@ -35,7 +38,7 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
             document = model.document([])
         elif line.startswith("/image "):
             name = line.removeprefix("/image ").strip().strip("'\"")
-            document = _shown(model, encoder, document, Path(name).expanduser(), console)
+            document = _shown(model, encoder, document, Path(name), console)
         elif line.startswith("/"):
             console.print(f"there is no {line.split()[0]}; {HELP}", style="red", markup=False)
         elif line.strip("? "):
@@ -57,10 +60,12 @@ def _read() -> str | None:
 
 def _shown(model: Transfusion, encoder: Encoder, document: Document, file: Path, console: Console) -> Document:
     try:
-        return encoder.shown(document, model.picture(file))
-    except DataError as error:
+        shown = encoder.shown(document, model.picture(file.expanduser()))
+        num_slots(shown, model.model.vocabulary)  # a model of text alone has no place for it
+    except (DataError, RuntimeError, KeyError, ValueError) as error:  # RuntimeError: ~nobody has no home
         console.print(f"error: {error}", style="red", markup=False)
         return document
+    return shown
 
 
 def _tell(model: Transfusion, result: Generated, folder: Path, console: Console) -> None:
@@ -71,10 +76,12 @@ def _tell(model: Transfusion, result: Generated, folder: Path, console: Console)
             console.print(model.tokenizer.decode(part.tokens).strip(), highlight=False)
         elif isinstance(part, Latent):
             picture = model.image(part)
-            file = save_numbered(picture, folder)
             if console.is_terminal:
                 console.print(half_blocks(picture))
-            console.print(f"[drew {file}]", markup=False, style="dim")
+            try:
+                console.print(f"[drew {save_numbered(picture, folder)}]", markup=False, style="dim")
+            except OSError as error:
+                console.print(f"error: the picture is not saved: {error}", style="red", markup=False)
 
 
 def save_numbered(picture: Image.Image, folder: Path) -> Path:

@@ -24,12 +24,14 @@ def check_file(file: Path) -> None:
     Raises:
         ConfigError: It is a folder, or the system refuses; says why.
     """
-    is_there = file.exists()
+    target = file.resolve()  # a link stays one
+    is_there = target.exists()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("ab"):  # changes nothing of a file that is there
-            pass
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not is_there or target.is_dir() or target.is_file():  # to open a pipe would tell its reader that all is said
+            with target.open("ab"):  # changes nothing of a file that is there
+                pass
         if not is_there:
-            file.unlink()
+            target.unlink()
     except OSError as error:
         raise ConfigError(f"cannot write to {str(file)!r}: {error.strerror}; name another file") from error

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop. It must not know what is stopped."""
+"""Ctrl-C, SIGTERM and SIGHUP as a wish to stop. It must not know what is stopped."""
 
 import os
 import signal
@@ -8,11 +8,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 STDERR = 2
+TOLD = b"\nstopping after this step; its state will be saved (a second Ctrl-C ends at once, without saving) ...\n"
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextmanager
 def stop_on_signals() -> Generator[threading.Event]:
-    """Set an event at the first Ctrl-C or SIGTERM; a second Ctrl-C aborts at once."""
+    """Set an event at the first Ctrl-C, SIGTERM or hang-up of the terminal; a second Ctrl-C aborts at once."""
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -24,9 +26,12 @@ def stop_on_signals() -> Generator[threading.Event]:
         stop.set()
         # Past Python's streams: one that the signal came in the middle of refuses to be entered again.
         with suppress(OSError):
-            os.write(STDERR, b"\nstopping after this step; its state will be saved ...\n")
+            os.write(
+                STDERR,
+                TOLD,
+            )
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield stop
     finally:

@@ -60,7 +60,8 @@ def find_config(name: str, overrides: Sequence[str]) -> RunConfig:
 def run_training(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool, device: str) -> int:
     """Train to the end or to Ctrl-C; return the exit code."""
     config = find_config(name, overrides)
-    directory = run or (_run_of(Path(name)) if Path(name).is_dir() else Path("runs") / config.name)
+    is_run = name not in RECIPES and Path(name).is_dir()
+    directory = run or (_run_of(Path(name)) if is_run else Path("runs") / config.name)
     console = Console(stderr=True)
     with hold_run(directory) as lock:
         state, source = _open(config, lock, is_anew=is_anew, device=device, console=console)
@@ -91,12 +92,14 @@ def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, 
     model = Transfusion(state.best_model, state.tokenizer, state.config)
     items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts)
     scores = _scores(items, state, begun)
-    if as_json:
-        print(scores.to_json(), flush=True)
-    else:
-        Console().print(scores_table(scores))
-    scores.save(run)
-    report = write_report(run, scores, items, source.preview_prompts(), state.config)
+    try:
+        if as_json:
+            print(scores.to_json(), flush=True)
+        else:
+            Console().print(scores_table(scores))
+    finally:  # also where the reader of a pipe is gone
+        scores.save(run)
+        report = write_report(run, scores, items, source.preview_prompts(), state.config)
     console.print(f"report: {report}", markup=False)
     return DONE
 

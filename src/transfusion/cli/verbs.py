@@ -2,20 +2,23 @@
 
 import json
 from collections.abc import Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from time import perf_counter
 
-from PIL.Image import Image
+from PIL.Image import Image, registered_extensions
 from rich.console import Console
 
 from transfusion.cli.output import check_picture
 from transfusion.config import ConfigError, override
 from transfusion.data.encode import Encoder
+from transfusion.data.fit import FittedSource
+from transfusion.data.limit import Limit
 from transfusion.data.shapes import CATEGORIES, prompts
 from transfusion.data.sources import FolderConfig, ShapesConfig, is_text, open_source
 from transfusion.evaluate.losses import evaluate_losses
 from transfusion.evaluate.suite import evaluate_shapes, scores_table, summarise
+from transfusion.files import write_whole
 from transfusion.objective import TransfusionObjective
 from transfusion.pictures import sheet
 from transfusion.pretrained import Transfusion
@@ -23,6 +26,7 @@ from transfusion.pretrained import Transfusion
 SHEET_COLUMNS = 4
 NUM_LOSS_DOCUMENTS = 200
 DATA_PREFIX = "data."
+ANY_LENGTH = 10**9
 
 
 def load(path: Path) -> Transfusion:
@@ -52,8 +56,9 @@ def change(path: Path, image: Path, instruction: str, file: Path, *, seed: int) 
 def save(pictures: Sequence[Image], file: Path) -> Path:
     """Write one picture, or several as a sheet."""
     single = pictures[0] if len(pictures) == 1 else sheet(pictures, num_columns=min(len(pictures), SHEET_COLUMNS))
-    single.save(file)
-    return file
+    data = BytesIO()
+    single.save(data, format=registered_extensions()[file.suffix.lower()])
+    return write_whole(file, data.getvalue())
 
 
 def draw(
@@ -88,16 +93,36 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
     model, begun = load(path), perf_counter()
     data = override(model.config, overrides).data
     if isinstance(data, ShapesConfig):
+        if overrides and isinstance(model.config.data, ShapesConfig):
+            raise ConfigError(f"{overrides[0]!r} reaches nothing: the built-in world is scored as the model knows it")
         check_num_prompts(num_prompts, seed)
         items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts, seed=seed)
         seconds, parameters = perf_counter() - begun, model.model.num_parameters
         scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
         return scores.to_json(), _rendered(scores_table(scores))
+    _check_hold_out(data, model.config.data)
     encoder = Encoder(model.tokenizer, model.config.encode, seed)
-    source = open_source(data, encoder, model.config.train.row_length - 1)
+    whole = open_source(data, encoder, model.config.train.row_length - 1)
+    source = FittedSource(whole, Limit(model.model.vocabulary, ANY_LENGTH, "refuse"), 0.0)
     objective = TransfusionObjective(model.config.diffusion, model.config.objective, model.model.vocabulary)
     losses = evaluate_losses(model.model, objective, source, num_documents=NUM_LOSS_DOCUMENTS, seed=seed)
-    return json.dumps({"losses": losses}), "\n".join(f"{name}: {value:.4f}" for name, value in losses.items())
+    facts = {"path": str(data.path), "split": data.split, "records": source.size, "losses": losses}
+    told = f"{source.size} records of {data.path}" + (f", split {data.split!r}" if data.split else "")
+    return json.dumps(facts), "\n".join([told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
+
+
+def _check_hold_out(data: FolderConfig, trained: object) -> None:
+    """Refuse to call held out what the model was trained on.
+
+    Raises:
+        ConfigError: The data are the run's own, and another share of them was held out.
+    """
+    is_own = isinstance(trained, FolderConfig) and trained.path.resolve() == data.path.resolve()
+    if is_own and isinstance(trained, FolderConfig) and data.hold_out != trained.hold_out:
+        raise ConfigError(
+            f"data.hold_out is {data.hold_out}, but the model was trained on {data.path} with {trained.hold_out}: it "
+            "has seen what this would hold out; train with data.hold_out, or evaluate on other data"
+        )
 
 
 def check_num_prompts(count: int, seed: int = 0) -> None:

@@ -80,7 +80,7 @@ def open_picture(source: Path | Image.Image, resolution: int, *, max_pixels: int
     except BrokenPicture:
         raise
     except Image.DecompressionBombError as error:
-        raise BrokenPicture(f"{name}: {error}") from error
+        raise BrokenPicture(f"{name}: far more than the {max_pixels} pixels that are read; make it smaller") from error
     except UnidentifiedImageError as error:
         raise BrokenPicture(f"{name}: damaged, or no picture; expected {names()}") from error
     except Exception as error:  # of damaged data a decoder may raise anything

@@ -154,6 +154,12 @@ class Encoder:
         """Tokens of the line break that ends a statement."""
         return self.tokenizer.encode(TURN_END)
 
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The last token of a statement's end, where the tokenizer knows line breaks and not only blanks."""
+        last = self.turn_end[-1:]
+        return last if TURN_END in self.tokenizer.decode(last) else ()
+
     def _missing_end(self, before: Document) -> tuple[Text, ...]:
         """Return the line break that the last statement lacks: one that was cut short by its budget."""
         last, end = before.segments[-1] if before.segments else None, self.turn_end

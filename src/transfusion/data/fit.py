@@ -32,7 +32,7 @@ class FittedSource:
         size = source.size
         count = NUM_TRIED if size is None else size
         faults = dict(_faults(source, limit, count))
-        if len(faults) > max_dropped * count:
+        if len(faults) == count or len(faults) > max_dropped * count:
             raise DataError(
                 f"{len(faults)} of {count} documents are too long, more than the share that may be dropped "
                 f"(train.max_dropped {max_dropped}); the first: {next(iter(faults.values()))}"
@@ -53,11 +53,11 @@ class FittedSource:
     @property
     def quarantine(self) -> Mapping[str, str]:
         """What was left out and why, by name."""
-        return {**self._source.quarantine, **{self.name(index): fault for index, fault in self.dropped.items()}}
+        return {**self._source.quarantine, **{self._source.name(index): fault for index, fault in self.dropped.items()}}
 
     def name(self, index: int) -> str:
-        """Name a record."""
-        return self._source.name(index)
+        """Name a document."""
+        return self._source.name(index if self._kept is None else self._kept[index])
 
     def document(self, index: int, visit: int) -> Document:
         """Return document ``index`` as it is told on its ``visit``-th visit."""
@@ -84,12 +84,12 @@ def _faults(source: Source, limit: Limit, count: int) -> Iterator[tuple[int, str
     """Yield the records that are to be left out, and why."""
     for index in range(count):
         outline = source.outline(index)
+        name = f"document {index} ({source.name(index)})"
         try:
-            fitted = limit.fitted(outline)
-        except DataError as error:
-            raise DataError(f"document {index} ({source.name(index)}): {error}") from error
+            fitted = limit.fitted(outline, name)
+        except DataError:
+            raise
         except (ValueError, KeyError) as error:
-            raise DataError(f"document {index} ({source.name(index)}) does not fit the model: {error}") from error
+            raise DataError(f"{name} does not fit the model: {error}") from error
         if fitted is None:
-            name = f"document {index} ({source.name(index)})"
             yield index, too_long(name, num_slots(outline, limit.vocabulary), limit.row_length)

@@ -27,8 +27,8 @@ class Limit:
     row_length: int
     too_long: TooLong
 
-    def fitted(self, document: Document) -> Document | None:
-        """Return a document that fits into a row, or None for one to be left out.
+    def fitted(self, document: Document, name: str = "") -> Document | None:
+        """Return a document that fits into a row, or None for one to be left out; ``name`` is for errors.
 
         Raises:
             DataError: It is too long, and the settings refuse such, or cutting its text is not enough.
@@ -40,7 +40,7 @@ class Limit:
             return None
         shorter = cut(document, length - self.row_length) if self.too_long == "cut" else None
         if shorter is None:
-            raise DataError(too_long(f"document {document.key}", length, self.row_length))
+            raise DataError(too_long(name or f"document {document.key}", length, self.row_length))
         return shorter
 
 
@@ -59,7 +59,8 @@ def cut(document: Document, excess: int) -> Document | None:
     before that, from the last to the first. What follows a cut is no target of the text before it; the first token
     that was cut off at the end is, in place of the document's end.
     """
-    shorter = document
+    parts = (part for part in document.segments if not isinstance(part, Text) or part.tokens)
+    shorter = replace(document, segments=tuple(parts))
     while excess and (taken := _from_end(shorter, excess)):
         shorter, excess = taken.document, excess - taken.num_taken
     for place in reversed(range(len(shorter.segments) - 1)):

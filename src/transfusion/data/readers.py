@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -165,7 +166,7 @@ def _caption_rows(file: Path) -> list[CaptionRow]:
         where = f"{file}, line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
             raise DataError(f"{where}: not JSON ({error}); expected {{'file': ..., 'text': ...}}") from error
         if not isinstance(row, dict) or not isinstance(row.get("file"), str) or not isinstance(row.get("text"), str):
             raise DataError(f"{where}: expected an object with strings 'file' and 'text'; got {line[:80]}")
@@ -173,14 +174,22 @@ def _caption_rows(file: Path) -> list[CaptionRow]:
             raise DataError(f"{where}: the caption of {row['file']!r} is empty; write one or delete the row")
         if "\0" in row["file"] or _has_lone_surrogates(row["file"] + row["text"]):
             raise DataError(f"{where}: a null or half a surrogate pair in {line[:80]!r}; write plain Unicode")
-        if not (file.parent / row["file"]).resolve().is_relative_to(file.parent.resolve()):
+        name = posixpath.normpath(row["file"])  # "./a.png" is a.png: one picture, one name
+        if not _is_inside(file.parent, name):
             raise DataError(f"{where}: {row['file']!r} lies outside the folder; move the picture into it")
         split = row.get("split")
         if split is not None and not isinstance(split, str):
             raise DataError(f"{where}: expected a string as 'split', such as \"train\"; got {split!r:.80}")
-        rows.append(CaptionRow(row["file"], row["text"].strip(), numbers[row["file"]], split or None))
-        numbers[row["file"]] += 1
+        rows.append(CaptionRow(name, row["text"].strip(), numbers[name], split or None))
+        numbers[name] += 1
     return rows
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).resolve().is_relative_to(folder.resolve())
+    except (RuntimeError, OSError):  # a link that leads to itself
+        return True  # the picture is named as broken when it is opened
 
 
 def _has_lone_surrogates(text: str) -> bool:

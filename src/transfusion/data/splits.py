@@ -55,6 +55,8 @@ def choose(
             'share (it is the split "test" then, the rest "train"), or mark rows of a captions.jsonl with "split"'
         )
     filled = _filled(marks) if is_marked else [TEST if _fraction(name) < hold_out else TRAIN for name in names]
+    if hold_out and TEST not in filled:
+        raise DataError(f"data.hold_out={hold_out} holds out none of {len(names)} records of {where}; hold more out")
     wanted = split or TRAIN
     places = [place for place, found in enumerate(filled) if found == wanted]
     if not places:

@@ -187,8 +187,9 @@ def time_from_uniform(config: ScheduleConfig, uniform: float, max_t: float = 1.0
 
 def _level(t: float, max_t: float, num_levels: int) -> float:
     """Round a time up to a multiple of 1 / num_levels that keeps the noise limit."""
-    level = min(math.ceil(t * num_levels - ROUNDING), math.floor(max_t * num_levels + ROUNDING))
-    return float(torch.tensor(level / num_levels if level else max_t, dtype=torch.float32))
+    highest = math.floor(max_t * num_levels + ROUNDING)
+    level = min(max(math.ceil(t * num_levels - ROUNDING), 1), highest)
+    return float(torch.tensor(level / num_levels if highest else max_t, dtype=torch.float32))
 
 
 def sampling_times(num_steps: int, shift: float = 1.0) -> Tensor:
