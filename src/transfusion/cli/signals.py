@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 STDERR = 2
-TOLD = b"\nstopping after this step; its state will be saved (a second Ctrl-C ends at once, without saving) ...\n"
+TOLD = b"\nstopping after this step; its state will be saved (Ctrl-C again: ends at once, unsaved) ...\n"
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -26,10 +26,7 @@ def stop_on_signals() -> Generator[threading.Event]:
         stop.set()
         # Past Python's streams: one that the signal came in the middle of refuses to be entered again.
         with suppress(OSError):
-            os.write(
-                STDERR,
-                TOLD,
-            )
+            os.write(STDERR, TOLD)
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:

@@ -29,7 +29,7 @@ MUTANTS = [
            "            keys, values = _zeros(like, shape), _zeros(like, shape)\n            self._keys.append(keys)\n            self._values.append(values)\n",
            "            self._keys.append(_zeros(like, shape))\n            self._values.append(_zeros(like, shape))\n",
            "model/test_kv_cache.py -k first_layers"),
-    Mutant("head: tokens are chosen among eight bits", "model/transfusion.py", "torch.is_grad_enabled() or not torch.is_autocast", "True or not torch.is_autocast",
+    Mutant("head: tokens are chosen among eight bits", "model/transfusion.py", "torch.is_grad_enabled() or not is_autocast(hidden)", "True",
            "model/test_transfusion.py -k autocast"),
     Mutant("flex: all scores are held", "model/transformer.py", 'device.type == "cpu" or torch.compiler.is_compiling()', "True",
            "model/test_transfusion.py -k flex"),

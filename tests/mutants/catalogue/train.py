@@ -84,7 +84,7 @@ MUTANTS = [
     Mutant("anew: a user's files in a checkpoint go too", "train/checkpoint.py", "            remove(path)\n", "            shutil.rmtree(path)\n",
            "cli/test_anew.py"),
     Mutant("chat: pictures are written over", "cli/chat.py", "max(taken, default=0) + 1", "1", "cli/test_chat.py"),
-    Mutant("signals: the handler writes to a stream it may interrupt", "cli/signals.py", "os.write(STDERR, b\"\\nstopping after this step; its state will be saved ...\\n\")",
+    Mutant("signals: the handler writes to a stream it may interrupt", "cli/signals.py", "os.write(STDERR, TOLD)",
            "__import__(\"sys\").stderr.write(\"stopping\")", "cli/test_signals.py"),
     Mutant("adamw: position tables are decayed", "train/optimizer.py", "name.startswith(TOKEN_TABLE) or POSITION_TABLES in name",
            "name.startswith(TOKEN_TABLE)", "train/test_optimizer.py -k group"),
