@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from transfusion.diffusion.guidance import Guidance
-from transfusion.diffusion.process import make_process
+from transfusion.diffusion.process import DiffusionConfig, make_process
 from transfusion.diffusion.samplers import Query, Steps
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import (
@@ -350,7 +350,7 @@ def test_guidance_acts_in_the_first_step_alone() -> None:
     for guidance in (Guidance(), *some):
         options = DenoisingOptions(sampler="ddim", num_steps=4, guidance=guidance)
         kind = request(text(2), begin_with="image", max_tokens=0, preview_every=1, denoising=options, max_latents=1)
-        engine = Engine(MODEL, PROCESS)
+        engine = Engine(MODEL, make_process(DiffusionConfig()))
         engine.submit(*kind)
         told = [event for _ in range(2) for event in engine.step()]
         first.append(next(event.estimate for event in told if isinstance(event, PreviewEvent)))
