@@ -354,7 +354,7 @@ def test_guidance_acts_in_the_first_step_alone() -> None:
         engine.submit(*kind)
         told = [event for _ in range(2) for event in engine.step()]
         first.append(next(event.estimate for event in told if isinstance(event, PreviewEvent)))
-    assert not torch.equal(first[0], first[1]) and torch.allclose(first[0], first[2], atol=TOLERANCE)
+    assert not torch.allclose(first[0], first[1], atol=0.1) and torch.allclose(first[0], first[2], atol=TOLERANCE)
 
 
 def interrupted(engine: Engine, name: str, owner: object, place: int, *, after: bool) -> list[Event]:
