@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from transfusion.diffusion.guidance import Guidance, needs_unconditional
 from transfusion.diffusion.samplers import SamplerName, num_evaluations, sample, start
 from transfusion.diffusion.schedule import CosineSchedule, Schedule, StraightSchedule, sampling_times
 
@@ -130,3 +131,18 @@ def test_interleaved_samplers_do_not_disturb_each_other() -> None:
             except StopIteration as stop:
                 results.append(stop.value)
     assert all(torch.equal(one, two) for one, two in zip(results, alone, strict=True))
+
+
+@pytest.mark.parametrize("name", [*ODE, "ddpm"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_an_interval_knows_the_first_step_by_its_beginning(name: SamplerName, schedule: Schedule) -> None:
+    """Of 16 steps the first alone begins within 0.99 to 1, wherever inside of itself it asks."""
+    steps = start(name, torch.zeros(3), sampling_times(16), schedule, lambda _: torch.zeros(3))
+    query, acts, last = next(steps), list[bool](), Guidance(scale=2.0, interval=(0.99, 1.0))
+    while True:
+        acts.append(needs_unconditional(last, query.guided_t))
+        try:
+            query = steps.send(torch.zeros(3))
+        except StopIteration:
+            break
+    assert acts == [True] + [False] * (num_evaluations(name, 16) - 1)

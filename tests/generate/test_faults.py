@@ -1,6 +1,8 @@
 """A fault belongs to the request that caused it: forwards that fail, rows that fail, cancelling, and many readers."""
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from transfusion.diffusion.guidance import Guidance
-from transfusion.diffusion.process import make_process
+from transfusion.diffusion.process import DiffusionConfig, make_process
 from transfusion.diffusion.samplers import Query, Steps
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import (
@@ -22,10 +24,14 @@ from transfusion.generate.options import (
     FinishedEvent,
     Generated,
     GenerationOptions,
+    PreviewEvent,
     RequestCancelled,
     TokenEvent,
     TokenOptions,
 )
+from transfusion.generate.row import Row, Track
+from transfusion.model.kv_cache import KVCache
+from transfusion.model.transfusion import TransfusionModel
 from transfusion.segments import Document, Latent, Segment, Text
 
 MODEL, PROCESS = make_model(), make_process(FLOW)
@@ -335,3 +341,158 @@ def test_a_cancelled_request_tells_nothing_more() -> None:
     engine.cancel(gone)
     assert {event.ticket for event in engine.step()} == {stays}
     assert not any(isinstance(event, TokenEvent) for event in engine.step())
+
+
+def test_guidance_acts_in_the_first_step_alone() -> None:
+    """The estimate of the first step is guided where the interval has its beginning, t = 1, in it."""
+    some = [Guidance(scale=3.0, interval=interval) for interval in ((0.99, 1.0), (0.0, 0.98))]
+    first: list[Tensor] = []
+    for guidance in (Guidance(), *some):
+        options = DenoisingOptions(sampler="ddim", num_steps=4, guidance=guidance)
+        kind = request(text(2), begin_with="image", max_tokens=0, preview_every=1, denoising=options, max_latents=1)
+        engine = Engine(MODEL, make_process(DiffusionConfig()))
+        engine.submit(*kind)
+        told = [event for _ in range(2) for event in engine.step()]
+        first.append(next(event.estimate for event in told if isinstance(event, PreviewEvent)))
+    assert not torch.allclose(first[0], first[1], atol=0.1) and torch.allclose(first[0], first[2], atol=TOLERANCE)
+
+
+def interrupted(engine: Engine, name: str, owner: object, place: int, *, after: bool) -> list[Event]:
+    """Step to the end; the ``place``-th call of a method is interrupted, before or after it has done its work."""
+    whole, calls, told = getattr(owner, name), [0], list[Event]()
+
+    def cut(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == place and not after:
+            raise KeyboardInterrupt
+        result = whole(*args, **kwargs)
+        if calls[0] == place:
+            raise KeyboardInterrupt
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, cut)
+        for _ in range(60):
+            try:
+                told += engine.step()
+            except KeyboardInterrupt:
+                calls.append(place)
+            if engine.is_idle:
+                break
+    assert calls[1:] == [place], "one interrupt came"
+    assert engine.is_idle and not engine._rows
+    check_rows(engine)
+    return told
+
+
+CUT = [0, 3, 5, 1]
+WRITES: list[tuple[type, str]] = [
+    (Row, "choose"),
+    (KVCache, "advance"),
+    (Track, "mark_written"),
+    (Track, "__init__"),
+    (TransfusionModel, "forward"),
+]
+
+
+@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.parametrize(("owner", "name"), [*WRITES, (Row, "advance"), (Row, "take"), (Row, "start_denoising")])
+def test_an_interrupt_changes_nothing(owner: type, name: str, place: int) -> None:
+    """Wherever it comes but within a row's change, stepping on tells to the bit what it would have told."""
+    engine, calm, wanted = Engine(MODEL, PROCESS), Engine(MODEL, PROCESS), list[Event]()
+    for kind in CUT:
+        engine.submit(*KINDS[kind])
+        calm.submit(*KINDS[kind])
+    while not calm.is_idle:
+        wanted += calm.step()
+    told = interrupted(engine, name, owner, place, after=False)
+    assert [values_of(event) for event in told] == [values_of(event) for event in wanted]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "is_torn"),
+    [(Row, "take", True), (Row, "advance", True), (Row, "close_latent", True), *((*pair, False) for pair in WRITES)],
+)
+def test_an_interrupt_within_a_change_ends_that_row_alone(owner: type, name: str, is_torn: bool) -> None:
+    engine, calm = Engine(MODEL, PROCESS), Engine(MODEL, PROCESS)
+    for kind in CUT:
+        engine.submit(*KINDS[kind])
+        calm.submit(*KINDS[kind])
+    told, wanted = interrupted(engine, name, owner, 2, after=True), list[Event]()
+    while not calm.is_idle:
+        wanted += calm.step()
+    failed = [event for event in told if isinstance(event, FailedEvent)]
+    assert len(failed) == is_torn and all("interrupt came while request" in str(event.error) for event in failed)
+    torn = {event.ticket for event in failed}
+    ends, calm_ends = (
+        [event for event in events if isinstance(event, FinishedEvent) and event.ticket not in torn]
+        for events in (told, wanted)
+    )
+    assert len(ends) == len(CUT) - is_torn
+    for end, calm_end in zip(ends, calm_ends, strict=True):
+        assert end.ticket == calm_end.ticket
+        for part, whole in zip(end.result.generated, calm_end.result.generated, strict=True):
+            if isinstance(part, Latent) and isinstance(whole, Latent):
+                assert float((part.values - whole.values).abs().max()) < TOLERANCE
+            else:
+                assert part == whole
+
+
+class NoPictures(TorchDispatchMode):
+    """Stands for a device without room for the convolutions of pictures."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket is torch.ops.aten.conv2d or func.overloadpacket is torch.ops.aten.convolution:
+            raise torch.OutOfMemoryError("no room")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_pictures(engine: Engine) -> Generator[None]:
+    """Make every forward with pictures fail, in whichever thread it runs."""
+    forward = engine.model.forward
+
+    def fail(*args: Any) -> Any:
+        with NoPictures():
+            return forward(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.model, "forward", fail)
+        yield
+
+
+def test_a_forward_that_fails_ends_its_own_readers_alone(alone: list[Generated]) -> None:
+    engine = Engine(MODEL, PROCESS)
+
+    async def read(place: int) -> Event:
+        return [event async for event in engine.stream(*KINDS[place])][-1]
+
+    async def all_at_once() -> list[Any]:
+        ran = asyncio.to_thread(engine.run, [KINDS[0]])
+        return await asyncio.gather(read(0), read(1), ran, read(4), return_exceptions=True)
+
+    with without_pictures(engine):
+        event, picture, ran, other = asyncio.run(all_at_once())
+    assert isinstance(event, FinishedEvent) and event.result.generated == alone[0].generated
+    assert ran[0].generated == alone[0].generated
+    assert isinstance(picture, torch.OutOfMemoryError) and isinstance(other, torch.OutOfMemoryError)
+    assert engine.is_idle and not engine._rows
+    check_rows(engine)
+
+
+def test_a_request_of_step_can_try_again_unless_it_fails_alone(alone: list[Generated]) -> None:
+    """Readers of the forward that fails end before requests that ``step`` may do again; those end at the last."""
+    engine = Engine(MODEL, PROCESS)
+    mine = engine.submit(*KINDS[4])
+    with pytest.raises(torch.OutOfMemoryError, match="once"), OutOfMemory(20):
+        engine.run([KINDS[4], KINDS[4]])
+    assert not engine.is_idle
+    while not engine.is_idle:
+        told = engine.step()
+    assert isinstance(told[-1], FinishedEvent) and told[-1].ticket == mine
+    theirs = engine.submit(*KINDS[4])
+    with without_pictures(engine):
+        assert engine.run([KINDS[0]])[0].generated == alone[0].generated
+    (failed,) = engine.step()
+    assert isinstance(failed, FailedEvent) and failed.ticket == theirs and "no room" in str(failed.error)
+    check_rows(engine)

@@ -11,7 +11,9 @@ class Guidance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     scale: float = Field(default=1.0, ge=0, description="w in u + w (c - u); 1 is no guidance")
-    interval: tuple[float, float] = Field(default=(0.0, 1.0), description="Times t in which it acts (2404.07724)")
+    interval: tuple[float, float] = Field(
+        default=(0.0, 1.0), description="Times t in which it acts, of a sampler's steps from 1 to 0 (2404.07724)"
+    )
     rescale: float = Field(
         default=0.0, ge=0, le=1, description="Share of the way back to the conditional's deviation (2305.08891)"
     )
@@ -28,7 +30,7 @@ def apply(conditional: Tensor, unconditional: Tensor, t: float, guidance: Guidan
     Args:
         conditional: (C, *axes), with the prompt.
         unconditional: (C, *axes), with the null prompt.
-        t: Time of the evaluation.
+        t: Time that the evaluation stands for: ``Query.guided_t``.
         guidance: Scale, interval and rescale.
 
     Returns:

@@ -25,10 +25,20 @@ from transfusion.diffusion.schedule import Schedule
 
 
 class Query(NamedTuple):
-    """What a sampler wants denoised: x_t of any shape, float32, at time t in (0, 1]."""
+    """What a sampler wants denoised: x_t of any shape, float32, at time t in (0, 1].
+
+    ``step_t`` is the time of ``sampling_times`` that it stands for, where t is another: the beginning of a step that
+    asks inside of itself.
+    """
 
     x_t: Tensor
     t: float
+    step_t: float | None = None
+
+    @property
+    def guided_t(self) -> float:
+        """The time that an interval of guidance is compared with."""
+        return self.t if self.step_t is None else self.step_t
 
 
 Steps = Generator[Query, Tensor, Tensor]
@@ -47,7 +57,7 @@ def euler(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
         schedule: alpha and sigma.
     """
     for now, then in pairwise(times):
-        x_0 = yield Query(x, _asked(now, then, schedule))
+        x_0 = yield _first_query(x, now, then, schedule)
         x = x + (then - now) * _velocity(x, x_0, now, schedule) if then > 0 else x_0
     return x
 
@@ -55,7 +65,7 @@ def euler(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
 def heun(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
     """Solve the same ODE with Heun's second-order steps, two evaluations in each but the last (2206.00364, Alg. 1)."""
     for now, then in pairwise(times):
-        x_0 = yield Query(x, _asked(now, then, schedule))
+        x_0 = yield _first_query(x, now, then, schedule)
         if then == 0:
             return x_0
         slope = _velocity(x, x_0, now, schedule)
@@ -68,7 +78,7 @@ def heun(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
 def ddim(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
     """Re-noise the clean estimate with the noise it implies (2010.02502, Eq. 12 with eta = 0)."""
     for now, then in pairwise(times):
-        x_0 = yield Query(x, _asked(now, then, schedule))
+        x_0 = yield _first_query(x, now, then, schedule)
         x = schedule.alpha(then) * x_0 + schedule.sigma(then) * _noise(x, x_0, now, schedule) if then > 0 else x_0
     return x
 
@@ -83,7 +93,7 @@ def ddpm(x: Tensor, times: Tensor, schedule: Schedule, noise: NoiseOf) -> Steps:
         noise: Fresh standard normal of x's shape for step i.
     """
     for step, (now, then) in enumerate(pairwise(times)):
-        x_0 = yield Query(x, _asked(now, then, schedule))
+        x_0 = yield _first_query(x, now, then, schedule)
         if then == 0:
             return x_0
         mean, std = _posterior(x, x_0, now, then, schedule)
@@ -95,7 +105,7 @@ def dpm_solver_2m(x: Tensor, times: Tensor, schedule: Schedule) -> Steps:
     """Solve the ODE with second-order multistep DPM-Solver++(2M) in clean-estimate form (2211.01095, Alg. 2)."""
     before: tuple[Tensor, Tensor] | None = None  # the last clean estimate, and the step of lambda that led here
     for now, then in pairwise(times):
-        x_0 = yield Query(x, _asked(now, then, schedule))
+        x_0 = yield _first_query(x, now, then, schedule)
         if then == 0:
             return x_0
         step = _half_log_snr(then, schedule) - _half_log_snr(now, schedule)
@@ -139,11 +149,11 @@ def num_evaluations(name: SamplerName, num_steps: int) -> int:
     return 2 * num_steps - 1 if name == "heun" else num_steps
 
 
-def _asked(now: Tensor, then: Tensor, schedule: Schedule) -> float:
-    """Return the time of a step's first estimate: its beginning, but inside of a first step from pure noise."""
+def _first_query(x: Tensor, now: Tensor, then: Tensor, schedule: Schedule) -> Query:
+    """Ask for a step's first estimate: at its beginning, but inside of a first step from pure noise."""
     if now < 1 or not schedule.begins_inside:
-        return float(now)
-    return float(torch.maximum(now + INSIDE * (then - now), now - LARGEST_LEAP))
+        return Query(x, float(now))
+    return Query(x, float(torch.maximum(now + INSIDE * (then - now), now - LARGEST_LEAP)), float(now))
 
 
 def _noise(x: Tensor, x_0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:

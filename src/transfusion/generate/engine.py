@@ -6,6 +6,10 @@ come and go between steps (continuous batching). It must not know training, data
 
     step:  admit ─▶ forwards, of which nothing counts yet ─▶ all returned: every row goes on by itself ─▶ events
                          └── one raises: the step has not happened          └── one fails: FailedEvent, the others go on
+
+``step`` raises the error of a forward. ``run`` and ``stream`` wait each for requests of their own: in a step of theirs
+it ends the requests of that forward, and the step is done again for the others. An interrupt, as by Ctrl-C, passes
+through all; a step that it cuts off after its forwards is brought to its end by the next one.
 """
 
 import asyncio
@@ -15,28 +19,23 @@ from heapq import heappop, heappush
 from threading import Lock
 
 import torch
-from torch import Tensor
 
-from transfusion.diffusion import guidance
 from transfusion.diffusion.process import Process
 from transfusion.generate.check import check_request
-from transfusion.generate.forwards import Forwards, Found, query_of
+from transfusion.generate.follow import STANDARDISED as STANDARDISED
+from transfusion.generate.follow import follow
+from transfusion.generate.forwards import Forwards, Found
 from transfusion.generate.options import (
     Event,
     FailedEvent,
     FinishedEvent,
     Generated,
     GenerationOptions,
-    LatentEvent,
-    PreviewEvent,
-    TokenEvent,
 )
-from transfusion.generate.row import Phase, Row, Track, handed_out
+from transfusion.generate.row import Phase, Row, Track
 from transfusion.generate.tickets import Box, Tickets
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.segments import Document
-
-STANDARDISED = (-10.0, 10.0)  # of latents of mean 0 and deviation 1 whose true range nobody knows
 
 
 class Engine:
@@ -79,6 +78,7 @@ class Engine:
         self.cache = self._forwards.cache
         self._free = [0]
         self._rows: list[Row] = []
+        self._found = Found()  # of a step under way; is left only by an interrupt
         self._tickets = Tickets()
         self._stepping = Lock()  # held by whoever touches rows or the cache
 
@@ -118,8 +118,8 @@ class Engine:
         Requests that others have submitted go on meanwhile; their events are kept for the next ``step``.
 
         Raises:
-            Exception: The error of the first of these requests that fails, or of a forward; the rest of them are
-                cancelled.
+            Exception: The error of the first of these requests that fails, by itself or in a forward; the rest of
+                them are cancelled.
         """
         box: Box = deque()
         tickets: list[int] = []
@@ -146,7 +146,7 @@ class Engine:
         Many streams may share an engine: the step of one brings all of them on.
 
         Raises:
-            Exception: The request's own error, or that of a forward.
+            Exception: The request's own error, or that of a forward that it was in.
         """
         box: Box = deque()
         ticket = self._submit(prompt, options, box)
@@ -172,42 +172,77 @@ class Engine:
             Exception: A forward failed, for example for lack of memory; a note on the error names the tickets. The
                 step has not happened: calling again gives what this call would have given. Where the error stays,
                 cancel one of the tickets.
+            BaseException: An interrupt came. Calling again gives what this call would have given and has not told yet;
+                a row that was cut off while it changed ends with a ``FailedEvent``.
         """
         with self._stepping:
             self._take_turn()
         return self._tickets.read()
 
     def _pump(self, box: Box) -> None:
-        """Do a step, unless that of another thread has filled the box meanwhile."""
+        """Do a step, unless that of another thread has filled the box meanwhile.
+
+        A forward that raises ends its requests of ``run`` and ``stream``, or, where it has none, all of its requests:
+        nobody steps on for ever. Nothing is told of the step, which the next one does again for the others.
+        """
         with self._stepping:
-            if not box:
+            if box:
+                return
+            try:
                 self._take_turn()
+            except Exception as error:
+                if not self._forwards.under_way:
+                    raise
+                self._tickets.fail(self._forwards.under_way, error)
+                self._reap()
 
     def _take_turn(self) -> None:
-        """Do one evaluation for every row; rows and cache change only after all forwards have returned."""
+        """Do one evaluation for every row, or bring the last one to its end where an interrupt has cut it off."""
         self._reap()
+        if not any(self._tickets.is_open(row.ticket) for row in self._found.rows):
+            self._evaluate()
+        self._go_on(self._found)
+        self._found = Found()
+        self._reap()
+
+    def _evaluate(self) -> None:
+        """Run the forwards; where one raises, or an interrupt comes, rows and cache are as they were."""
+        self._forwards.under_way = ()
         try:
             self._admit()
             for row in self._rows:
                 if row.phase is Phase.OPENING and row.twin is None and row.options.denoising.guidance.scale != 1:
-                    row.open_twin(self._take_cache_row())
-            found = self._forwards.evaluate(self._rows)
-            self._forwards.keep(found.written)
+                    with self._forwards.naming([row.ticket]):
+                        row.open_twin(self._take_cache_row())
+            self._found = self._forwards.evaluate(self._rows)
         except BaseException:
+            self._found = Found()
             self._send_back()
             raise
-        for row in self._rows:
+
+    def _go_on(self, found: Found) -> None:
+        """Go on with the rows after their forwards; an interrupt leaves in ``found.rows`` those still to go on."""
+        self._forwards.keep(found.written)
+        found.written.clear()  # before any row goes on: what rows append from here on is not in the cache
+        for row in found.rows:
             self._tickets.admit(row.ticket)
         self._reap()
-        for row in list(self._rows):
-            for event in self._follow(row, found):
-                self._tickets.tell(event)
-        self._reap()
+        while found.rows:
+            row = found.rows[0]
+            if self._tickets.is_open(row.ticket):
+                for event in follow(row, found, self.process.schedule, self.device, self.ranges):
+                    self._tickets.tell(event)
+                if row.phase is not Phase.DENOISING:
+                    self._release_twin(row)
+            del found.rows[0]
+            row.is_changing = False
 
     def _admit(self) -> None:
         """Give waiting requests a row as far as there are rows; they count as waiting until the forwards return."""
         for ticket, prompt, options in self._tickets.first_waiting(self.max_rows - len(self._rows)):
-            vocabulary, place = self.model.vocabulary, self._take_cache_row()
+            vocabulary = self.model.vocabulary
+            with self._forwards.naming([ticket]):
+                place = self._take_cache_row()
             try:
                 row = Row(ticket, prompt, options, vocabulary, Track(prompt, vocabulary, place))
                 row.begin()
@@ -224,6 +259,8 @@ class Engine:
                 self._release(row)
             elif row.twin is not None and row.twin.written == 0:
                 self._release_twin(row)
+        taken = {track.cache_row for row in self._rows for track in row.tracks}
+        self._free = [place for place in range(self.cache.num_rows) if place not in taken]
 
     def _take_cache_row(self) -> int:
         if not self._free:
@@ -248,40 +285,3 @@ class Engine:
         if row.twin is not None:
             heappush(self._free, row.twin.cache_row)
             row.twin = None
-
-    def _follow(self, row: Row, found: Found) -> list[Event]:
-        """Go on with one row after its forward; whatever fails here is its own fault and ends its request."""
-        events: list[Event] = []
-        try:
-            if row.phase is Phase.TEXT:
-                token = row.choose(found.logits[row.ticket])
-                row.take(token)
-                events.append(TokenEvent(row.ticket, token))
-            elif row.phase is Phase.OPENING:
-                row.start_denoising(self.process.schedule, self.device)
-            elif row.phase is Phase.DENOISING:
-                events += self._advance(row, *found.estimates[row.ticket])
-            if row.phase is Phase.DONE:
-                events.append(FinishedEvent(row.ticket, row.result()))
-        except Exception as error:  # of whatever kind: the reader of this request gets it
-            events.append(FailedEvent(row.ticket, error))
-        return events
-
-    def _advance(self, row: Row, x_0: Tensor, unconditional: Tensor | None) -> list[Event]:
-        """Guide one estimate, hand it to the row's sampler, and tell what came of it."""
-        query, options = query_of(row), row.options.denoising
-        if unconditional is not None:
-            x_0 = guidance.apply(x_0, unconditional, query.t, options.guidance)
-        assert row.denoising is not None
-        name = self.model.vocabulary.modality(row.denoising.modality).name
-        least, largest = self.ranges.get(name, STANDARDISED) if options.clip is None else (-options.clip, options.clip)
-        x_0 = x_0.clamp(least, largest)
-        count = row.denoising.num_evaluations + 1
-        values = row.advance(x_0)
-        if values is None:
-            every = row.options.preview_every
-            is_due = every and count % every == 0
-            return [PreviewEvent(row.ticket, name, handed_out(x_0), count)] if is_due else []
-        self._release_twin(row)
-        row.close_latent(values)
-        return [LatentEvent(row.ticket, name, handed_out(values))]

@@ -27,12 +27,14 @@ class Found:
     """What the forwards of a step gave.
 
     Attributes:
+        rows: Those that have not gone on yet.
         written: Tracks whose pending slots the cache holds, once ``keep`` is told.
         logits: (V,) float32 of every row in text, by ticket.
         estimates: (C, *axes) clean estimate of every row that denoises, and the unconditional one where it was
             needed, by ticket.
     """
 
+    rows: list[Row] = field(default_factory=list[Row])
     written: list[Track] = field(default_factory=list[Track])
     logits: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     estimates: dict[int, tuple[Tensor, Tensor | None]] = field(default_factory=dict[int, tuple[Tensor, Tensor | None]])
@@ -41,7 +43,8 @@ class Found:
 class Forwards:
     """A model with the cache of its tracks; tensors go to the model's device here.
 
-    Tracks go in the order of their rows of the cache: rows side by side need no copy.
+    Tracks go in the order of their rows of the cache: rows side by side need no copy. ``under_way`` has the tickets of
+    the forward under way, or of the one that has raised.
     """
 
     def __init__(self, model: TransfusionModel, process: Process, precision: torch.dtype) -> None:
@@ -51,6 +54,7 @@ class Forwards:
         self.precision = precision
         self.device = model.device
         self.cache = KVCache(model.config.trunk, num_rows=1)
+        self.under_way: tuple[int, ...] = ()
 
     def evaluate(self, rows: Sequence[Row]) -> Found:
         """Run what each row needs next.
@@ -58,45 +62,57 @@ class Forwards:
         Raises:
             Exception: What the model or the device raises, with a note that names the tickets.
         """
-        text = [row for row in rows if row.phase is Phase.TEXT]
+        text = [(row.ticket, row.main) for row in rows if row.phase is Phase.TEXT]
         opening = [row for row in rows if row.phase is Phase.OPENING]
         denoising = [row for row in rows if row.phase is Phase.DENOISING]
-        twins = [row.twin for row in opening if row.twin is not None]
-        found = Found([row.main for row in (*text, *opening)] + twins)
-        with _naming(text):
-            logits = self._write([row.main for row in text], wants_logits=True)
-        found.logits = {row.ticket: logits[row.main.cache_row] for row in text}
-        with _naming(opening):
-            self._write([row.main for row in opening], wants_logits=False)
-            self._write(twins, wants_logits=False)  # far shorter
+        mains = [(row.ticket, row.main) for row in opening]
+        twins = [(row.ticket, row.twin) for row in opening if row.twin is not None]
+        found = Found(list(rows), [track for _, track in (*text, *mains, *twins)])
+        found.logits = self._write(text, wants_logits=True)
+        self._write(mains, wants_logits=False)
+        self._write(twins, wants_logits=False)  # far shorter
         for _, group in groupby(sorted(denoising, key=_latent_key), key=_latent_key):
             alike = list(group)
-            with _naming(alike):
+            with self.naming([row.ticket for row in alike]):
                 found.estimates |= self._denoise(alike)
         return found
 
     def keep(self, tracks: Sequence[Track]) -> None:
-        """Note that the cache holds all slots of tracks that were written."""
+        """Note that the cache holds all slots of tracks that were written; an interrupted call may be repeated."""
         if tracks:
-            counts = torch.tensor([track.num_pending for track in tracks])
-            self.cache.advance(torch.tensor([track.cache_row for track in tracks]), counts)
+            places = torch.tensor([track.cache_row for track in tracks])
+            ends = torch.tensor([len(track.writer) for track in tracks])
+            self.cache.advance(places, ends - self.cache.lengths[places])
         for track in tracks:
             track.mark_written()
 
-    def _write(self, tracks: Sequence[Track], *, wants_logits: bool) -> dict[int, Tensor]:
-        """Run all pending slots of some tracks; single tokens and longer prefixes go in a forward each.
+    @contextmanager
+    def naming(self, tickets: Sequence[int]) -> Generator[None]:
+        """Note for whom something is done, and, where it raises, on the error."""
+        self.under_way = tuple(tickets)
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"in the engine's forward of tickets {', '.join(map(str, tickets))}")
+            raise
+        self.under_way = ()
+
+    def _write(self, owned: Sequence[tuple[int, Track]], *, wants_logits: bool) -> dict[int, Tensor]:
+        """Run all pending slots of tickets' tracks; single tokens and longer prefixes go in a forward each.
 
         Returns:
-            The (V,) logits of each track's last slot by its row of the cache, if wanted.
+            The (V,) logits of each track's last slot by its ticket, if wanted.
         """
-        ordered = sorted(tracks, key=_cache_row)
-        single = [track for track in ordered if track.num_pending == 1]
-        longer = [track for track in ordered if track.num_pending > 1]
+        ordered = sorted(owned, key=lambda pair: _cache_row(pair[1]))
+        single = [pair for pair in ordered if pair[1].num_pending == 1]
+        longer = [pair for pair in ordered if pair[1].num_pending > 1]
         found: dict[int, Tensor] = {}
         for group in (single, longer):
             if group:
-                logits = self._extend(group, wants_logits=wants_logits)
-                found |= {track.cache_row: row for track, row in zip(group, logits, strict=wants_logits)}
+                tickets = [ticket for ticket, _ in group]
+                with self.naming(tickets):
+                    logits = self._extend([track for _, track in group], wants_logits=wants_logits)
+                found |= dict(zip(tickets, logits, strict=wants_logits))
         return found
 
     def _denoise(self, rows: Sequence[Row]) -> dict[int, tuple[Tensor, Tensor | None]]:
@@ -170,19 +186,9 @@ def _cache_row(track: Track) -> int:
 
 
 def _needs_twin(row: Row) -> bool:
-    return guidance.needs_unconditional(row.options.denoising.guidance, query_of(row).t)
+    return guidance.needs_unconditional(row.options.denoising.guidance, query_of(row).guided_t)
 
 
 def _latent_key(row: Row) -> tuple[int, tuple[int, ...]]:
     assert row.denoising is not None
     return row.denoising.modality, tuple(row.denoising.query.x_t.shape)
-
-
-@contextmanager
-def _naming(rows: Sequence[Row]) -> Generator[None]:
-    """Note on an error whose forward it was."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"in the engine's forward of tickets {', '.join(str(row.ticket) for row in rows)}")
-        raise

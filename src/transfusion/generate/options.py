@@ -97,7 +97,7 @@ class FinishedEvent(NamedTuple):
 
 
 class FailedEvent(NamedTuple):
-    """A request failed by itself and is over; the others go on. ``error`` says why."""
+    """A request failed, by itself or in a forward, and is over; the others go on. ``error`` says why."""
 
     ticket: int
     error: Exception

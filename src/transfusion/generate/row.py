@@ -83,7 +83,7 @@ class Denoising:
 
 @dataclass
 class Row:
-    """One request."""
+    """One request; ``is_changing`` stays true where an interrupt has cut a change of its state off."""
 
     ticket: int
     prompt: Document
@@ -98,6 +98,7 @@ class Row:
     num_tokens: int = 0
     num_latents: int = 0
     is_ended: bool = False
+    is_changing: bool = False
 
     @property
     def document(self) -> Document:
@@ -141,6 +142,7 @@ class Row:
 
     def take(self, token: int) -> None:
         """Go on after a token was drawn."""
+        self.is_changing = True
         modality = self.vocabulary.begun_by(token)
         if modality:
             self.open_latent(modality)
@@ -177,8 +179,6 @@ class Row:
         modality, options, number = self.opened_modality, self.options, self.num_latents
         shape = self.shape(modality)
         count = self.vocabulary.modality(modality).num_patches(shape)
-        for track in self.tracks:
-            track.writer.patches(count, modality)
 
         def noise(step: int) -> Tensor:
             return normal(shape, options.seed, "sampler", number, step).to(device)
@@ -190,7 +190,11 @@ class Row:
             schedule,
             noise,
         )
-        self.denoising = Denoising(modality, steps, next(steps))
+        denoising = Denoising(modality, steps, next(steps))
+        self.is_changing = True
+        for track in self.tracks:
+            track.writer.patches(count, modality)
+        self.denoising = denoising
         self.phase = Phase.DENOISING
 
     @property
@@ -201,6 +205,7 @@ class Row:
     def advance(self, estimate: Tensor) -> Tensor | None:
         """Give the sampler the (C, *axes) clean estimate it asked for; return the latent when it is finished."""
         assert self.denoising is not None
+        self.is_changing = True
         self.denoising.num_evaluations += 1
         try:
             self.denoising.query = self.denoising.steps.send(estimate)

@@ -4,6 +4,7 @@ Every method may be called from any thread at any moment. It must not know rows,
 """
 
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from threading import Lock
 from typing import NamedTuple
@@ -82,6 +83,13 @@ class Tickets:
             if isinstance(event, FinishedEvent | FailedEvent):
                 del self._boxes[event.ticket]
                 self._waiting.pop(event.ticket, None)
+
+    def fail(self, tickets: Sequence[int], error: Exception) -> None:
+        """End requests by an error: those whose reader has a box, or, where none has one, all that are named."""
+        with self._lock:
+            boxed = [ticket for ticket in tickets if self._boxes.get(ticket, self._unread) is not self._unread]
+        for ticket in boxed or tickets:
+            self.tell(FailedEvent(ticket, error))
 
     def read(self) -> list[Event]:
         """Take the events that went to no box, oldest first."""
