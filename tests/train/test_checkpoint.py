@@ -432,3 +432,21 @@ def test_each_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert newest(tmp_path, hashed={"config.json"}) == new and hashed == ["config.json"]
     truncate(new)
     assert newest(tmp_path, hashed={"config.json"}) == step_directory(tmp_path, 1)
+
+
+def write_training(folder: Path) -> None:
+    """Write a small checkpoint with what a resume needs."""
+    write(folder)
+    put(folder / "state.json", "{}")
+    put(folder / "optimizer.safetensors", "")
+
+
+def test_a_model_does_not_take_the_place_of_a_training_checkpoint(tmp_path: Path) -> None:
+    step = publish(step_directory(tmp_path, 1), write_training)
+    with pytest.raises(CheckpointError, match="training checkpoint, and optimizer.safetensors and state.json would"):
+        publish(step, write)
+    verify(step)
+    assert os.listdir(step.parent) == [step.name] and "state.json" in os.listdir(step)
+    publish(step, write_training)
+    publish(tmp_path / "model", lambda folder: put(folder / "tokenizer.json"))
+    publish(tmp_path / "model", write)  # another tokenizer is no loss

@@ -428,3 +428,16 @@ def test_a_damaged_checkpoint_in_the_way_of_a_step_does_not_end_the_run(
     finish(state, tmp_path)
     assert newest(tmp_path) == step_directory(tmp_path, 2)
     assert (tmp_path / "checkpoints" / "kept_step_00000002" / "notes.md").read_text() == "mine"
+
+
+def test_a_checkpoint_without_what_a_resume_needs_is_passed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = run_config(3, checkpoint_every=1, num_checkpoints=3)
+    finish(start(config), tmp_path)
+    for step, name in ((3, "state.json"), (2, "ema.safetensors")):
+        folder = step_directory(tmp_path, step)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest[name]
+        (folder / name).unlink()
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert go_on(config, tmp_path).step == 1
+    assert "lacks state.json" in caplog.text and "lacks ema.safetensors" in caplog.text

@@ -35,6 +35,7 @@ MODEL_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+RESUMED_FILES = frozenset({OPTIMIZER_FILE, STATE_FILE})
 OWN_FILES = frozenset({MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE})
 
 CHECKPOINTS = "checkpoints"
@@ -65,7 +66,7 @@ def publish(directory: Path, write: Callable[[Path], None]) -> Path:
         ``directory``.
 
     Raises:
-        CheckpointError: Something else lies there; nothing was written.
+        CheckpointError: Something else lies there, or a training checkpoint where a model would take its place.
         BusyError: Another process is writing there.
     """
     target = Path(os.path.abspath(directory.resolve() if directory.is_symlink() else directory))
@@ -77,6 +78,7 @@ def publish(directory: Path, write: Callable[[Path], None]) -> Path:
         try:
             temporary.mkdir()
             write(temporary)
+            _check_training_stays(target, temporary)
             _seal(temporary)
             check_replaceable(target)
             if target.exists():
@@ -126,15 +128,40 @@ def check_replaceable(directory: Path) -> None:
         )
 
 
+def _check_training_stays(directory: Path, new: Path) -> None:
+    """Check that a run's checkpoint does not lose what its resume needs to a model that takes its place.
+
+    Raises:
+        CheckpointError: It would.
+    """
+    lost = sorted(name for name in RESUMED_FILES if (directory / name).exists() and not (new / name).exists())
+    if lost:
+        raise CheckpointError(
+            f"{directory} is not replaced: it is a training checkpoint, and {' and '.join(lost)} would be lost; "
+            "save the model in another folder"
+        )
+
+
 def make_room(directory: Path) -> None:
     """Rename what must not be replaced where a run is to save: a damaged checkpoint, or one with a user's files."""
     try:
         check_replaceable(directory)
     except CheckpointError as error:
-        names = (f"{KEPT_PREFIX}{directory.name}" + (f"_{number}" if number else "") for number in itertools.count())
-        kept = next(path for name in names if not os.path.lexists(path := directory.with_name(name)))
-        directory.rename(kept)
-        _log.warning("%s; it is %s now", error, kept)
+        _keep(directory, str(error))
+
+
+def set_aside(run: Path, *, beyond: int = -1) -> None:
+    """Rename the checkpoints of a run after step ``beyond``, which are not its own or are damaged; links too."""
+    for directory in checkpoints(run):
+        if _step(directory) > beyond:
+            _keep(directory, f"{directory} is damaged, or of a training before")
+
+
+def _keep(directory: Path, why: str) -> None:
+    names = (f"{KEPT_PREFIX}{directory.name}" + (f"_{number}" if number else "") for number in itertools.count())
+    kept = next(path for name in names if not os.path.lexists(path := directory.with_name(name)))
+    directory.rename(kept)
+    _log.warning("%s; it is %s now", why, kept)
 
 
 def _left(directory: Path) -> list[Path]:
@@ -287,19 +314,25 @@ def _step(directory: Path) -> int:
     return int(directory.name.removeprefix(STEP_PREFIX))
 
 
-def newest(run: Path, *, hashed: Collection[str] | None = None) -> Path | None:
+def newest(run: Path, *, hashed: Collection[str] | None = None, needed: Collection[str] = ()) -> Path | None:
     """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in the log.
 
     Args:
         run: The run's folder.
         hashed: As for ``verify``.
+        needed: Files without which a checkpoint is skipped, too.
     """
     left = (_LEFT_OVER.fullmatch(path.name) for path in _entries(run))
     beside_them = {run / CHECKPOINTS / found["name"] for found in left if found}
     named = {*checkpoints(run), *(path for path in beside_them if _left(path))}
     for directory in sorted(named, key=_step, reverse=True):
         try:
-            return verified(directory, hashed=hashed)
+            found = verified(directory, hashed=hashed)
+            if lacking := sorted(set(needed) - _manifest(found).keys()):
+                raise CheckpointError(
+                    f"{found} lacks {', '.join(lacking)}: a model, and not what a training goes on from"
+                )
+            return found
         except CheckpointError as error:
             _log.warning("skipping a checkpoint: %s", error)
     return None

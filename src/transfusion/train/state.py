@@ -25,6 +25,7 @@ from transfusion.train.checkpoint import (
     EMA_FILE,
     MODEL_FILE,
     OPTIMIZER_FILE,
+    RESUMED_FILES,
     STATE_FILE,
     CheckpointError,
     checkpoints,
@@ -167,7 +168,8 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
         ConfigError: The settings are not those of the checkpoint, but for those that move no bit.
         CheckpointError: There are checkpoints, and all are damaged.
     """
-    folder = newest(run)
+    averages = set[str]() if config.train.ema_decay is None else {EMA_FILE}
+    folder = newest(run, needed=RESUMED_FILES | averages)
     if folder is None and checkpoints(run):
         raise CheckpointError(f"no checkpoint of {run} is whole (see above); restore one, or begin anew with --anew")
     if folder is None:

@@ -88,4 +88,8 @@ MUTANTS = [
            "__import__(\"sys\").stderr.write(\"stopping\")", "cli/test_signals.py"),
     Mutant("adamw: position tables are decayed", "train/optimizer.py", "name.startswith(TOKEN_TABLE) or POSITION_TABLES in name",
            "name.startswith(TOKEN_TABLE)", "train/test_optimizer.py -k group"),
+    Mutant("checkpoint: a model takes the place of a training's", "train/checkpoint.py", "            _check_training_stays(target, temporary)\n", "",
+           "train/test_checkpoint.py -k take_the_place"),
+    Mutant("resume: a checkpoint without moments ends it", "train/state.py", "newest(run, needed=RESUMED_FILES | averages)", "newest(run)",
+           "train/test_endings.py -k resume_needs"),
 ]  # fmt: skip
