@@ -11,7 +11,7 @@ from transfusion.data.fit import FittedSource
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.sources import open_source
-from transfusion.train.checkpoint import sweep
+from transfusion.train.checkpoint import seen, sweep
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.state import TrainState, begin, resume
 
@@ -42,7 +42,9 @@ def open_run(
             return open_run(config, directory, is_resumed=is_resumed, device=device, lock=held)
     sweep(directory)
     state = resume(config, directory, torch.device(device)) if is_resumed else None
-    state = state or begin(config, torch.device(device))
+    if state is None:
+        state = begin(config, torch.device(device))
+        state.seen = seen(directory)
     encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
     source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
     state.check_data(source.digest())

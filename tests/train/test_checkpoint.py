@@ -347,6 +347,16 @@ def test_prune_keeps_the_newest(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000020", "step_00000100"]
 
 
+def test_prune_counts_whole_ones(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        publish(step_directory(tmp_path, step), write)
+    truncate(step_directory(tmp_path, 3))
+    prune(step_directory(tmp_path, 4), 2)
+    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["2", "3", "4"]
+    prune(step_directory(tmp_path, 4), 1)
+    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["4"]
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     folder = publish(tmp_path / "model", write)
     model = nn.Linear(3, 2)

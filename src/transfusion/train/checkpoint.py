@@ -150,10 +150,10 @@ def make_room(directory: Path) -> None:
         _keep(directory, str(error))
 
 
-def set_aside(run: Path, *, beyond: int = -1) -> None:
-    """Rename the checkpoints of a run after step ``beyond``, which are not its own or are damaged; links too."""
+def set_aside(run: Path, *, beyond: Path | None = None) -> None:
+    """Rename the checkpoints of a run that came ``beyond`` one, or all of them: damaged, or not of this training."""
     for directory in checkpoints(run):
-        if _step(directory) > beyond:
+        if beyond is None or _step(directory) > _step(beyond):
             _keep(directory, f"{directory} is damaged, or of a training before")
 
 
@@ -200,9 +200,9 @@ def sweep(run: Path) -> None:
             _recover(folder / found["name"])
 
 
-def _is_whole(directory: Path) -> bool:
+def _is_whole(directory: Path, *, hashed: Collection[str] | None = None) -> bool:
     try:
-        verify(directory)
+        verify(directory, hashed=hashed)
     except CheckpointError:
         return False
     return True
@@ -304,6 +304,20 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((path for path in _entries(run) if _STEP.fullmatch(path.name) and path.is_dir()), key=_step)
 
 
+class Seen(NamedTuple):
+    """What tells a checkpoint from one that took its place: its name, and when it was written."""
+
+    name: str
+    written_ns: int
+
+
+def seen(run: Path) -> frozenset[Seen]:
+    """List the checkpoints that a run's folder holds now."""
+    with reading(run / CHECKPOINTS):
+        manifests = [folder / MANIFEST for folder in checkpoints(run)]
+        return frozenset(Seen(file.parent.name, file.stat().st_mtime_ns) for file in manifests if file.exists())
+
+
 def _entries(run: Path) -> list[Path]:
     folder = run / CHECKPOINTS
     with reading(folder):
@@ -311,7 +325,8 @@ def _entries(run: Path) -> list[Path]:
 
 
 def _step(directory: Path) -> int:
-    return int(directory.name.removeprefix(STEP_PREFIX))
+    left_over = _LEFT_OVER.fullmatch(directory.name)
+    return int((left_over["name"] if left_over else directory.name).removeprefix(STEP_PREFIX))
 
 
 def newest(run: Path, *, hashed: Collection[str] | None = None, needed: Collection[str] = ()) -> Path | None:
@@ -329,9 +344,7 @@ def newest(run: Path, *, hashed: Collection[str] | None = None, needed: Collecti
         try:
             found = verified(directory, hashed=hashed)
             if lacking := sorted(set(needed) - _manifest(found).keys()):
-                raise CheckpointError(
-                    f"{found} lacks {', '.join(lacking)}: a model, and not what a training goes on from"
-                )
+                raise CheckpointError(f"{found} lacks {', '.join(lacking)}, which a training needs to go on")
             return found
         except CheckpointError as error:
             _log.warning("skipping a checkpoint: %s", error)
@@ -341,12 +354,15 @@ def newest(run: Path, *, hashed: Collection[str] | None = None, needed: Collecti
 def prune(published: Path, num_kept: int) -> None:
     """Delete all checkpoints of a run but the ``num_kept`` newest up to the one just published.
 
-    Later ones are left alone: a run that was resumed from before them found them damaged. So are links.
+    Later ones are left alone: a run that was resumed from before them found them damaged. So are links. What lacks a
+    file is no checkpoint to keep: it counts for none, and goes with those older than the kept.
     """
     saved = [path for path in checkpoints(published.parents[1]) if not path.is_symlink()]
     earlier = [path for path in saved if _step(path) < _step(published)]
-    for directory in earlier[: max(len(earlier) - (num_kept - 1), 0)]:
-        remove(directory)
+    kept = [*(path for path in earlier if _is_whole(path, hashed=())), published][-num_kept:]
+    for directory in earlier:
+        if len(kept) == num_kept and _step(directory) < _step(kept[0]):
+            remove(directory)
 
 
 def remove(directory: Path) -> None:
@@ -363,11 +379,14 @@ def remove(directory: Path) -> None:
 
 
 def remove_all(run: Path) -> None:
-    """Delete all checkpoints of a run and what was left of unfinished ones, and nothing else."""
+    """Delete all checkpoints of a run and what was left of unfinished ones, and nothing else; rename linked ones."""
     sweep(run)
     for path in _entries(run):
-        if (_STEP.fullmatch(path.name) or _KEPT.fullmatch(path.name)) and path.is_dir() and not path.is_symlink():
+        is_step, is_link = _STEP.fullmatch(path.name) is not None, path.is_symlink()
+        if (is_step or _KEPT.fullmatch(path.name)) and path.is_dir() and not is_link:
             remove(path)
+        elif is_step and (path / MANIFEST).exists():
+            _keep(path, f"{path} is a link, and no checkpoint of the training that begins")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:

@@ -88,7 +88,7 @@ def train(
 
     Raises:
         FloatingPointError: The gradient or the weights are not finite; the last checkpoint is whole.
-        BusyError: Another training is at work in ``run``.
+        BusyError: Another training is at work in ``run``, or was since the state was opened.
         ValueError: An error left the state in the middle of an update; the run must be opened again.
     """
     if not state.is_whole:
@@ -96,6 +96,7 @@ def train(
     with ExitStack() as stack:
         if lock is None:
             stack.enter_context(hold_run(run))
+        state.check_folder(run)
         if state.step == 0:
             record_begin(run)
         record_changes(run, state.step, state.changes)
