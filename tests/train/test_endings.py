@@ -30,7 +30,7 @@ from transfusion.train.checkpoint import (
 )
 from transfusion.train.lock import BusyError
 from transfusion.train.loop import train
-from transfusion.train.metrics import METRICS_FILE
+from transfusion.train.metrics import METRICS_FILE, read_metrics
 from transfusion.train.optimizer import optimizer_tensors
 from transfusion.train.state import TrainState, begin, resume
 
@@ -216,6 +216,7 @@ def test_a_preview_that_fails_costs_the_run_nothing(
     if is_fatal:
         with pytest.raises(type(error), match="the state after step 3 is saved"):
             finish(state, tmp_path)
+        assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
     else:
         finish(state, tmp_path)
         assert "no preview after step 3" in caplog.text
