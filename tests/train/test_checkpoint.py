@@ -460,3 +460,18 @@ def test_a_model_does_not_take_the_place_of_a_training_checkpoint(tmp_path: Path
     publish(step, write_training)
     publish(tmp_path / "model", lambda folder: put(folder / "tokenizer.json"))
     publish(tmp_path / "model", write)  # another tokenizer is no loss
+
+
+@pytest.mark.parametrize("ending", ["partial", "replaced"])
+@pytest.mark.parametrize("name", ["", "/notes.txt", "/config.json/notes.txt"])
+def test_a_users_hidden_names_are_not_deleted(tmp_path: Path, name: str, ending: str) -> None:
+    hidden = tmp_path / f".model.{ending}"
+    put(tmp_path / f".model.{ending}{name}")
+    with pytest.raises(CheckpointError, match=rf"\.model\.{ending} is no checkpoint that a kill left; move"):
+        publish(tmp_path / "model", write)
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
+    shutil.rmtree(hidden) if name else hidden.unlink()
+    put(tmp_path / ".model.lock")
+    with pytest.raises(BusyError, match=r"\.model\.lock holds something else"):
+        publish(tmp_path / "model", write)
+    assert (tmp_path / ".model.lock").read_text() == "mine" and os.listdir(tmp_path) == [".model.lock"]

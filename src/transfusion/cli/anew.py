@@ -29,9 +29,7 @@ def clear(run: Path) -> None:
         folder = run / name
         if folder.is_symlink():
             # Other runs may write there, and nothing in a file's name says of which run it is.
-            _log.warning(
-                "%s is a link: all in %s stays; delete there what is this run's", folder, folder.resolve()
-            )
+            _log.warning("%s is a link: all in %s stays; delete there what is this run's", folder, folder.resolve())
             continue
         for file in list(folder.iterdir()) if folder.is_dir() else []:
             if re.fullmatch(pattern, file.name):

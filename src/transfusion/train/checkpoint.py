@@ -73,6 +73,7 @@ def publish(directory: Path, write: Callable[[Path], None]) -> Path:
     check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with hold(beside(target, LOCK), f"{directory} is being written", "wait for it, or name another folder"):
+        _check_left_over(target)
         _recover(target)
         temporary, replaced = beside(target, PARTIAL), beside(target, REPLACED)
         try:
@@ -162,6 +163,29 @@ def _keep(directory: Path, why: str) -> None:
     kept = next(path for name in names if not os.path.lexists(path := directory.with_name(name)))
     directory.rename(kept)
     _log.warning("%s; it is %s now", why, kept)
+
+
+def _check_left_over(directory: Path) -> None:
+    """Check that what lies beside a directory under the names of its making was left by a kill.
+
+    Raises:
+        CheckpointError: It is a user's.
+    """
+    for path in (beside(directory, ending) for ending in (PARTIAL, REPLACED)):
+        if os.path.lexists(path) and not _is_left_over(path):
+            raise CheckpointError(f"{path} is no checkpoint that a kill left; move it away, or name another folder")
+
+
+def _is_left_over(path: Path) -> bool:
+    if path.is_symlink() or not path.is_dir():
+        return False
+    if all(file.name in {MANIFEST, *OWN_FILES} and file.is_file() for file in path.iterdir()):
+        return True
+    try:
+        check_replaceable(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _left(directory: Path) -> list[Path]:

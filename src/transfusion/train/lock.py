@@ -8,6 +8,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 
 LOCK_FILE = ".training.lock"
 LOCK_UNKNOWN = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+_HOLDER = re.compile(rb"(\d+( .*)?)?")
 _held: set[int] = set()
 _log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def hold(file: Path, what: str, remedy: str) -> Generator[None]:
         remedy: What to do then.
 
     Raises:
-        BusyError: Another holds it.
+        BusyError: Another holds it, or the file is none of ours: a link, or with another content.
     """
     descriptor = _locked(file, what, remedy)
     _held.add(descriptor)
@@ -77,7 +79,12 @@ def hold(file: Path, what: str, remedy: str) -> Generator[None]:
 
 def _locked(file: Path, what: str, remedy: str) -> int:
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise BusyError(f"{file} is a link, and no lock that was left behind; move it away") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -90,7 +97,10 @@ def _locked(file: Path, what: str, remedy: str) -> int:
                 raise
             _log.warning("the file system of %s has no locks: see to it that no other process writes there", file)
         if _is_at(descriptor, file):
-            return descriptor
+            if _HOLDER.fullmatch(os.pread(descriptor, 1000, 0)):
+                return descriptor
+            os.close(descriptor)
+            raise BusyError(f"{file} holds something else than a lock that was left behind; move it away")
         os.close(descriptor)  # its holder deleted it between the two calls: take the next
 
 

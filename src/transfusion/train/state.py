@@ -18,7 +18,7 @@ from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
 from transfusion.config import ConfigError, RunConfig, override, with_free_settings
 from transfusion.data.sources import corpus_of, sample_pictures
 from transfusion.model.transfusion import TransfusionModel
-from transfusion.pretrained import load_settings, write_pretrained
+from transfusion.pretrained import load_settings, made_model, write_pretrained
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
 from transfusion.train.changes import CHANGEABLE, Change, changed_since, differences, may_change
 from transfusion.train.checkpoint import (
@@ -207,8 +207,7 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
     precision = saved.train.precision if is_open else config.train.precision
     resolved = _resolved(config, tokenizer, precision, config.encode.pixels or saved.encode.pixels)
     changes = _accepted(differences(saved, resolved), folder, run, facts.step)
-    with reading(folder):
-        model = TransfusionModel(resolved.model)
+    model = made_model(resolved.model, folder)
     load_weights(model, folder / MODEL_FILE)
     state = _assembled(resolved, tokenizer, model.to(device))
     if state.ema is not None:
