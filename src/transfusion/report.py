@@ -102,7 +102,7 @@ def _curves(run: Path) -> str:
 def _is_drawable(row: Mapping[str, object], name: str) -> bool:
     """Return whether a row has a point of a curve; what is written into the file by hand may be anything."""
     numbers = [value for key in ("step", name) if type(value := row.get(key)) in (int, float)]
-    return len(numbers) == 2 and all(0 <= float(f"{value}") < float("inf") for value in numbers)
+    return len(numbers) == 2 and all(abs(float(f"{value}")) < float("inf") for value in numbers)
 
 
 def _curve(name: str, points: Sequence[tuple[float, float]]) -> str:
@@ -122,10 +122,8 @@ def _curve(name: str, points: Sequence[tuple[float, float]]) -> str:
 
 
 def _sheets(run: Path, prompts: Sequence[str]) -> str:
-    found = [
-        (int(step[1]), file) for file in (run / SAMPLES_FOLDER).glob("*.png") if (step := _SHEET.fullmatch(file.name))
-    ]
-    files = [file for _, file in sorted(found)]
+    named = [(_SHEET.fullmatch(file.name), file) for file in (run / SAMPLES_FOLDER).glob("*.png")]
+    files = [file for _, file in sorted((int(step[1]), file) for step, file in named if step)]
     if not files:
         return "<p>This run kept no samples.</p>"
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(len(files), MAX_SHEETS)).astype(int))]

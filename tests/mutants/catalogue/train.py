@@ -108,4 +108,10 @@ MUTANTS = [
            "cli/test_anew.py -k links_and"),
     Mutant("anew: the file behind a link goes too", "cli/anew.py", "        if path.is_file() or path.is_symlink():\n            path.unlink()\n",
            "        if path.is_file() or path.is_symlink():\n            path.resolve().unlink()\n", "cli/test_anew.py -k linked_files"),
+    Mutant("checkpoint: a user's hidden folder goes", "train/checkpoint.py", "        _check_left_over(target)\n", "",
+           "train/test_checkpoint.py -k hidden_names"),
+    Mutant("lock: a linked file is cut", "train/lock.py", " | os.O_NOFOLLOW", "", "train/test_lock.py -k users_file"),
+    Mutant("metrics: a step's row is written after its preview", "train/loop.py",
+           "            if is_last or state.step % config.log_every == 0:\n                metrics.write(state.step, report.numbers())\n", "",
+           "train/test_endings.py -k preview_that"),
 ]  # fmt: skip
