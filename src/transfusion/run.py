@@ -11,9 +11,9 @@ from transfusion.data.fit import FittedSource
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.sources import open_source
-from transfusion.train.checkpoint import seen, sweep
+from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
-from transfusion.train.state import TrainState, begin, resume
+from transfusion.train.state import TrainState, begin, resume, seen
 
 
 def open_run(

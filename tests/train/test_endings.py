@@ -25,14 +25,13 @@ from transfusion.train.checkpoint import (
     load_tensors,
     newest,
     publish,
-    seen,
     step_directory,
 )
 from transfusion.train.lock import BusyError
 from transfusion.train.loop import train
 from transfusion.train.metrics import METRICS_FILE, read_metrics
 from transfusion.train.optimizer import optimizer_tensors
-from transfusion.train.state import TrainState, begin, resume
+from transfusion.train.state import TrainState, begin, resume, seen
 
 CPU = torch.device("cpu")
 CONFIG = run_config(6, checkpoint_every=100)

@@ -328,20 +328,6 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((path for path in _entries(run) if _STEP.fullmatch(path.name) and path.is_dir()), key=_step)
 
 
-class Seen(NamedTuple):
-    """What tells a checkpoint from one that took its place: its name, and when it was written."""
-
-    name: str
-    written_ns: int
-
-
-def seen(run: Path) -> frozenset[Seen]:
-    """List the checkpoints that a run's folder holds now."""
-    with reading(run / CHECKPOINTS):
-        manifests = [folder / MANIFEST for folder in checkpoints(run)]
-        return frozenset(Seen(file.parent.name, file.stat().st_mtime_ns) for file in manifests if file.exists())
-
-
 def _entries(run: Path) -> list[Path]:
     folder = run / CHECKPOINTS
     with reading(folder):

@@ -22,13 +22,14 @@ from transfusion.pretrained import load_settings, made_model, write_pretrained
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
 from transfusion.train.changes import CHANGEABLE, Change, changed_since, differences, may_change
 from transfusion.train.checkpoint import (
+    CHECKPOINTS,
     EMA_FILE,
+    MANIFEST,
     MODEL_FILE,
     OPTIMIZER_FILE,
     RESUMED_FILES,
     STATE_FILE,
     CheckpointError,
-    Seen,
     checkpoints,
     load_tensors,
     load_weights,
@@ -38,7 +39,6 @@ from transfusion.train.checkpoint import (
     publish,
     reading,
     save_tensors,
-    seen,
     set_aside,
     step_directory,
 )
@@ -48,6 +48,20 @@ from transfusion.train.optimizer import build_optimizers, load_optimizer_tensors
 
 MEASURED_ROUNDS = 12
 _log = logging.getLogger(__name__)
+
+
+class Seen(NamedTuple):
+    """What tells a checkpoint from one that took its place: its name, and when it was written."""
+
+    name: str
+    written_ns: int
+
+
+def seen(run: Path) -> frozenset[Seen]:
+    """List the checkpoints that a run's folder holds now."""
+    with reading(run / CHECKPOINTS):
+        manifests = [folder / MANIFEST for folder in checkpoints(run)]
+        return frozenset(Seen(file.parent.name, file.stat().st_mtime_ns) for file in manifests if file.exists())
 
 
 class NotFiniteError(FloatingPointError):
