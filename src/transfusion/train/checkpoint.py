@@ -72,7 +72,8 @@ def publish(directory: Path, write: Callable[[Path], None]) -> Path:
     target = Path(os.path.abspath(directory.resolve() if directory.is_symlink() else directory))
     check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with hold(beside(target, LOCK), f"{directory} is being written", "wait for it, or name another folder"):
+    what, remedy = f"{directory} is being written", "wait for it, or name another folder"
+    with hold(beside(target, LOCK), what, remedy, is_ours=_STEP.fullmatch(target.name) is not None):
         _check_left_over(target)
         _recover(target)
         temporary, replaced = beside(target, PARTIAL), beside(target, REPLACED)
