@@ -2,9 +2,10 @@
 
 import asyncio
 import hashlib
+import json
 from copy import deepcopy
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tiny import equal
 
 from transfusion.config import ConfigError, override
 from transfusion.generate.options import FinishedEvent, LatentEvent
-from transfusion.pretrained import Transfusion, write_pretrained
+from transfusion.pretrained import Transfusion, find_checkpoint, write_pretrained
 from transfusion.recipes import RECIPES
 from transfusion.segments import Document, Latent, Text
 from transfusion.tokenizer import train_tokenizer
@@ -140,3 +141,22 @@ def test_what_is_refused(model: Transfusion) -> None:
         model.ask(PICTURE, "???")
     with pytest.raises(ConfigError, match="an instruction is empty"):
         model.edit(PICTURE, "")
+
+
+def test_a_runs_folder_with_a_manifest_of_the_users_is_a_run(model: Transfusion, tmp_path: Path) -> None:
+    folder = model.save_pretrained(step_directory(tmp_path, 1))
+    (tmp_path / "manifest.json").write_text('{"name": "my web app"}')
+    assert find_checkpoint(tmp_path) == folder
+
+
+@pytest.mark.parametrize("change", [{"trunk": {"dim": 4_000_000}}, {"text_vocab_size": 10**13}])
+def test_a_model_too_large_to_be_made_is_told(model: Transfusion, tmp_path: Path, change: dict[str, Any]) -> None:
+    def write(folder: Path) -> None:
+        write_pretrained(folder, model.model, model.tokenizer, model.config)
+        config = json.loads((folder / "config.json").read_text())
+        for name, value in change.items():
+            config["model"][name] = config["model"][name] | value if isinstance(value, dict) else value
+        (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(CheckpointError, match="config.json asks for a model that cannot be made here"):
+        Transfusion.from_pretrained(publish(tmp_path / "model", write))

@@ -24,11 +24,12 @@ from transfusion.diffusion.process import make_process
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import DenoisingOptions, Event, GenerationOptions, TokenOptions
 from transfusion.layout import num_slots
-from transfusion.model.transfusion import TransfusionModel
+from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.segments import Document, Latent, Segment, Text
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.checkpoint import (
+    CHECKPOINTS,
     EMA_FILE,
     MANIFEST,
     MODEL_FILE,
@@ -83,8 +84,7 @@ class Transfusion:
         """
         folder = find_checkpoint(Path(path))
         config, tokenizer = load_settings(folder)
-        with reading(folder / CONFIG_FILE):
-            model = TransfusionModel(config.model)
+        model = made_model(config.model, folder)
         is_averaged = use_ema and (folder / EMA_FILE).exists()
         load_weights(model, folder / (EMA_FILE if is_averaged else MODEL_FILE))
         return cls(model.to(device).eval(), tokenizer, config)
@@ -352,6 +352,22 @@ def load_settings(folder: Path) -> Settings:
         return Settings(config, load_tokenizer(folder))
 
 
+def made_model(config: ModelConfig, folder: Path) -> TransfusionModel:
+    """Make the model that a checkpoint's settings ask for, without its weights.
+
+    Raises:
+        CheckpointError: It cannot be made.
+    """
+    file = folder / CONFIG_FILE
+    with reading(file):
+        try:
+            return TransfusionModel(config)
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            raise CheckpointError(
+                f"{file} asks for a model that cannot be made here; it is damaged, or memory is too small: {error}"
+            ) from error
+
+
 def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Path:
     """Return the checkpoint that a path means, checked: itself, or the newest whole one of a run's folder.
 
@@ -362,7 +378,8 @@ def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Pat
     Raises:
         CheckpointError: There is none, or it is damaged.
     """
-    is_run = path.is_dir() and not any((path / name).exists() for name in (MANIFEST, MODEL_FILE))
+    is_checkpoint = any((path / name).exists() for name in (MANIFEST, MODEL_FILE))
+    is_run = path.is_dir() and ((path / CHECKPOINTS).is_dir() or not is_checkpoint)
     if not is_run:
         return verified(path, hashed=hashed)
     found = newest(path, hashed=hashed)

@@ -5,7 +5,8 @@ It reads what a run left in its folder (metrics, sample sheets) and what the eva
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -24,6 +25,7 @@ REPORT_FILE = "report.html"
 NUM_EXAMPLES = 12
 CURVE_WIDTH, CURVE_HEIGHT, CURVE_MARGIN = 460, 180, 36
 MAX_SHEETS = 8
+_SHEET = re.compile(r"step_(\d+)\.png")
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #1a8f4a; --bad: #c8402f; }
@@ -92,8 +94,15 @@ def _score_table(scores: Scores, items: Items) -> str:
 def _curves(run: Path) -> str:
     rows = read_metrics(run)
     names = sorted({name for row in rows for name in row if name.startswith("loss/")})
-    curves = [_curve(name, [(row["step"], row[name]) for row in rows if name in row]) for name in names]
+    points = {name: [(row["step"], row[name]) for row in rows if _is_drawable(row, name)] for name in names}
+    curves = [_curve(name, found) for name, found in points.items() if found]
     return f'<div class="grid">{"".join(curves)}</div>' if curves else "<p>This run has no metrics.</p>"
+
+
+def _is_drawable(row: Mapping[str, object], name: str) -> bool:
+    """Return whether a row has a point of a curve; what is written into the file by hand may be anything."""
+    numbers = [value for key in ("step", name) if type(value := row.get(key)) in (int, float)]
+    return len(numbers) == 2 and all(abs(float(f"{value}")) < float("inf") for value in numbers)
 
 
 def _curve(name: str, points: Sequence[tuple[float, float]]) -> str:
@@ -101,7 +110,7 @@ def _curve(name: str, points: Sequence[tuple[float, float]]) -> str:
     steps = np.array([step for step, _ in points])
     values = np.log(np.maximum([value for _, value in points], 1e-9))
     low, high = float(values.min()), float(max(values.max(), values.min() + 1e-6))
-    x = CURVE_MARGIN + steps / steps.max() * (CURVE_WIDTH - 2 * CURVE_MARGIN)
+    x = CURVE_MARGIN + steps / max(steps.max(), 1) * (CURVE_WIDTH - 2 * CURVE_MARGIN)
     y = CURVE_MARGIN + (high - values) / (high - low) * (CURVE_HEIGHT - 2 * CURVE_MARGIN)
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     label = f"{escape(name)}: {np.exp(values[0]):.3g} → {np.exp(values[-1]):.3g}, {steps[-1]:.0f} steps (log scale)"
@@ -113,7 +122,8 @@ def _curve(name: str, points: Sequence[tuple[float, float]]) -> str:
 
 
 def _sheets(run: Path, prompts: Sequence[str]) -> str:
-    files = sorted((run / SAMPLES_FOLDER).glob("step_*.png"))
+    named = [(_SHEET.fullmatch(file.name), file) for file in (run / SAMPLES_FOLDER).glob("*.png")]
+    files = [file for _, file in sorted((int(step[1]), file) for step, file in named if step)]
     if not files:
         return "<p>This run kept no samples.</p>"
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(len(files), MAX_SHEETS)).astype(int))]

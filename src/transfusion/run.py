@@ -14,7 +14,7 @@ from transfusion.data.readers import CAPTIONS_FILE
 from transfusion.data.sources import FolderConfig, open_source
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
-from transfusion.train.state import TrainState, begin, resume
+from transfusion.train.state import TrainState, begin, resume, seen
 
 
 def open_run(
@@ -44,7 +44,9 @@ def open_run(
             return open_run(config, directory, is_resumed=is_resumed, device=device, lock=held)
     sweep(directory)
     state = resume(config, directory, torch.device(device)) if is_resumed else None
-    state = state or begin(config, torch.device(device))
+    if state is None:
+        state = begin(config, torch.device(device))
+        state.seen = seen(directory)
     encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
     source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
     state.check_data(source.digest())

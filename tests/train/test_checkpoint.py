@@ -347,6 +347,16 @@ def test_prune_keeps_the_newest(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000020", "step_00000100"]
 
 
+def test_prune_counts_whole_ones(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        publish(step_directory(tmp_path, step), write)
+    truncate(step_directory(tmp_path, 3))
+    prune(step_directory(tmp_path, 4), 2)
+    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["2", "3", "4"]
+    prune(step_directory(tmp_path, 4), 1)
+    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["4"]
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     folder = publish(tmp_path / "model", write)
     model = nn.Linear(3, 2)
@@ -432,3 +442,36 @@ def test_each_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert newest(tmp_path, hashed={"config.json"}) == new and hashed == ["config.json"]
     truncate(new)
     assert newest(tmp_path, hashed={"config.json"}) == step_directory(tmp_path, 1)
+
+
+def write_training(folder: Path) -> None:
+    """Write a small checkpoint with what a resume needs."""
+    write(folder)
+    put(folder / "state.json", "{}")
+    put(folder / "optimizer.safetensors", "")
+
+
+def test_a_model_does_not_take_the_place_of_a_training_checkpoint(tmp_path: Path) -> None:
+    step = publish(step_directory(tmp_path, 1), write_training)
+    with pytest.raises(CheckpointError, match="training checkpoint, and optimizer.safetensors and state.json would"):
+        publish(step, write)
+    verify(step)
+    assert os.listdir(step.parent) == [step.name] and "state.json" in os.listdir(step)
+    publish(step, write_training)
+    publish(tmp_path / "model", lambda folder: put(folder / "tokenizer.json"))
+    publish(tmp_path / "model", write)  # another tokenizer is no loss
+
+
+@pytest.mark.parametrize("ending", ["partial", "replaced"])
+@pytest.mark.parametrize("name", ["", "/notes.txt", "/config.json/notes.txt"])
+def test_a_users_hidden_names_are_not_deleted(tmp_path: Path, name: str, ending: str) -> None:
+    hidden = tmp_path / f".model.{ending}"
+    put(tmp_path / f".model.{ending}{name}")
+    with pytest.raises(CheckpointError, match=rf"\.model\.{ending} is no checkpoint that a kill left; move"):
+        publish(tmp_path / "model", write)
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
+    shutil.rmtree(hidden) if name else hidden.unlink()
+    put(tmp_path / ".model.lock")
+    with pytest.raises(BusyError, match=r"\.model\.lock holds something else"):
+        publish(tmp_path / "model", write)
+    assert (tmp_path / ".model.lock").read_text() == "mine" and os.listdir(tmp_path) == [".model.lock"]

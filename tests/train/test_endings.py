@@ -18,12 +18,20 @@ from transfusion.config import ConfigError, RunConfig, override
 from transfusion.data.errors import DataError
 from transfusion.segments import Document
 from transfusion.train import loop
-from transfusion.train.checkpoint import CheckpointError, checkpoints, load_tensors, newest, publish, step_directory
+from transfusion.train.changes import Change
+from transfusion.train.checkpoint import (
+    CheckpointError,
+    checkpoints,
+    load_tensors,
+    newest,
+    publish,
+    step_directory,
+)
 from transfusion.train.lock import BusyError
 from transfusion.train.loop import train
-from transfusion.train.metrics import METRICS_FILE
+from transfusion.train.metrics import METRICS_FILE, read_metrics
 from transfusion.train.optimizer import optimizer_tensors
-from transfusion.train.state import TrainState, begin, resume
+from transfusion.train.state import TrainState, begin, resume, seen
 
 CPU = torch.device("cpu")
 CONFIG = run_config(6, checkpoint_every=100)
@@ -207,6 +215,7 @@ def test_a_preview_that_fails_costs_the_run_nothing(
     if is_fatal:
         with pytest.raises(type(error), match="the state after step 3 is saved"):
             finish(state, tmp_path)
+        assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
     else:
         finish(state, tmp_path)
         assert "no preview after step 3" in caplog.text
@@ -428,3 +437,83 @@ def test_a_damaged_checkpoint_in_the_way_of_a_step_does_not_end_the_run(
     finish(state, tmp_path)
     assert newest(tmp_path) == step_directory(tmp_path, 2)
     assert (tmp_path / "checkpoints" / "kept_step_00000002" / "notes.md").read_text() == "mine"
+
+
+def test_a_checkpoint_without_what_a_resume_needs_is_passed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = run_config(3, checkpoint_every=1, num_checkpoints=3)
+    finish(start(config), tmp_path)
+    for step, name in ((3, "state.json"), (2, "ema.safetensors")):
+        folder = step_directory(tmp_path, step)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest[name]
+        (folder / name).unlink()
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert go_on(config, tmp_path).step == 1
+    assert "lacks state.json" in caplog.text and "lacks ema.safetensors" in caplog.text
+
+
+def open_toy(run: Path) -> TrainState:
+    """Open a run as ``open_run`` does."""
+    state = resume(CONFIG, run, CPU) or start()
+    state.seen = seen(run)
+    return state
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_state_that_another_training_overtook_is_refused(tmp_path: Path, is_old: bool) -> None:
+    config = override(CONFIG, ["train.checkpoint_every=2"])
+    if is_old:
+        with closing(train(start(config), ToySource(), tmp_path, threading.Event())) as reports:
+            next(reports)
+    first, second = open_toy(tmp_path), open_toy(tmp_path)
+    finish(first, tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "events" not in path.name}
+    with pytest.raises(BusyError, match=r"was trained in since .*step_00000006.* came\); open the run again"):
+        finish(second, tmp_path)
+    assert files == {path: path.read_bytes() for path in files}
+    finish(first, tmp_path)  # its own are no others
+
+
+def test_a_damaged_checkpoint_does_not_count_among_the_kept(tmp_path: Path) -> None:
+    config = run_config(7, checkpoint_every=2, num_checkpoints=2)
+    with closing(train(start(config), ToySource(), tmp_path, threading.Event())) as reports:
+        assert [next(reports).step for _ in range(4)][-1] == 4
+    file = step_directory(tmp_path, 4) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\xff")
+    state = go_on(config, tmp_path)
+    assert state.step == 2
+    state.config = override(config, ["train.checkpoint_every=5"])
+    with closing(train(state, ToySource(), tmp_path, threading.Event())) as reports:
+        assert [next(reports).step for _ in range(3)][-1] == 5
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_00000002", "step_00000005"]
+    assert (tmp_path / "checkpoints" / "kept_step_00000004").is_dir()
+
+
+def test_a_run_begun_anew_leaves_no_checkpoint_of_the_old_to_go_on_from(tmp_path: Path) -> None:
+    finish(start(run_config(6)), tmp_path)
+    state = start(run_config(6))
+    state.seen = seen(tmp_path)
+    with closing(train(state, ToySource(), tmp_path, threading.Event())) as reports:
+        next(reports)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_00000001"]
+    assert go_on(run_config(6), tmp_path).step == 1
+    assert (tmp_path / "checkpoints" / "kept_step_00000006" / "model.safetensors").exists()
+
+
+def test_a_changed_rate_outlives_a_kill_before_the_next_checkpoint(tmp_path: Path) -> None:
+    config = override(CONFIG, ["train.checkpoint_every=2"])
+    stopped(tmp_path, config, after=3)
+    lower = override(config, [RATE])
+    reports = train(go_on(lower, tmp_path), ToySource(), tmp_path, threading.Event())
+    next(reports)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_keep", lambda *_: None)  # as by a kill: nothing more is saved
+        reports.close()
+    for given in (config, lower):
+        state = go_on(given, tmp_path)
+        assert (state.step, state.config.train.optimizer.lr, state.changes) == (2, 0.001, ())
+        assert {group["peak_lr"] for o in state.optimizers for group in o.param_groups} == {0.001, 0.01}
+    again = go_on(override(config, ["train.optimizer.lr=0.0001"]), tmp_path)
+    assert again.changes == (Change("train.optimizer.lr", 0.001, 0.0001),)
+    finish(go_on(config, tmp_path), tmp_path)
+    assert go_on(lower, tmp_path).step == 6

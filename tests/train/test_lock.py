@@ -74,3 +74,16 @@ def test_a_lock_taken_on_a_deleted_file_is_none(tmp_path: Path, monkeypatch: pyt
         assert file.exists()
         with pytest.raises(BusyError), hold(file, "it is held", "wait"):
             raise AssertionError
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_users_file_is_no_lock(tmp_path: Path, is_link: bool) -> None:
+    file = tmp_path / LOCK_FILE
+    mine = tmp_path / "mine.txt" if is_link else file
+    text = "12 eggs" if is_link else "12 eggs\nand flour"
+    mine.write_text(text)
+    if is_link:
+        file.symlink_to(mine)
+    with pytest.raises(BusyError, match=r"\.training\.lock .*move it away"), hold_run(tmp_path):
+        raise AssertionError
+    assert mine.read_text() == text and file.is_symlink() == is_link

@@ -1,6 +1,9 @@
-"""What ``--anew`` deletes: what a run wrote into its folder. Links and a user's own files stay, with their folders."""
+"""What ``--anew`` deletes: what a run wrote into its folder. A user's own files stay, with their folders; and so does
+what lies behind a link, but for the run's own checkpoints.
+"""
 
 import contextlib
+import logging
 import re
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from transfusion.train.metrics import BOARD_FOLDER, METRICS_FILE
 
 FILES = (METRICS_FILE, CHANGES_FILE, QUARANTINE_FILE, SCORES_FILE, REPORT_FILE)
 WRITTEN = {SAMPLES_FOLDER: r"step_\d+\.png", BOARD_FOLDER: r"events\.out\.tfevents\..*"}
+_log = logging.getLogger(__name__)
 
 
 def clear(run: Path) -> None:
@@ -22,7 +26,12 @@ def clear(run: Path) -> None:
     for name in FILES:
         _delete(run / name)
     for name, pattern in WRITTEN.items():
-        for file in list((run / name).iterdir()) if (run / name).is_dir() else []:
+        folder = run / name
+        if folder.is_symlink():
+            # Other runs may write there, and nothing in a file's name says of which run it is.
+            _log.warning("%s is a link: all in %s stays; delete there what is this run's", folder, folder.resolve())
+            continue
+        for file in list(folder.iterdir()) if folder.is_dir() else []:
             if re.fullmatch(pattern, file.name):
                 _delete(file)
     remove_all(run)
@@ -32,8 +41,7 @@ def clear(run: Path) -> None:
 
 
 def _delete(file: Path) -> None:
-    """Delete a file and an unfinished one beside it; of a link what it points to, for the link is the user's."""
-    target = file.resolve()
-    for path in (target, beside(target, PARTIAL)):
-        if path.is_file():
+    """Delete a file and an unfinished one beside it; of a link the link alone."""
+    for path in (file, beside(file, PARTIAL)):
+        if path.is_file() or path.is_symlink():
             path.unlink()

@@ -66,6 +66,17 @@ def record_changes(run: Path, step: int, changes: Iterable[Change]) -> None:
         append_row(run / CHANGES_FILE, {"step": step, **change._asdict()})
 
 
+def changed_since(run: Path, step: int) -> dict[str, object]:
+    """Return the settings that the run took since the checkpoint of a step was written, by their paths."""
+    taken: dict[str, object] = {}
+    for row in read_rows(run / CHANGES_FILE):
+        if "begun" in row:
+            taken.clear()
+        elif row.get("setting") in CHANGEABLE and isinstance(row.get("step"), int) and row["step"] >= step:
+            taken[row["setting"]] = row.get("new")
+    return taken
+
+
 def may_change(run: Path, step: int) -> bool:
     """Return whether rates and precision may change at a checkpoint: the run stopped there or later for numbers that
     are not finite, and has not got beyond since.

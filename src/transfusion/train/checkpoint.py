@@ -35,6 +35,7 @@ MODEL_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+RESUMED_FILES = frozenset({OPTIMIZER_FILE, STATE_FILE})
 OWN_FILES = frozenset({MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE})
 
 CHECKPOINTS = "checkpoints"
@@ -65,18 +66,21 @@ def publish(directory: Path, write: Callable[[Path], None]) -> Path:
         ``directory``.
 
     Raises:
-        CheckpointError: Something else lies there; nothing was written.
+        CheckpointError: Something else lies there, or a training checkpoint where a model would take its place.
         BusyError: Another process is writing there.
     """
     target = Path(os.path.abspath(directory.resolve() if directory.is_symlink() else directory))
     check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with hold(beside(target, LOCK), f"{directory} is being written", "wait for it, or name another folder"):
+    what, remedy = f"{directory} is being written", "wait for it, or name another folder"
+    with hold(beside(target, LOCK), what, remedy, is_ours=_STEP.fullmatch(target.name) is not None):
+        _check_left_over(target)
         _recover(target)
         temporary, replaced = beside(target, PARTIAL), beside(target, REPLACED)
         try:
             temporary.mkdir()
             write(temporary)
+            _check_training_stays(target, temporary)
             _seal(temporary)
             check_replaceable(target)
             if target.exists():
@@ -126,15 +130,63 @@ def check_replaceable(directory: Path) -> None:
         )
 
 
+def _check_training_stays(directory: Path, new: Path) -> None:
+    """Check that a run's checkpoint does not lose what its resume needs to a model that takes its place.
+
+    Raises:
+        CheckpointError: It would.
+    """
+    lost = sorted(name for name in RESUMED_FILES if (directory / name).exists() and not (new / name).exists())
+    if lost:
+        raise CheckpointError(
+            f"{directory} is not replaced: it is a training checkpoint, and {' and '.join(lost)} would be lost; "
+            "save the model in another folder"
+        )
+
+
 def make_room(directory: Path) -> None:
     """Rename what must not be replaced where a run is to save: a damaged checkpoint, or one with a user's files."""
     try:
         check_replaceable(directory)
     except CheckpointError as error:
-        names = (f"{KEPT_PREFIX}{directory.name}" + (f"_{number}" if number else "") for number in itertools.count())
-        kept = next(path for name in names if not os.path.lexists(path := directory.with_name(name)))
-        directory.rename(kept)
-        _log.warning("%s; it is %s now", error, kept)
+        _keep(directory, str(error))
+
+
+def set_aside(run: Path, *, beyond: Path | None = None) -> None:
+    """Rename the checkpoints of a run that came ``beyond`` one, or all of them: damaged, or not of this training."""
+    for directory in checkpoints(run):
+        if beyond is None or _step(directory) > _step(beyond):
+            _keep(directory, f"{directory} is damaged, or of a training before")
+
+
+def _keep(directory: Path, why: str) -> None:
+    names = (f"{KEPT_PREFIX}{directory.name}" + (f"_{number}" if number else "") for number in itertools.count())
+    kept = next(path for name in names if not os.path.lexists(path := directory.with_name(name)))
+    directory.rename(kept)
+    _log.warning("%s; it is %s now", why, kept)
+
+
+def _check_left_over(directory: Path) -> None:
+    """Check that what lies beside a directory under the names of its making was left by a kill.
+
+    Raises:
+        CheckpointError: It is a user's.
+    """
+    for path in (beside(directory, ending) for ending in (PARTIAL, REPLACED)):
+        if os.path.lexists(path) and not _is_left_over(path):
+            raise CheckpointError(f"{path} is no checkpoint that a kill left; move it away, or name another folder")
+
+
+def _is_left_over(path: Path) -> bool:
+    if path.is_symlink() or not path.is_dir():
+        return False
+    if all(file.name in {MANIFEST, *OWN_FILES} and file.is_file() for file in path.iterdir()):
+        return True
+    try:
+        check_replaceable(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _left(directory: Path) -> list[Path]:
@@ -173,9 +225,9 @@ def sweep(run: Path) -> None:
             _recover(folder / found["name"])
 
 
-def _is_whole(directory: Path) -> bool:
+def _is_whole(directory: Path, *, hashed: Collection[str] | None = None) -> bool:
     try:
-        verify(directory)
+        verify(directory, hashed=hashed)
     except CheckpointError:
         return False
     return True
@@ -284,22 +336,27 @@ def _entries(run: Path) -> list[Path]:
 
 
 def _step(directory: Path) -> int:
-    return int(directory.name.removeprefix(STEP_PREFIX))
+    left_over = _LEFT_OVER.fullmatch(directory.name)
+    return int((left_over["name"] if left_over else directory.name).removeprefix(STEP_PREFIX))
 
 
-def newest(run: Path, *, hashed: Collection[str] | None = None) -> Path | None:
+def newest(run: Path, *, hashed: Collection[str] | None = None, needed: Collection[str] = ()) -> Path | None:
     """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in the log.
 
     Args:
         run: The run's folder.
         hashed: As for ``verify``.
+        needed: Files without which a checkpoint is skipped, too.
     """
     left = (_LEFT_OVER.fullmatch(path.name) for path in _entries(run))
     beside_them = {run / CHECKPOINTS / found["name"] for found in left if found}
     named = {*checkpoints(run), *(path for path in beside_them if _left(path))}
     for directory in sorted(named, key=_step, reverse=True):
         try:
-            return verified(directory, hashed=hashed)
+            found = verified(directory, hashed=hashed)
+            if lacking := sorted(set(needed) - _manifest(found).keys()):
+                raise CheckpointError(f"{found} lacks {', '.join(lacking)}, which a training needs to go on")
+            return found
         except CheckpointError as error:
             _log.warning("skipping a checkpoint: %s", error)
     return None
@@ -308,12 +365,15 @@ def newest(run: Path, *, hashed: Collection[str] | None = None) -> Path | None:
 def prune(published: Path, num_kept: int) -> None:
     """Delete all checkpoints of a run but the ``num_kept`` newest up to the one just published.
 
-    Later ones are left alone: a run that was resumed from before them found them damaged. So are links.
+    Later ones are left alone: a run that was resumed from before them found them damaged. So are links. What lacks a
+    file is no checkpoint to keep: it counts for none, and goes with those older than the kept.
     """
     saved = [path for path in checkpoints(published.parents[1]) if not path.is_symlink()]
     earlier = [path for path in saved if _step(path) < _step(published)]
-    for directory in earlier[: max(len(earlier) - (num_kept - 1), 0)]:
-        remove(directory)
+    kept = [*(path for path in earlier if _is_whole(path, hashed=())), published][-num_kept:]
+    for directory in earlier:
+        if len(kept) == num_kept and _step(directory) < _step(kept[0]):
+            remove(directory)
 
 
 def remove(directory: Path) -> None:
@@ -330,11 +390,14 @@ def remove(directory: Path) -> None:
 
 
 def remove_all(run: Path) -> None:
-    """Delete all checkpoints of a run and what was left of unfinished ones, and nothing else."""
+    """Delete all checkpoints of a run and what was left of unfinished ones, and nothing else; rename linked ones."""
     sweep(run)
     for path in _entries(run):
-        if (_STEP.fullmatch(path.name) or _KEPT.fullmatch(path.name)) and path.is_dir() and not path.is_symlink():
+        is_step, is_link = _STEP.fullmatch(path.name) is not None, path.is_symlink()
+        if (is_step or _KEPT.fullmatch(path.name)) and path.is_dir() and not is_link:
             remove(path)
+        elif is_step and (path / MANIFEST).exists():
+            _keep(path, f"{path} is a link, and no checkpoint of the training that begins")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:

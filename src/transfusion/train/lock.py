@@ -8,6 +8,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 
 LOCK_FILE = ".training.lock"
 LOCK_UNKNOWN = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+_HOLDER = re.compile(rb"(\d+( .*)?)?")
 _held: set[int] = set()
 _log = logging.getLogger(__name__)
 
@@ -50,18 +52,19 @@ def hold_run(run: Path) -> Generator[RunLock]:
 
 
 @contextmanager
-def hold(file: Path, what: str, remedy: str) -> Generator[None]:
+def hold(file: Path, what: str, remedy: str, *, is_ours: bool = False) -> Generator[None]:
     """Hold a lock on a file, which is made for it and deleted after it.
 
     Args:
         file: The file; its folder must be there.
         what: What is going on where another holds it, for the message.
         remedy: What to do then.
+        is_ours: Whether a file of this name can only be a lock, whatever is in it.
 
     Raises:
-        BusyError: Another holds it.
+        BusyError: Another holds it, or the file is none of ours: a link, or with another content.
     """
-    descriptor = _locked(file, what, remedy)
+    descriptor = _locked(file, what, remedy, is_ours=is_ours)
     _held.add(descriptor)
     try:
         with contextlib.suppress(OSError):  # who holds it is told as a help; a full disk is no reason not to train
@@ -75,9 +78,14 @@ def hold(file: Path, what: str, remedy: str) -> Generator[None]:
         os.close(descriptor)
 
 
-def _locked(file: Path, what: str, remedy: str) -> int:
+def _locked(file: Path, what: str, remedy: str, *, is_ours: bool) -> int:
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise BusyError(f"{file} is a link, and no lock that was left behind; move it away") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -90,7 +98,10 @@ def _locked(file: Path, what: str, remedy: str) -> int:
                 raise
             _log.warning("the file system of %s has no locks: see to it that no other process writes there", file)
         if _is_at(descriptor, file):
-            return descriptor
+            if is_ours or _HOLDER.fullmatch(os.pread(descriptor, 1000, 0)):
+                return descriptor
+            os.close(descriptor)
+            raise BusyError(f"{file} holds something else than a lock that was left behind; move it away")
         os.close(descriptor)  # its holder deleted it between the two calls: take the next
 
 

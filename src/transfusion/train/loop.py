@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -88,7 +88,7 @@ def train(
 
     Raises:
         FloatingPointError: The gradient or the weights are not finite; the last checkpoint is whole.
-        BusyError: Another training is at work in ``run``.
+        BusyError: Another training is at work in ``run``, or was since the state was opened.
         ValueError: An error left the state in the middle of an update; the run must be opened again.
     """
     if not state.is_whole:
@@ -96,6 +96,7 @@ def train(
     with ExitStack() as stack:
         if lock is None:
             stack.enter_context(hold_run(run))
+        state.check_folder(run)
         if state.step == 0:
             record_begin(run)
         record_changes(run, state.step, state.changes)
@@ -131,15 +132,15 @@ def _steps(
             state.train_seconds += seconds
             is_last = state.step == config.steps or stop.is_set()
             checkpoint = preview = None
+            num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
+            report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds)
+            if is_last or state.step % config.log_every == 0:
+                metrics.write(state.step, report.numbers())
             if is_last or state.step % config.checkpoint_every == 0:
                 checkpoint = state.save(run)
             if config.preview_every and (state.step % config.preview_every == 0 or state.step == config.steps):
                 preview = _try_previews(state, source, run)
-            num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
-            report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, checkpoint, preview)
-            if is_last or state.step % config.log_every == 0:
-                metrics.write(state.step, report.numbers())
-            yield report
+            yield replace(report, checkpoint=checkpoint, preview=preview)
             if stop.is_set():
                 if checkpoint is None:
                     state.save(run)

@@ -15,16 +15,19 @@ import torch
 from torch.optim import Optimizer
 
 from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
-from transfusion.config import ConfigError, RunConfig, with_free_settings
+from transfusion.config import ConfigError, RunConfig, override, with_free_settings
 from transfusion.data.sources import corpus_of, sample_pictures
 from transfusion.model.transfusion import TransfusionModel
-from transfusion.pretrained import load_settings, write_pretrained
+from transfusion.pretrained import load_settings, made_model, write_pretrained
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
-from transfusion.train.changes import CHANGEABLE, Change, differences, may_change
+from transfusion.train.changes import CHANGEABLE, Change, changed_since, differences, may_change
 from transfusion.train.checkpoint import (
+    CHECKPOINTS,
     EMA_FILE,
+    MANIFEST,
     MODEL_FILE,
     OPTIMIZER_FILE,
+    RESUMED_FILES,
     STATE_FILE,
     CheckpointError,
     checkpoints,
@@ -36,13 +39,29 @@ from transfusion.train.checkpoint import (
     publish,
     reading,
     save_tensors,
+    set_aside,
     step_directory,
 )
 from transfusion.train.ema import Ema
+from transfusion.train.lock import BusyError
 from transfusion.train.optimizer import build_optimizers, load_optimizer_tensors, optimizer_tensors, set_lr
 
 MEASURED_ROUNDS = 12
 _log = logging.getLogger(__name__)
+
+
+class Seen(NamedTuple):
+    """What tells a checkpoint from one that took its place: its name, and when it was written."""
+
+    name: str
+    written_ns: int
+
+
+def seen(run: Path) -> frozenset[Seen]:
+    """List the checkpoints that a run's folder holds now."""
+    with reading(run / CHECKPOINTS):
+        manifests = [folder / MANIFEST for folder in checkpoints(run)]
+        return frozenset(Seen(file.parent.name, file.stat().st_mtime_ns) for file in manifests if file.exists())
 
 
 class NotFiniteError(FloatingPointError):
@@ -57,6 +76,8 @@ class TrainState:
         is_whole: Whether weights, averages and moments are those after ``step`` steps, and not in between.
         saved_step: Steps after which the newest checkpoint was taken; None while there is none.
         changes: Settings that a resume took and that the run has not told of yet.
+        seen: Checkpoints that the run's folder held when the state was opened, and its own; None where no folder was
+            looked at.
     """
 
     config: RunConfig
@@ -70,6 +91,7 @@ class TrainState:
     is_whole: bool = True
     saved_step: int | None = None
     changes: tuple[Change, ...] = ()
+    seen: frozenset[Seen] | None = None
 
     @property
     def best_model(self) -> TransfusionModel:
@@ -104,8 +126,21 @@ class TrainState:
         self.step += 1
         self.is_whole = True
 
+    def check_folder(self, run: Path) -> None:
+        """Check that nobody trained in a run's folder since this state was opened. The run's lock must be held.
+
+        Raises:
+            BusyError: Somebody did; nothing was written.
+        """
+        others = set[Seen]() if self.seen is None else seen(run) - self.seen
+        if others:
+            raise BusyError(
+                f"{run} was trained in since this was opened ({', '.join(sorted(o.name for o in others))} came); "
+                "open the run again, or name another folder"
+            )
+
     def save(self, run: Path) -> Path:
-        """Publish a checkpoint of the present step and delete old ones.
+        """Publish a checkpoint of the present step and delete old ones; those of a training before are renamed.
 
         Raises:
             NotFiniteError: The weights are not finite; the checkpoints stay as they are.
@@ -124,9 +159,12 @@ class TrainState:
             (folder / STATE_FILE).write_text(json.dumps(state, indent=1))
 
         directory = step_directory(run, self.step)
+        if self.saved_step is None:
+            set_aside(run)
         make_room(directory)
         published = publish(directory, write)
         self.saved_step = self.step
+        self.seen = (self.seen or frozenset()) | seen(run)
         prune(published, self.config.train.num_checkpoints)
         return published
 
@@ -161,26 +199,29 @@ def begin(config: RunConfig, device: torch.device) -> TrainState:
 
 
 def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | None:
-    """Return the state of a run's newest whole checkpoint, or None where there is none.
+    """Return the state of a run's newest whole checkpoint, or None where there is none; damaged ones are renamed.
+
+    Rates and precision that the run took since then are taken again, also where ``config`` has the checkpoint's.
 
     Raises:
         ConfigError: The settings are not those of the checkpoint, but for those that move no bit.
         CheckpointError: There are checkpoints, and all are damaged.
     """
-    folder = newest(run)
+    averages = set[str]() if config.train.ema_decay is None else {EMA_FILE}
+    folder = newest(run, needed=RESUMED_FILES | averages)
     if folder is None and checkpoints(run):
         raise CheckpointError(f"no checkpoint of {run} is whole (see above); restore one, or begin anew with --anew")
     if folder is None:
         return None
     facts = _facts(folder)
     loaded, tokenizer = load_settings(folder)
-    saved = with_free_settings(loaded, config)
+    config = _with_taken(config, loaded, run, facts.step)
+    saved = with_free_settings(_with_taken(loaded, loaded, run, facts.step), config)
     is_open = config.train.precision == "auto"
     precision = saved.train.precision if is_open else config.train.precision
     resolved = _resolved(config, tokenizer, precision, config.encode.pixels or saved.encode.pixels)
     changes = _accepted(differences(saved, resolved), folder, run, facts.step)
-    with reading(folder):
-        model = TransfusionModel(resolved.model)
+    model = made_model(resolved.model, folder)
     load_weights(model, folder / MODEL_FILE)
     state = _assembled(resolved, tokenizer, model.to(device))
     if state.ema is not None:
@@ -190,8 +231,17 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
         load_optimizer_tensors(state.optimizers, tensors)
     state.step, state.train_seconds, state.data = facts
     state.saved_step, state.changes = state.step, changes
+    set_aside(run, beyond=folder)
+    state.seen = seen(run)
     _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
     return state
+
+
+def _with_taken(config: RunConfig, loaded: RunConfig, run: Path, step: int) -> RunConfig:
+    """Return settings with the changes that the run took since a checkpoint, where they are the checkpoint's still."""
+    given = {change.setting for change in differences(loaded, config)}
+    taken = {path: value for path, value in changed_since(run, step).items() if path not in given}
+    return override(config, [f"{path}={json.dumps(value)}" for path, value in taken.items()])
 
 
 class _Facts(NamedTuple):
