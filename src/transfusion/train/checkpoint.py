@@ -401,8 +401,15 @@ def remove_all(run: Path) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write named tensors as safetensors."""
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, str(file))
+    """Write named tensors as safetensors.
+
+    Raises:
+        OSError: The disk is full or fails, which the library tells by an error of its own.
+    """
+    try:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, str(file))
+    except SafetensorError as error:
+        raise OSError(f"{file} cannot be written: {error}") from error
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:

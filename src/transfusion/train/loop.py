@@ -15,6 +15,7 @@ import torch
 from transfusion.batch import Batch
 from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
 from transfusion.files import write_whole
+from transfusion.memory import is_used_up
 from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.pictures import sheet
 from transfusion.pretrained import PRECISIONS, Transfusion
@@ -223,7 +224,7 @@ def _try_previews(state: TrainState, source: Source, run: Path) -> Path | None:
     try:
         return draw_previews(state, source, run)
     except Exception as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+        if is_used_up(error):
             raise
         _log.warning("no preview after step %d (%s: %s); training goes on", state.step, type(error).__name__, error)
         return None

@@ -47,6 +47,7 @@ from transfusion.train.lock import BusyError
 from transfusion.train.optimizer import build_optimizers, load_optimizer_tensors, optimizer_tensors, set_lr
 
 MEASURED_ROUNDS = 12
+LOWER = 10  # a rate that is too high by far is found in a few tries
 _log = logging.getLogger(__name__)
 
 
@@ -170,12 +171,15 @@ class TrainState:
 
     def not_finite(self, what: str, run: Path, *, facts: str = "") -> NotFiniteError:
         """Make the error that says ``what`` is not finite at the present step, with what is known, and how to go on."""
-        begun = f"transfusion train {run} train.optimizer.lr={self.config.train.optimizer.lr / 3:.2g}"
-        advice = f"lower the rates (train.optimizer.lr, muon_lr, clip) or take train.precision=fp32, as in `{begun}`"
+        lower = f"train.optimizer.lr={self.config.train.optimizer.lr / LOWER:.2g}"
+        advice = "lower the rates (train.optimizer.lr, muon_lr, clip) or take train.precision=fp32, as in"
         if self.saved_step is None:
-            where = f"there is no checkpoint yet, so begin again: {advice}"
-        else:
-            where = f"{self.last_checkpoint(run)}, and from there the run takes other rates: {advice}"
+            return NotFiniteError(
+                f"{what} not finite at step {self.step}{facts}; there is no checkpoint yet, so begin again by the same "
+                f"command: {advice} `{lower}`"
+            )
+        begun = f"{advice} `transfusion train {run} {lower}`"
+        where = f"{self.last_checkpoint(run)}, and from there the run takes other rates: {begun}"
         if self.saved_step == self.step:
             where += "; if it stops at this step again, move that checkpoint away to go on from the one before"
         return NotFiniteError(f"{what} not finite at step {self.step}{facts}; {where}")
