@@ -326,7 +326,9 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch
 
 def test_the_message_says_what_to_do(tmp_path: Path) -> None:
     state = start()
-    assert "there is no checkpoint yet, so begin again by the same command: lower" in str(state.not_finite("the gradient is", tmp_path))
+    assert "there is no checkpoint yet, so begin again by the same command: lower" in str(
+        state.not_finite("the gradient is", tmp_path)
+    )
     state.saved_step = 0
     told = str(state.not_finite("the gradient is", tmp_path, facts=" (x)"))
     assert "the gradient is not finite at step 0 (x); the last checkpoint is" in told

@@ -69,7 +69,7 @@ MUTANTS = [
     Mutant("ending: half an update is saved", "train/state.py", "        self.is_whole = False\n", "", "train/test_endings.py -k half"),
     Mutant("ending: a second Ctrl-C waits for a checkpoint", "train/loop.py", "    if stop.is_set() and any(", "    if False and any(",
            "train/test_endings.py -k interrupt"),
-    Mutant("ending: a preview ends the run", "train/loop.py", 'if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):',
+    Mutant("ending: a preview ends the run", "train/loop.py", 'if is_used_up(error):',
            "if True:", "train/test_endings.py -k preview"),
     Mutant("ending: weights that are not finite are saved", "train/state.py", "if not all(bool(value.isfinite().all())", "if not all(True",
            "train/test_endings.py -k never_saved"),
