@@ -1,11 +1,19 @@
-"""Pictures for people to look at: contact sheets. It must not know models."""
+"""Pictures for people to look at: contact sheets, and files of pictures. It must not know models."""
 
 from collections.abc import Sequence
+from io import BytesIO
 
 from PIL import Image
 
 GAP = 4
 SMALL_SIDE = 96
+
+
+def encoded(picture: Image.Image, form: str = "PNG") -> bytes:
+    """Return the bytes of a picture's file in a format, by Pillow's name of it."""
+    data = BytesIO()
+    picture.save(data, format=form)
+    return data.getvalue()
 
 
 def sheet(pictures: Sequence[Image.Image], *, num_columns: int) -> Image.Image:

@@ -4,7 +4,6 @@ It reads what a run left in its folder (metrics, sample sheets) and what the eva
 """
 
 import base64
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -18,6 +17,7 @@ from transfusion.config import RunConfig
 from transfusion.evaluate.geneval import Drawn
 from transfusion.evaluate.suite import Items, Scores
 from transfusion.files import write_whole
+from transfusion.pictures import encoded
 from transfusion.train.loop import SAMPLES_FOLDER
 from transfusion.train.metrics import read_metrics
 
@@ -173,9 +173,8 @@ def _figure(pictures: Sequence[Image.Image | NDArray[np.uint8]], text: str, is_r
 
 def _image(picture: Image.Image | NDArray[np.uint8], text: str) -> str:
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    data = io.BytesIO()
-    image.convert("RGB").save(data, format="PNG")
-    return f'<img alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    data = encoded(image.convert("RGB"))
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
 
 
 def _next_steps(run: Path) -> str:

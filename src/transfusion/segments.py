@@ -69,6 +69,11 @@ class Document:
     next_token: int | None = None
 
 
+def unforetold(text: Text) -> tuple[Text, Text]:
+    """Split a text so that its first token is no target: what comes before it could not foretell it."""
+    return Text(text.tokens[:1], is_target=False), replace(text, tokens=text.tokens[1:])
+
+
 def null_prompt(document: Document) -> Document:
     """Take all text out of a document: what the unconditional branch of guidance sees.
 

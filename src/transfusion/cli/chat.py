@@ -1,6 +1,5 @@
 """A conversation in the terminal with a model that can draw: one document that grows turn by turn."""
 
-import io
 import itertools
 import sys
 from contextlib import suppress
@@ -15,6 +14,7 @@ from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.generate.options import Generated
 from transfusion.layout import num_slots
+from transfusion.pictures import encoded
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Document, Latent, Text
 
@@ -86,13 +86,12 @@ def _tell(model: Transfusion, result: Generated, folder: Path, console: Console)
 
 def save_numbered(picture: Image.Image, folder: Path) -> Path:
     """Write a picture into a folder under the first free number behind those that are taken: none is written over."""
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
+    data = encoded(picture)
     folder.mkdir(parents=True, exist_ok=True)
     taken = [int(file.stem) for file in folder.glob("*.png") if file.stem.isdecimal()]
     for number in itertools.count(max(taken, default=0) + 1):
         with suppress(FileExistsError), (folder / f"{number:03d}.png").open("xb") as stream:
-            stream.write(data.getvalue())
+            stream.write(data)
             return folder / f"{number:03d}.png"
     raise AssertionError("numbers have no end")
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
 from time import perf_counter
 
@@ -12,21 +12,20 @@ from rich.console import Console
 from transfusion.cli.output import check_picture
 from transfusion.config import ConfigError, override
 from transfusion.data.encode import Encoder
-from transfusion.data.fit import FittedSource
-from transfusion.data.limit import Limit
+from transfusion.data.errors import DataError
 from transfusion.data.shapes import CATEGORIES, prompts
 from transfusion.data.sources import FolderConfig, ShapesConfig, is_text, open_source
 from transfusion.evaluate.losses import evaluate_losses
 from transfusion.evaluate.suite import evaluate_shapes, scores_table, summarise
 from transfusion.files import write_whole
+from transfusion.layout import num_slots
 from transfusion.objective import TransfusionObjective
-from transfusion.pictures import sheet
+from transfusion.pictures import encoded, sheet
 from transfusion.pretrained import Transfusion
 
 SHEET_COLUMNS = 4
 NUM_LOSS_DOCUMENTS = 200
 DATA_PREFIX = "data."
-ANY_LENGTH = 10**9
 
 
 def load(path: Path) -> Transfusion:
@@ -56,9 +55,7 @@ def change(path: Path, image: Path, instruction: str, file: Path, *, seed: int) 
 def save(pictures: Sequence[Image], file: Path) -> Path:
     """Write one picture, or several as a sheet."""
     single = pictures[0] if len(pictures) == 1 else sheet(pictures, num_columns=min(len(pictures), SHEET_COLUMNS))
-    data = BytesIO()
-    single.save(data, format=registered_extensions()[file.suffix.lower()])
-    return write_whole(file, data.getvalue())
+    return write_whole(file, encoded(single, registered_extensions()[file.suffix.lower()]))
 
 
 def draw(
@@ -102,8 +99,11 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
         return scores.to_json(), _rendered(scores_table(scores))
     _check_hold_out(data, model.config.data)
     encoder = Encoder(model.tokenizer, model.config.encode, seed)
-    whole = open_source(data, encoder, model.config.train.row_length - 1)
-    source = FittedSource(whole, Limit(model.model.vocabulary, ANY_LENGTH, "refuse"), 0.0)
+    source = open_source(data, encoder, model.config.train.row_length - 1)
+    try:
+        num_slots(source.outline(0), model.model.vocabulary)  # all are of one shape
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{data.path} does not fit the model: {error}") from error
     objective = TransfusionObjective(model.config.diffusion, model.config.objective, model.model.vocabulary)
     losses = evaluate_losses(model.model, objective, source, num_documents=NUM_LOSS_DOCUMENTS, seed=seed)
     facts = {"path": str(data.path), "split": data.split, "records": source.size, "losses": losses}
@@ -117,8 +117,9 @@ def _check_hold_out(data: FolderConfig, trained: object) -> None:
     Raises:
         ConfigError: The data are the run's own, and another share of them was held out.
     """
-    is_own = isinstance(trained, FolderConfig) and trained.path.resolve() == data.path.resolve()
-    if is_own and isinstance(trained, FolderConfig) and data.hold_out != trained.hold_out:
+    if not isinstance(trained, FolderConfig) or trained.path.resolve() != data.path.resolve():
+        return
+    if data.hold_out != trained.hold_out:
         raise ConfigError(
             f"data.hold_out is {data.hold_out}, but the model was trained on {data.path} with {trained.hold_out}: it "
             "has seen what this would hold out; train with data.hold_out, or evaluate on other data"

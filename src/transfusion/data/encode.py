@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from transfusion.autoencoder.pixels import PixelConfig, encode_pixels
 from transfusion.keyed import Key, generator
-from transfusion.segments import Document, Latent, Text, null_prompt
+from transfusion.segments import Document, Latent, Text, null_prompt, unforetold
 from transfusion.tokenizer import Tokenizer
 
 IMAGE = "image"
@@ -108,9 +108,8 @@ class Encoder:
             begins: Whether the text begins here.
             ends: Whether the text ends here.
         """
-        first = () if begins else (Text(tuple(tokens[:1]), is_target=False),)
-        rest = Text(tuple(tokens[len(first) :]))
-        return Document((*first, rest), key, is_complete=ends, next_token=next_token)
+        text = Text(tuple(tokens))
+        return Document((text,) if begins else unforetold(text), key, is_complete=ends, next_token=next_token)
 
     def outline(self, text: str, side: int) -> Document:
         """Tell how long a captioned picture is at most: its latent has a shape and no values."""
@@ -177,8 +176,7 @@ class Encoder:
         conversation takes and would put questions where a caption is wanted; a target from there on, for to guess
         what is asked about is to learn what is there.
         """
-        tokens = self.tokenizer.encode(text)
-        return Text(tokens[:1], is_target=False), Text(tokens[1:])
+        return unforetold(self._text(text))
 
     def _target(self, picture: Picture) -> Latent:
         return Latent(encode_pixels(picture, self.config.standardisation), IMAGE)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from transfusion.data.errors import DataError
 from transfusion.layout import num_slots
-from transfusion.segments import Document, Segment, Text, Vocabulary
+from transfusion.segments import Document, Segment, Text, Vocabulary, unforetold
 
 TooLong = Literal["drop", "cut", "refuse"]
 
@@ -97,5 +97,5 @@ def _from_end(document: Document, excess: int) -> _Taken | None:
 def _unforetold(segment: Segment) -> tuple[Segment, ...]:
     """Return a segment whose beginning is no target."""
     if isinstance(segment, Text):
-        return Text(segment.tokens[:1], is_target=False), replace(segment, tokens=segment.tokens[1:])
+        return unforetold(segment)
     return (replace(segment, is_announced=False),)

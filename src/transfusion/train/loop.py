@@ -1,6 +1,5 @@
 """The only loop: batch → objective → backward → clip → step → average, for every model, objective and data set."""
 
-import io
 import logging
 import os
 import threading
@@ -17,7 +16,7 @@ from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
 from transfusion.files import write_whole
 from transfusion.memory import is_used_up
 from transfusion.objective import KeyedDraw, TransfusionObjective
-from transfusion.pictures import sheet
+from transfusion.pictures import encoded, sheet
 from transfusion.pretrained import PRECISIONS, Transfusion
 from transfusion.train.changes import record_begin, record_changes, record_stop
 from transfusion.train.checkpoint import step_directory
@@ -237,6 +236,4 @@ def draw_previews(state: TrainState, source: Source, run: Path) -> Path | None:
         return None
     pictures = Transfusion(state.best_model, state.tokenizer, state.config).generate_images(prompts, seed=0)
     file = run / SAMPLES_FOLDER / f"step_{state.step:08d}.png"
-    data = io.BytesIO()
-    sheet(pictures, num_columns=len(pictures)).save(data, format="PNG")
-    return write_whole(file, data.getvalue())
+    return write_whole(file, encoded(sheet(pictures, num_columns=len(pictures))))
