@@ -32,13 +32,14 @@ ALLOWED: dict[str, set[str]] = {
     "generate": {*BASE, "model", "diffusion", "generate"},
     "data": {*BASE, "batch", "tokenizer", "autoencoder", "files", "data"},
     "config": {"data", "diffusion", "generate", "model", "objective", "tokenizer", "train"},
-    "pretrained": {*LOWER, "train"},
+    "devices": {"config"},
+    "pretrained": {*LOWER, "devices", "train"},
     "evaluate": {*LOWER, "evaluate"},
-    "train": {*LOWER, "pretrained", "train"},
-    "run": {*LOWER, "train"},
+    "train": {*LOWER, "devices", "pretrained", "train"},
+    "run": {*LOWER, "devices", "train"},
     "report": {*LOWER, "evaluate", "train"},
     "recipes": {*LOWER, "train", "recipes"},
-    "cli": {*LOWER, "pretrained", "train", "run", "report", "evaluate", "recipes", "cli"},
+    "cli": {*LOWER, "devices", "pretrained", "train", "run", "report", "evaluate", "recipes", "cli"},
 }
 MAX_FILE, MAX_CLASS, MAX_FUNCTION, MAX_TRAIN, MAX_PARAMETERS, MAX_POSITIONAL = 450, 250, 60, 120, 8, 5
 ONE_PLACE: dict[str, set[str]] = {

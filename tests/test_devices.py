@@ -7,6 +7,8 @@ import torch
 from elsewhere import ELSEWHERE, Elsewhere
 from tiny import FLOW, IMAGE_SHAPE, SOUND_SHAPE, ToySource, documents, image, make_model, run_config, sound, text
 
+from transfusion.config import ConfigError
+from transfusion.devices import KINDS, choose_precision, find_device, num_devices
 from transfusion.diffusion.guidance import Guidance
 from transfusion.diffusion.process import make_process
 from transfusion.diffusion.samplers import SamplerName
@@ -28,6 +30,24 @@ def there() -> object:
     """Move a model elsewhere."""
     with Elsewhere():
         return deepcopy(HERE).to(ELSEWHERE)
+
+
+def test_a_device_by_its_name() -> None:
+    best = next(kind for kind in KINDS if num_devices(kind))
+    assert find_device("auto").type == best and find_device("cpu") == torch.device("cpu")
+    for name, message in (
+        ("tpu", "'tpu' is unknown; expected auto, cpu"),
+        ("cuda:99", "'cuda:99' is not here"),
+        ("meta", "'meta' is not here"),
+        ("cpu:1", "'cpu:1' is not here"),
+        ("", "'' is unknown"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            find_device(name)
+    assert choose_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+    with pytest.raises(ConfigError, match="precision 'fp8' is unknown"):
+        choose_precision("fp8", torch.device("cpu"))
 
 
 def test_the_device_refuses_to_mix() -> None:

@@ -15,12 +15,15 @@ from tiny import equal
 
 from transfusion.config import ConfigError, override
 from transfusion.generate.options import FinishedEvent, LatentEvent
-from transfusion.pretrained import Transfusion, find_checkpoint, write_pretrained
+from transfusion.pretrained import Transfusion
 from transfusion.recipes import RECIPES
 from transfusion.segments import Document, Latent, Text
 from transfusion.tokenizer import train_tokenizer
-from transfusion.train.checkpoint import CheckpointError, publish, save_tensors, step_directory
+from transfusion.train.checkpoint import publish, step_directory
+from transfusion.train.manifest import CheckpointError
+from transfusion.train.saved import find_checkpoint, write_pretrained
 from transfusion.train.state import begin
+from transfusion.train.tensors import save_tensors
 
 SMALL = ("model.trunk.dim=32", "model.trunk.depth=1", "denoising.num_steps=2", "tokenizer.kind=bytes")
 PICTURE = Image.new("RGB", (40, 30), "red")

@@ -4,7 +4,7 @@ Responsible for turning captions, questions and pictures into requests to the en
 not know training; the format of a checkpoint is ``train.checkpoint``'s.
 """
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,34 +17,25 @@ from pydantic import ValidationError
 
 from transfusion.autoencoder.pixels import decode_pixels, pixel_range
 from transfusion.batch import collate
-from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, described, from_json
+from transfusion.config import ConfigError, RunConfig, described
 from transfusion.data.encode import IMAGE, Encoder, Picture, told_question
 from transfusion.data.readers import open_picture
+from transfusion.devices import PRECISIONS
 from transfusion.diffusion.process import make_process
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import DenoisingOptions, Event, GenerationOptions, TokenOptions
 from transfusion.layout import num_slots
-from transfusion.model.transfusion import ModelConfig, TransfusionModel
+from transfusion.model.transfusion import TransfusionModel
 from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.segments import Document, Latent, Segment, Text
-from transfusion.tokenizer import Tokenizer, load_tokenizer
-from transfusion.train.checkpoint import (
-    CHECKPOINTS,
-    EMA_FILE,
-    MANIFEST,
-    MODEL_FILE,
-    CheckpointError,
-    load_weights,
-    newest,
-    publish,
-    reading,
-    save_tensors,
-    verified,
-)
+from transfusion.tokenizer import Tokenizer
+from transfusion.train.checkpoint import publish
+from transfusion.train.manifest import EMA_FILE, MODEL_FILE
+from transfusion.train.saved import find_checkpoint, load_settings, made_model, write_pretrained
+from transfusion.train.tensors import load_weights
 
 MAX_CAPTION_TOKENS = 64
 MAX_ANSWER_TOKENS = 16
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PictureLike = Image.Image | Picture | Path | str
 
 
@@ -324,65 +315,3 @@ def _check_several(content: object, what: str) -> None:
 def _check_said(texts: Sequence[str], what: str) -> None:
     if any(not text.strip() for text in texts):
         raise ConfigError(f"{what} is empty; say what is wanted")
-
-
-def write_pretrained(folder: Path, model: TransfusionModel, tokenizer: Tokenizer, config: RunConfig) -> None:
-    """Write what ``from_pretrained`` needs into a folder."""
-    (folder / CONFIG_FILE).write_text(config.to_json())
-    save_tensors(model.state_dict(), folder / MODEL_FILE)
-    tokenizer.save(folder)
-
-
-class Settings(NamedTuple):
-    """What a checkpoint says of its model without the weights."""
-
-    config: RunConfig
-    tokenizer: Tokenizer
-
-
-def load_settings(folder: Path) -> Settings:
-    """Read the settings and the tokenizer of a checkpoint.
-
-    Raises:
-        CheckpointError: One of the files is damaged, or of another version.
-    """
-    with reading(folder / CONFIG_FILE):
-        config = from_json((folder / CONFIG_FILE).read_bytes().decode(), str(folder / CONFIG_FILE))
-    with reading(folder):
-        return Settings(config, load_tokenizer(folder))
-
-
-def made_model(config: ModelConfig, folder: Path) -> TransfusionModel:
-    """Make the model that a checkpoint's settings ask for, without its weights.
-
-    Raises:
-        CheckpointError: It cannot be made.
-    """
-    file = folder / CONFIG_FILE
-    with reading(file):
-        try:
-            return TransfusionModel(config)
-        except (RuntimeError, MemoryError, OverflowError) as error:
-            raise CheckpointError(
-                f"{file} asks for a model that cannot be made here; it is damaged, or memory is too small: {error}"
-            ) from error
-
-
-def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Path:
-    """Return the checkpoint that a path means, checked: itself, or the newest whole one of a run's folder.
-
-    Args:
-        path: A checkpoint, or the folder of a run.
-        hashed: Files of which the content is checked, where not all of them will be read.
-
-    Raises:
-        CheckpointError: There is none, or it is damaged.
-    """
-    is_checkpoint = any((path / name).exists() for name in (MANIFEST, MODEL_FILE))
-    is_run = path.is_dir() and ((path / CHECKPOINTS).is_dir() or not is_checkpoint)
-    if not is_run:
-        return verified(path, hashed=hashed)
-    found = newest(path, hashed=hashed)
-    if found is None:
-        raise CheckpointError(f"no checkpoint at {path}; expected a checkpoint's folder or a run's, such as runs/demo")
-    return found

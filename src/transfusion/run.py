@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
@@ -12,13 +10,14 @@ from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.readers import CAPTIONS_FILE
 from transfusion.data.sources import FolderConfig, open_source
+from transfusion.devices import find_device
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.state import TrainState, begin, resume, seen
 
 
 def open_run(
-    config: RunConfig, directory: Path, *, is_resumed: bool, device: str = "cpu", lock: RunLock | None = None
+    config: RunConfig, directory: Path, *, is_resumed: bool, device: str = "auto", lock: RunLock | None = None
 ) -> tuple[TrainState, Source]:
     """Begin a run, or resume it from its newest whole checkpoint where there is one.
 
@@ -26,7 +25,7 @@ def open_run(
         config: Settings; when resuming they must be those of the checkpoint.
         directory: Folder of the run.
         is_resumed: Whether to look for a checkpoint.
-        device: Where to train.
+        device: Where to train: see ``devices.find_device``.
         lock: The lock of the folder, where the caller holds it; else it is held while this runs.
 
     Returns:
@@ -36,16 +35,17 @@ def open_run(
         ConfigError: Settings or data differ from the checkpoint's, documents do not fit, or the device cannot do it.
         BusyError: Another training is at work in the folder.
     """
-    if config.objective.attention == "flex" and torch.device(device).type != "cuda":
+    where = find_device(device)
+    if config.objective.attention == "flex" and where.type != "cuda":
         raise ConfigError(f"objective.attention=flex needs a CUDA device, this is {device!r}; leave it at dense")
     _check_apart(config, directory)
     if lock is None and directory.is_dir():
         with hold_run(directory) as held:
             return open_run(config, directory, is_resumed=is_resumed, device=device, lock=held)
     sweep(directory)
-    state = resume(config, directory, torch.device(device)) if is_resumed else None
+    state = resume(config, directory, where) if is_resumed else None
     if state is None:
-        state = begin(config, torch.device(device))
+        state = begin(config, where)
         state.seen = seen(directory)
     encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
     source = open_source(state.config.data, encoder, state.config.train.row_length - 1)

@@ -241,7 +241,7 @@ def test_anew_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
         (("generate", "RUN", "a star", "--guidance", "inf"), "guidance.scale: Input should be a finite number"),
         (("ask", "RUN", "PICTURE", "?"), "a question is empty"),
         (("evaluate", "RUN", "--prompts", "0"), "prompts"),
-        (("train", "tiny", "--device", "tpu"), "device 'tpu' cannot be used"),
+        (("train", "tiny", "--device", "tpu"), "device 'tpu' is unknown"),
         (("train", "tiny", "--run", "NEW", "train.row_length=20"), "document 0 (shapes 0) takes"),
         (("train", "tiny", "--run", "NEW", "data.resolution=33"), "does not fit the model"),
         (("config", "PICTURE"), "is no text"),

@@ -25,9 +25,11 @@ from transfusion.data.decode import open_picture
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.formats import readable
 from transfusion.data.readers import ImageFolder, read_captions
-from transfusion.pretrained import Transfusion, write_pretrained
+from transfusion.pretrained import Transfusion
 from transfusion.tokenizer import TokenizerError, check_tokenizer, load_tokenizer, train_tokenizer
-from transfusion.train.checkpoint import MANIFEST, CheckpointError, newest, publish, verify
+from transfusion.train.checkpoint import newest, publish
+from transfusion.train.manifest import MANIFEST, CheckpointError, verify
+from transfusion.train.saved import write_pretrained
 
 STEP = "step_00000003"
 

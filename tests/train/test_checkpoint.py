@@ -14,22 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from transfusion.train.checkpoint import (
-    CheckpointError,
-    checkpoints,
-    load_tensors,
-    load_weights,
-    make_room,
-    newest,
-    prune,
-    publish,
-    save_tensors,
-    step_directory,
-    sweep,
-    verified,
-    verify,
-)
+from transfusion.train.checkpoint import checkpoints, make_room, newest, prune, publish, step_directory, sweep, verified
 from transfusion.train.lock import BusyError
+from transfusion.train.manifest import CheckpointError, verify
+from transfusion.train.tensors import load_tensors, load_weights, save_tensors
 
 
 def write(folder: Path) -> None:

@@ -19,19 +19,14 @@ from transfusion.data.errors import DataError
 from transfusion.segments import Document
 from transfusion.train import loop
 from transfusion.train.changes import Change
-from transfusion.train.checkpoint import (
-    CheckpointError,
-    checkpoints,
-    load_tensors,
-    newest,
-    publish,
-    step_directory,
-)
+from transfusion.train.checkpoint import checkpoints, newest, publish, step_directory
 from transfusion.train.lock import BusyError
 from transfusion.train.loop import train
+from transfusion.train.manifest import CheckpointError
 from transfusion.train.metrics import METRICS_FILE, read_metrics
 from transfusion.train.optimizer import optimizer_tensors
 from transfusion.train.state import TrainState, begin, resume, seen
+from transfusion.train.tensors import load_tensors
 
 CPU = torch.device("cpu")
 CONFIG = run_config(6, checkpoint_every=100)

@@ -16,11 +16,12 @@ from transfusion.diffusion.process import make_process
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import GenerationOptions
 from transfusion.segments import Document, Latent, Text
-from transfusion.train.checkpoint import load_tensors, newest
+from transfusion.train.checkpoint import newest
 from transfusion.train.loop import default_workers, train
 from transfusion.train.metrics import read_metrics
 from transfusion.train.optimizer import optimizer_tensors
 from transfusion.train.state import TrainState, begin, resume
+from transfusion.train.tensors import load_tensors
 
 CPU = torch.device("cpu")
 

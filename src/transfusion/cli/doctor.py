@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from transfusion.train.state import multiplies_bf16
+from transfusion.devices import multiplies_bf16
 
 MIN_FREE_BYTES = 2 * 1024**3
 MIN_TORCH = (2, 11)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -17,7 +16,7 @@ from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, o
 from transfusion.data.loader import Source
 from transfusion.data.readers import save_quarantine
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
-from transfusion.pretrained import Transfusion, find_checkpoint, load_settings
+from transfusion.pretrained import Transfusion
 from transfusion.recipes import RECIPES
 from transfusion.report import write_report
 from transfusion.run import open_run
@@ -25,10 +24,10 @@ from transfusion.tokenizer import TOKENIZER_FILE
 from transfusion.train.checkpoint import CHECKPOINTS
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.loop import StepReport, train
+from transfusion.train.saved import find_checkpoint, load_settings
 from transfusion.train.state import TrainState
 
 DONE, STOPPED = 0, 130
-DEVICES = ("cpu", "cuda")
 SMOOTHING = 0.05
 PLAIN_SECONDS = 10.0
 
@@ -115,8 +114,6 @@ def _open(
     config: RunConfig, lock: RunLock, *, is_anew: bool, device: str, console: Console
 ) -> tuple[TrainState, Source]:
     run = lock.run
-    if device.partition(":")[0] not in DEVICES or (device != "cpu" and not torch.cuda.is_available()):
-        raise ConfigError(f"device {device!r} cannot be used; take cpu, or cuda where `transfusion doctor` lists it")
     state, source = open_run(config, run, is_resumed=not is_anew, device=device, lock=lock)
     if is_anew:
         clear(run)

@@ -8,50 +8,36 @@ Training and ``save_pretrained`` write this one format. It must not know the loo
 """
 
 import contextlib
-import hashlib
 import itertools
-import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-
-from transfusion.config import CONFIG_FILE
 from transfusion.files import PARTIAL, beside, sync
-from transfusion.tokenizer import TOKENIZER_FILE
 from transfusion.train.lock import hold
-
-MANIFEST = "manifest.json"
-MODEL_FILE = "model.safetensors"
-EMA_FILE = "ema.safetensors"
-OPTIMIZER_FILE = "optimizer.safetensors"
-STATE_FILE = "state.json"
-RESUMED_FILES = frozenset({OPTIMIZER_FILE, STATE_FILE})
-OWN_FILES = frozenset({MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE})
+from transfusion.train.manifest import (
+    MANIFEST,
+    OWN_FILES,
+    RESUMED_FILES,
+    CheckpointError,
+    read_manifest,
+    reading,
+    seal,
+    verify,
+)
 
 CHECKPOINTS = "checkpoints"
 STEP_PREFIX = "step_"
 KEPT_PREFIX = "kept_"
 LOCK, REPLACED = "lock", "replaced"
 NUM_NAMED = 5
-DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, SafetensorError)
 _STEP = re.compile(rf"{STEP_PREFIX}\d+")
 _LEFT_OVER = re.compile(rf"\.(?P<name>{STEP_PREFIX}\d+)\.(?P<ending>{PARTIAL}|{REPLACED}|{LOCK})")
 _KEPT = re.compile(rf"{KEPT_PREFIX}{STEP_PREFIX}\d+(_\d+)?")
 _log = logging.getLogger(__name__)
-
-
-class CheckpointError(Exception):
-    """A checkpoint is missing, incomplete or damaged; the message says which file and why."""
 
 
 def publish(directory: Path, write: Callable[[Path], None]) -> Path:
@@ -81,7 +67,7 @@ def publish(directory: Path, write: Callable[[Path], None]) -> Path:
             temporary.mkdir()
             write(temporary)
             _check_training_stays(target, temporary)
-            _seal(temporary)
+            seal(temporary)
             check_replaceable(target)
             if target.exists():
                 target.rename(replaced)
@@ -96,15 +82,6 @@ def publish(directory: Path, write: Callable[[Path], None]) -> Path:
     return directory
 
 
-def _seal(folder: Path) -> None:
-    """Write the manifest of a folder and bring all of it to the disk."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in (*files, folder / MANIFEST, folder):
-        sync(path)
-
-
 def check_replaceable(directory: Path) -> None:
     """Check that nothing would be lost if a checkpoint took the place of what lies somewhere.
 
@@ -116,7 +93,7 @@ def check_replaceable(directory: Path) -> None:
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is a file and not a checkpoint; name a folder, or move the file away")
     try:
-        known = {MANIFEST, *_manifest(directory)}
+        known = {MANIFEST, *read_manifest(directory)}
     except CheckpointError:
         known = set[str]()
     foreign = sorted(path.name for path in directory.iterdir() if path.name not in known or not path.is_file())
@@ -233,69 +210,6 @@ def _is_whole(directory: Path, *, hashed: Collection[str] | None = None) -> bool
     return True
 
 
-class _FileFacts(NamedTuple):
-    bytes: int
-    sha256: str
-
-
-def _manifest(directory: Path) -> dict[str, _FileFacts]:
-    """Read a manifest.
-
-    Raises:
-        CheckpointError: It is missing, or is not what ``publish`` wrote.
-    """
-    file = directory / MANIFEST
-    with reading(file):
-        if not file.exists():
-            raise CheckpointError(f"{directory} has no {MANIFEST}: it is no checkpoint, or was not written whole")
-        try:
-            rows = json.loads(file.read_bytes().decode())
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{file} is not JSON: {error}") from error
-    if not isinstance(rows, dict) or not rows:
-        raise CheckpointError(f"{file} holds no object of file names; the file is damaged")
-    for name, facts in rows.items():
-        if not name or name in (".", "..") or any(character in name for character in "/\\\0"):
-            raise CheckpointError(f"{file} names {name!r}, which is no plain file name; the file is damaged")
-        if not isinstance(facts, dict) or facts.keys() != {"bytes", "sha256"}:
-            raise CheckpointError(f"{file} does not give bytes and sha256 of {name}; the file is damaged")
-    return {name: _FileFacts(facts["bytes"], facts["sha256"]) for name, facts in rows.items()}
-
-
-def verify(directory: Path, *, hashed: Collection[str] | None = None) -> None:
-    """Check every file of a checkpoint against its manifest.
-
-    Args:
-        directory: The checkpoint.
-        hashed: Files of which the content is checked; of the others existence and size. None: of all.
-
-    Raises:
-        CheckpointError: The manifest or a file is missing, damaged or unreadable, or differs in size or content.
-    """
-    with reading(directory):
-        for name, expected in _manifest(directory).items():
-            file = directory / name
-            if not file.is_file():
-                raise CheckpointError(f"{directory} lacks {name}, which its manifest names")
-            if file.stat().st_size != expected.bytes:
-                raise CheckpointError(f"{file} has {file.stat().st_size} bytes; its manifest says {expected.bytes}")
-            if (hashed is None or name in hashed) and _sha256(file) != expected.sha256:
-                raise CheckpointError(f"{file} differs from its manifest's SHA-256; the file is damaged")
-
-
-@contextmanager
-def reading(file: Path) -> Generator[None]:
-    """Make one kind of all that reading a file of a checkpoint may raise.
-
-    Raises:
-        CheckpointError: The file cannot be read, or does not hold what it should.
-    """
-    try:
-        yield
-    except DAMAGE as error:
-        raise CheckpointError(f"{file} cannot be used: {error or type(error).__name__}") from error
-
-
 def verified(directory: Path, *, hashed: Collection[str] | None = None) -> Path:
     """Return where the checkpoint of a name is whole: there, or beside it after a kill between two renames.
 
@@ -354,7 +268,7 @@ def newest(run: Path, *, hashed: Collection[str] | None = None, needed: Collecti
     for directory in sorted(named, key=_step, reverse=True):
         try:
             found = verified(directory, hashed=hashed)
-            if lacking := sorted(set(needed) - _manifest(found).keys()):
+            if lacking := sorted(set(needed) - read_manifest(found).keys()):
                 raise CheckpointError(f"{found} lacks {', '.join(lacking)}, which a training needs to go on")
             return found
         except CheckpointError as error:
@@ -379,7 +293,7 @@ def prune(published: Path, num_kept: int) -> None:
 def remove(directory: Path) -> None:
     """Delete what a checkpoint consists of, the manifest last; a folder with other files in it stays, with those."""
     try:
-        named = set(_manifest(directory))
+        named = set(read_manifest(directory))
     except CheckpointError:
         named = set[str]()
     for name in (*sorted(named | OWN_FILES), MANIFEST):
@@ -398,51 +312,3 @@ def remove_all(run: Path) -> None:
             remove(path)
         elif is_step and (path / MANIFEST).exists():
             _keep(path, f"{path} is a link, and no checkpoint of the training that begins")
-
-
-def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write named tensors as safetensors.
-
-    Raises:
-        OSError: The disk is full or fails, which the library tells by an error of its own.
-    """
-    try:
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, str(file))
-    except SafetensorError as error:
-        raise OSError(f"{file} cannot be written: {error}") from error
-
-
-def load_tensors(file: Path) -> dict[str, Tensor]:
-    """Read named tensors.
-
-    Raises:
-        CheckpointError: The file is missing or damaged.
-    """
-    if not file.exists():
-        raise CheckpointError(f"{file} does not exist; is {file.parent} a checkpoint?")
-    with reading(file):
-        return load_file(str(file))
-
-
-def load_weights(model: nn.Module, file: Path) -> None:
-    """Fill a model from safetensors.
-
-    Raises:
-        CheckpointError: Names or shapes differ; says which.
-    """
-    tensors, wanted = load_tensors(file), model.state_dict()
-    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    if missing or extra:
-        raise CheckpointError(f"{file} does not fit the model: it lacks {missing[:3]} and has {extra[:3]} too many")
-    for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
-            raise CheckpointError(
-                f"{file}: {name} has shape {tuple(tensor.shape)}; the config makes {tuple(wanted[name].shape)}"
-            )
-    with torch.no_grad():
-        model.load_state_dict(tensors)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,11 +13,12 @@ import torch
 
 from transfusion.batch import Batch
 from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
+from transfusion.devices import PRECISIONS
 from transfusion.files import write_whole
 from transfusion.memory import is_used_up
 from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.pictures import encoded, sheet
-from transfusion.pretrained import PRECISIONS, Transfusion
+from transfusion.pretrained import Transfusion
 from transfusion.train.changes import record_begin, record_changes, record_stop
 from transfusion.train.checkpoint import step_directory
 from transfusion.train.lock import RunLock, hold_run

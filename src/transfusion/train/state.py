@@ -6,7 +6,6 @@ the step. It must not know the loop.
 
 import json
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +16,23 @@ from torch.optim import Optimizer
 from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
 from transfusion.config import ConfigError, RunConfig, override, with_free_settings
 from transfusion.data.sources import corpus_of, sample_pictures
+from transfusion.devices import choose_precision
 from transfusion.model.transfusion import TransfusionModel
-from transfusion.pretrained import load_settings, made_model, write_pretrained
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
 from transfusion.train.changes import CHANGEABLE, Change, changed_since, differences, may_change
 from transfusion.train.checkpoint import (
     CHECKPOINTS,
+    checkpoints,
+    make_room,
+    newest,
+    prune,
+    publish,
+    set_aside,
+    step_directory,
+)
+from transfusion.train.ema import Ema
+from transfusion.train.lock import BusyError
+from transfusion.train.manifest import (
     EMA_FILE,
     MANIFEST,
     MODEL_FILE,
@@ -30,23 +40,12 @@ from transfusion.train.checkpoint import (
     RESUMED_FILES,
     STATE_FILE,
     CheckpointError,
-    checkpoints,
-    load_tensors,
-    load_weights,
-    make_room,
-    newest,
-    prune,
-    publish,
     reading,
-    save_tensors,
-    set_aside,
-    step_directory,
 )
-from transfusion.train.ema import Ema
-from transfusion.train.lock import BusyError
 from transfusion.train.optimizer import build_optimizers, load_optimizer_tensors, optimizer_tensors, set_lr
+from transfusion.train.saved import load_settings, made_model, write_pretrained
+from transfusion.train.tensors import load_tensors, load_weights, save_tensors
 
-MEASURED_ROUNDS = 12
 LOWER = 10  # a rate that is too high by far is found in a few tries
 _log = logging.getLogger(__name__)
 
@@ -196,7 +195,7 @@ def begin(config: RunConfig, device: torch.device) -> TrainState:
     tokenizer = build_tokenizer(config.tokenizer, corpus_of(config.data, config.train.seed))
     if config.tokenizer.kind == "file":
         check_tokenizer(tokenizer, corpus_of(config.data, config.train.seed))
-    resolved = _resolved(config, tokenizer, _precision(config, device), _pixels(config))
+    resolved = _resolved(config, tokenizer, choose_precision(config.train.precision, device), _pixels(config))
     model = TransfusionModel(resolved.model)
     model.initialise_weights(resolved.train.seed)
     return _assembled(resolved, tokenizer, model.to(device))
@@ -317,31 +316,3 @@ def _pixels(config: RunConfig) -> PixelConfig | None:
         return config.encode.pixels
     pictures = sample_pictures(config.data, config.train.seed)
     return None if pictures is None else measure_pixels(pictures)
-
-
-def _precision(config: RunConfig, device: torch.device) -> str:
-    """Decide what ``auto`` leaves open."""
-    if config.train.precision != "auto":
-        return config.train.precision
-    return "bf16" if multiplies_bf16(device) else "fp32"
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Return whether bfloat16 pays on a device: a CPU that knows it may still multiply it at half the speed of float32,
-    so there it is measured, in some hundredths of a second.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    is_known = device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    if not is_known:
-        return False
-    bf16, fp32 = (torch.ones(1024, 1024, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
-    rounds = [(_product_seconds(bf16), _product_seconds(fp32)) for _ in range(MEASURED_ROUNDS)]
-    return min(one for one, _ in rounds) < min(other for _, other in rounds)
-
-
-def _product_seconds(matrix: torch.Tensor) -> float:
-    """Time one product; the callers take the least of many in turns, for a machine may be busy."""
-    begun = time.perf_counter()
-    _ = matrix @ matrix
-    return time.perf_counter() - begun
