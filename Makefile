@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test lint mutants fuzz bench clean
+.PHONY: demo test lint mutants fuzz bench bench-peer clean
 
 demo: $(VENV)/.core
 	$(BIN)/transfusion demo
@@ -27,6 +27,10 @@ bench: $(VENV)/.core
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.sample
 
+# the comparison with transfusion-pytorch, every ratio in one table: about half an hour on 2 cores; let nothing else run
+bench-peer: $(VENV)/.benchmark
+	$(BIN)/python -m benchmarks.ratios
+
 clean:
 	rm -rf $(VENV)
 
@@ -39,4 +43,8 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.benchmark: $(VENV)/.core
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
 	touch $@
