@@ -11,11 +11,11 @@ defaults, as its package does; ``--peer-keeps-memory`` gives it the same.
 import argparse
 import importlib
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from typing import TextIO
@@ -75,10 +75,9 @@ class _Worker:
 
     def __init__(self, side: Side, name: str, *, keeps_memory: bool) -> None:
         command = [sys.executable, "-m", "benchmarks.compare", side, name, *(["keep"] if keeps_memory else [])]
-        self._said = tempfile.TemporaryFile("w+")  # the peer draws a bar for every picture and text
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
-        )
+        quiet = {**os.environ, "TQDM_DISABLE": "1"}  # the peer draws a bar for every picture and text
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=quiet, text=True)
         self._read()
 
     def go(self) -> float:
@@ -99,9 +98,7 @@ class _Worker:
     def _read(self) -> float:
         line = _open(self._process.stdout).readline()
         if not line:
-            status = self._process.wait()
-            self._said.seek(0)
-            raise SystemExit(f"{self._said.read()}\n{self._process.args} ended with {status}; its message is above")
+            raise SystemExit(f"{self._process.args} ended with {self._process.wait()}; its message is above")
         return float(line)
 
 
