@@ -1,5 +1,6 @@
 """Settings: strict, round-tripping, and helpful when wrong. Tokenizers and keys beside them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,11 +68,34 @@ def test_names_that_look_like_numbers_are_names(setting: str, text: str) -> None
         ("model.modalities.7.name=x", "unknown setting"),
         ("zzzz=5", "transfusion config RECIPE"),
         ("train.optimizer.lr=Infinity", "finite number"),
+        ("data.num_documents=0", r": data.num_documents: Input should be greater than 0"),
+        ("data.tasks.look=-1", r": data.tasks.look: Input should be greater"),
+        ("model.modalities.0.patches.blocks_per_level=0", r": model.modalities.0.patches.blocks_per_level: Input"),
     ],
 )
 def test_bad_overrides_say_what_was_meant(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         override(run_config(), [assignment])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("data.hold_out=2", r": data.hold_out: Input should be less than 1 \(given 2\)"),
+        ("data.layout=pair", r": data.layout: Input should be 'auto', 'captions', 'metadata', 'pairs', 'classes' or"),
+    ],
+)
+def test_a_setting_of_one_kind_is_named_without_its_kind(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(RECIPES["folder"](), [assignment])
+
+
+def test_old_settings_of_data_load() -> None:
+    old = json.loads(RECIPES["folder"]().to_json())
+    del old["data"]["layout"]
+    old["data"]["hold_out"] = 0.0
+    config = from_json(json.dumps(old), "old").data
+    assert isinstance(config, FolderConfig) and (config.layout, config.hold_out) == ("auto", 0.0)
 
 
 def test_no_task_at_all_is_refused() -> None:

@@ -41,6 +41,10 @@ def data() -> Path:
     for row in rows:
         (HERE / "unmarked" / str(row["file"])).write_bytes((folder / str(row["file"])).read_bytes())
     (HERE / "unmarked" / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (HERE / "both" / "cat").mkdir(parents=True)
+    for name in ("a", "cat/b"):
+        (HERE / "both" / f"{name}.png").write_bytes((folder / "0.png").read_bytes())
+    (HERE / "both" / "a.txt").write_text("one")
     train_tokenizer(["a red circle and a star"] * 9, 270).save(HERE)
     return folder
 
@@ -49,6 +53,7 @@ DATA = data()
 FOLDER = ["data.kind=folder", f"data.path={DATA}", "data.resolution=16", "encode.caption_first=0.5"]
 UNMARKED = ["data.kind=folder", f"data.path={HERE / 'unmarked'}", "data.resolution=16"]
 UNET = ['model.modalities.0.patches={"kind": "unet", "channels": [8]}']
+BOTH = ["data.kind=folder", f"data.path={HERE / 'both'}", "data.resolution=16", "data.layout=pairs"]
 MUON = ["train.optimizer.kind=muon"]
 CONSTANT = ["train.optimizer.schedule=constant"]
 BASE = [
@@ -222,6 +227,11 @@ EFFECTS: dict[str, list[Effect]] = {
         Effect(str(HERE / "unmarked"), documents, FOLDER),
         refused(str(HERE / "no"), "not a folder", *FOLDER),
     ],
+    "data.layout": [
+        Effect("classes", documents, BOTH),
+        refused("pairs", "not the layout data.layout=pairs", *FOLDER),
+    ],
+    "data.num_documents": [Effect("3", documents)],
     "data.split": [Effect("test", documents, FOLDER), refused("test", "has no splits", *UNMARKED)],
     "data.hold_out": [Effect("0.5", documents, UNMARKED), refused("0.5", "marks its splits itself", *FOLDER)],
     "encode.pixels.mean": [Effect("0.3", documents, ['encode.pixels={"mean": 0, "std": 1}'])],

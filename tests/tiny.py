@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from transfusion.config import RunConfig, TrainConfig
+from transfusion.data.found import Found
 from transfusion.diffusion.process import DiffusionConfig
 from transfusion.diffusion.schedule import ScheduleConfig
 from transfusion.generate.options import DenoisingOptions
@@ -86,6 +87,7 @@ class ToySource:
         self.visited: list[int] = []
         self.quarantine: dict[str, str] = {}
         self.left_for_others: dict[str, int] = {}
+        self.found = Found("toy documents", "shapes", size)
 
     def document(self, index: int, visit: int) -> Document:
         """Return a keyed document."""

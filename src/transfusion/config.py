@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError
 
 from transfusion.data.encode import EncodeConfig
 from transfusion.data.limit import TooLong
-from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig
+from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig, settled_like
 from transfusion.diffusion.process import DiffusionConfig
 from transfusion.generate.options import DenoisingOptions
 from transfusion.model.transfusion import ModelConfig
@@ -121,7 +121,7 @@ def with_free_settings(saved: RunConfig, given: RunConfig) -> RunConfig:
     train = {name: getattr(given.train, name) for name in FREE_TRAIN_SETTINGS}
     update: dict[str, object] = {"train": saved.train.model_copy(update=train), "denoising": given.denoising}
     if isinstance(saved.data, FolderConfig) and isinstance(given.data, FolderConfig):
-        update["data"] = saved.data.model_copy(update={"path": given.data.path})
+        update["data"] = settled_like(saved.data, given.data).model_copy(update={"path": given.data.path})
     return saved.model_copy(update=update)
 
 
@@ -281,6 +281,24 @@ def _writable(config: RunConfig, where: str) -> RunConfig:
 def described(error: ValidationError) -> str:
     """Say what is wrong with settings: which, what was expected, what was given."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']} (given {found['input']!r:.80})"
-        for found in error.errors()
+        f"{_path(found['loc'])}: {found['msg']} (given {found['input']!r:.80})" for found in error.errors()
     )
+
+
+def _path(location: Sequence[int | str]) -> str:
+    """Return the path of the setting at an error's location, which names the kind of a union, too."""
+    models: list[type[BaseModel]] = [RunConfig]
+    path: list[str] = []
+    for part in location:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        kinds = [model for model in models if len(models) > 1 and part in get_args(_kind(model))]
+        if fields or not kinds:
+            path.append(str(part))
+            models = [found for field in fields for found in _models(field.annotation)] if fields else models
+        else:
+            models = kinds
+    return ".".join(path)
+
+
+def _kind(model: type[BaseModel]) -> Any:
+    return model.model_fields["kind"].annotation if "kind" in model.model_fields else None

@@ -6,9 +6,9 @@ from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.fit import FittedSource
+from transfusion.data.layouts import layout_of
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
-from transfusion.data.readers import CAPTIONS_FILE
 from transfusion.data.sources import FolderConfig, open_source
 from transfusion.devices import find_device
 from transfusion.train.checkpoint import sweep
@@ -54,11 +54,21 @@ def open_run(
 
 
 def _check_apart(config: RunConfig, directory: Path) -> None:
-    """Refuse a run within a folder of classes: its samples would be one more class, and the data change by training."""
-    if not isinstance(config.data, FolderConfig) or (config.data.path / CAPTIONS_FILE).exists():
+    """Refuse a run within a folder of classes: its samples would be one more class, and the data change by training.
+
+    So is one that is the folder of texts or pairs itself. A table of captions names its pictures, and of texts and
+    pairs no reader goes into the folder of a run.
+    """
+    if not isinstance(config.data, FolderConfig) or not config.data.path.is_dir():
         return
-    data = config.data.path.resolve()
-    if data.is_dir() and directory.resolve().is_relative_to(data):
+    data, run = config.data.path.resolve(), directory.resolve()
+    if not run.is_relative_to(data):
+        return
+    try:
+        layout = layout_of(config.data.path, config.data.layout)
+    except DataError:
+        return  # who reads the data says so, unless the run that goes on has settled it
+    if layout == "classes" or (layout in ("pairs", "text") and run == data):
         raise ConfigError(f"the run's folder {directory} lies within the data {config.data.path}; name another (--run)")
 
 

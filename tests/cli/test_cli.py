@@ -198,6 +198,7 @@ def test_own_pictures_and_text(tmp_path: Path) -> None:
     other = call("evaluate", tmp_path / "h", "data.split=test", "data.hold_out=0.7", code=2).stderr
     assert "was trained on" in other and "with 0.5" in other
     done = call("train", "folder", f"data.path={data}", *folder, "train.preview_every=4", "--run", tmp_path / "r")
+    assert f"found in {data} (layout captions): 4 pictures, 4 captions, no splits; trains on 3 records" in done.stderr
     assert "1 broken or too long are left out" in done.stderr and (tmp_path / "r" / "quarantine.jsonl").exists()
     assert "image" in call("evaluate", tmp_path / "r").stdout
     assert "has no splits" in call("evaluate", tmp_path / "r", "data.split=test", code=1).stderr
@@ -205,6 +206,7 @@ def test_own_pictures_and_text(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("to be or not to be " * 200)
     call("train", "folder", f"data.path={tmp_path}/t.txt", *folder, "--run", tmp_path / "t")
     assert set(json.loads(call("evaluate", tmp_path / "t", "--json").stdout)["losses"]) == {"text"}
+    (tmp_path / "t.txt").unlink()  # a run knows without its data what they were
     assert "text alone" in call("generate", tmp_path / "t", "a star", code=2).stderr
 
 

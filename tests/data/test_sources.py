@@ -80,6 +80,28 @@ def test_captioned_scenes_are_told_in_both_orders(share: float, least: int, most
     assert limits == ({0.5} if share < 1 else set())
 
 
+def test_a_world_of_so_many_documents_comes_again() -> None:
+    config = ShapesConfig(resolution=16, num_documents=5, tasks=TaskWeights(draw=1, look=0, edit=0))
+    encoder = Encoder(ByteTokenizer(), EncodeConfig(caption_dropout=0), 0)
+    few, endless = (
+        ShapesSource(config, encoder),
+        ShapesSource(config.model_copy(update={"num_documents": None}), encoder),
+    )
+    assert (few.size, endless.size) == (5, None) and few.found.records == 5
+    assert few.digest() != endless.digest() and "num_documents" not in endless.digest()
+
+    def told(source: ShapesSource, index: int, visit: int) -> set[object]:
+        parts = source.document(index, visit).segments
+        return {part.tokens if isinstance(part, Text) else float(part.values.sum()) for part in parts}
+
+    for index in range(5):
+        assert told(few, index, 0) == told(few, index, 1) == told(endless, index, 0)
+        keys = {few.document(index, visit).key for visit in range(3)}
+        assert len(keys) == 3  # noise, times and order are drawn anew
+    orders = [isinstance(few.document(index, visit).segments[0], Text) for index in range(5) for visit in range(20)]
+    assert 0 < sum(orders) < 100
+
+
 def test_an_outline_is_as_long_as_what_is_told() -> None:
     encoder = Encoder(ByteTokenizer(), EncodeConfig(caption_dropout=1.0), 0)
     source = ShapesSource(ShapesConfig(resolution=16), encoder)

@@ -10,8 +10,17 @@ from PIL import Image
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.readers import ImageFolder, TextFile, read_captions
-from transfusion.data.sources import FolderConfig, FolderSource, TextSource, open_source
-from transfusion.data.splits import choose
+from transfusion.data.sources import (
+    FolderConfig,
+    FolderSource,
+    ShapesConfig,
+    TextSource,
+    held_out_config,
+    of_other_data,
+    open_source,
+    resolve_layout,
+)
+from transfusion.data.splits import choose, default_share
 from transfusion.tokenizer import ByteTokenizer
 
 ENCODER = Encoder(ByteTokenizer(), EncodeConfig(), 0)
@@ -59,6 +68,65 @@ def test_a_held_out_share_is_stable_and_disjoint() -> None:
     backwards = choose(names[::-1], [None] * 2000, "test", 0.1, where=HERE)
     assert {names[i] for i in test.places} == {names[::-1][i] for i in backwards.places}
     assert set(test.places) < set(choose(names, [None] * 2000, "test", 0.3, where=HERE).places)
+
+
+def test_by_default_two_per_cent_and_at_most_five_hundred_are_held_out() -> None:
+    def held(count: int) -> set[str]:
+        names = [f"{i}.png" for i in range(count)]
+        chosen = choose(names, [None] * count, None, None, where=HERE)
+        assert len(chosen.places) + sum(chosen.left.values()) == count
+        kept = choose(names, [None] * count, "test", chosen.hold_out, where=HERE).places if chosen.left else []
+        assert len(kept) == chosen.left.get("test", 0)
+        return {names[place] for place in kept}
+
+    assert held(49) == set() and len(held(50)) >= 1 and 90 < len(held(5000)) < 110
+    assert held(3000) < held(5000) and len(held(26_000)) == len(held(40_000)) == 500
+    assert not {name for name in held(40_000) if int(name[:-4]) < 26_000} - held(26_000)  # none was trained on
+    assert choose(["a"] * 60, [None] * 60, None, None, where=HERE).left == {}  # one name is on one side
+    marked = choose(["a", "b"], ["train", "val"], None, None, where=HERE)
+    assert (marked.left, marked.hold_out, marked.told) == ({"val": 1}, 0.0, "")
+
+
+def test_one_at_least_is_held_out() -> None:
+    for start in range(0, 4000, 60):
+        names = [f"{start + i}.png" for i in range(60)]
+        share = default_share(names)
+        found = choose(names, [None] * 60, "test", share, where=HERE)
+        assert len(found.places) >= 1 and (share == 0.02 or len(found.places) == 1)
+
+
+def test_the_held_out_split_of_a_training(tmp_path: Path) -> None:
+    data = FolderConfig(path=classes(tmp_path / "d", 60), resolution=8)
+    settled, held = resolve_layout(data), held_out_config(data)
+    assert isinstance(settled, FolderConfig) and isinstance(held, FolderConfig)
+    assert settled.layout == "classes" and settled.hold_out and resolve_layout(settled) == settled
+    assert held == settled.model_copy(update={"split": "test"}) and held_out_config(settled) == held
+    parts = [open_source(part, ENCODER, 10) for part in (data, held)]
+    files = [{part.name(i) for i in range(part.size or 0)} for part in parts]
+    assert not files[0] & files[1] and len(files[0] | files[1]) == 60
+    for none in ({"hold_out": 0}, {"split": "test"}):
+        assert held_out_config(data.model_copy(update=none)) is None
+    rows = [{"file": f"cat/{i}.png", "text": "c", "split": ("train", "test", "val")[i % 3]} for i in range(60)]
+    (data.path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    marked = held_out_config(data)
+    assert isinstance(marked, FolderConfig) and (marked.split, marked.hold_out) == ("val", 0.0)
+    with pytest.raises(DataError, match="marks its splits itself"):
+        held_out_config(settled.model_copy(update={"layout": "captions"}))
+    assert of_other_data(settled).hold_out == 0 and of_other_data(settled).layout == "auto"
+    shapes = held_out_config(ShapesConfig(num_documents=9))
+    assert shapes == ShapesConfig() and held_out_config(ShapesConfig()) == ShapesConfig()
+
+
+def test_text_is_held_out_by_default(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"line {i} of a book that has many of them\n" for i in range(3000)))
+    text = FolderConfig(path=tmp_path / "a.txt")
+    held = held_out_config(text)
+    assert isinstance(held, FolderConfig) and (held.layout, held.split) == ("text", "test")
+    source = open_source(text, ENCODER, 100)
+    assert source.left_for_others["test"] == source.found.splits["test"] >= 1
+    assert "blocks held out as split 'test'" in source.found.line()
+    whole = TextFile(tmp_path, hold_out=0).documents()
+    assert whole == [(tmp_path / "a.txt").read_text()] and TextFile(tmp_path).digest() != source.digest()
 
 
 def classes(path: Path, count: int) -> Path:
@@ -123,7 +191,7 @@ def test_text_is_held_out_in_blocks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("".join(lines[:1500]))
     (tmp_path / "b.txt").write_text("".join(lines[1500:]))
     with pytest.raises(DataError, match="has no splits"):
-        open_source(FolderConfig(path=tmp_path, split="test"), ENCODER, 100)
+        open_source(FolderConfig(path=tmp_path, split="test", hold_out=0), ENCODER, 100)
     train, test = (TextFile(tmp_path, split=split, hold_out=0.2) for split in ("train", "test"))
     kept = [line for part in (train, test) for text in part.documents() for line in text.splitlines(keepends=True)]
     assert sorted(kept) == sorted(lines)  # no line is lost, cut or doubled

@@ -125,10 +125,8 @@ def _open(
 
 
 def _tell_left_out(source: Source, run: Path, console: Console) -> None:
-    """Say what of the data is not trained on."""
-    if source.left_for_others:
-        others = ", ".join(f"{name!r} {count}" for name, count in sorted(source.left_for_others.items()))
-        console.print(f"trains on {source.size} records; left for other splits: {others}", markup=False)
+    """Say what was found of the data, and what is not trained on."""
+    console.print(source.found.line(), markup=False, highlight=False, soft_wrap=True)
     if source.quarantine:
         file = save_quarantine(source.quarantine, run)
         console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}", markup=False)

@@ -14,7 +14,8 @@ from transfusion.config import ConfigError, override
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.shapes import CATEGORIES, prompts
-from transfusion.data.sources import FolderConfig, ShapesConfig, is_text, open_source
+from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig, of_other_data, open_source, settled_like
+from transfusion.data.tasks import is_text_alone
 from transfusion.evaluate.losses import evaluate_losses
 from transfusion.evaluate.suite import evaluate_shapes, scores_table, summarise
 from transfusion.files import write_whole
@@ -41,7 +42,7 @@ def load_for_pictures(path: Path) -> Transfusion:
     """
     model = load(path)
     data = model.config.data
-    if isinstance(data, FolderConfig) and is_text(data.path):
+    if isinstance(data, FolderConfig) and is_text_alone(data, model.config.encode):
         raise ConfigError(f"{path} was trained on text alone ({data.path}); talk to it: transfusion chat {path}")
     return model
 
@@ -97,7 +98,7 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
         seconds, parameters = perf_counter() - begun, model.model.num_parameters
         scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
         return scores.to_json(), _rendered(scores_table(scores))
-    _check_hold_out(data, model.config.data)
+    data = _settled(data, model.config.data, overrides)
     encoder = Encoder(model.tokenizer, model.config.encode, seed)
     source = open_source(data, encoder, model.config.train.row_length - 1)
     try:
@@ -111,19 +112,24 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
     return json.dumps(facts), "\n".join([told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
 
 
-def _check_hold_out(data: FolderConfig, trained: object) -> None:
-    """Refuse to call held out what the model was trained on.
+def _settled(data: FolderConfig, trained: DataConfig, overrides: Sequence[str]) -> FolderConfig:
+    """Return the data to evaluate on as the run had them settled, if they are its own; else settled anew.
 
     Raises:
-        ConfigError: The data are the run's own, and another share of them was held out.
+        ConfigError: The data are the run's own, and another share of them was held out: the model has seen these.
     """
-    if not isinstance(trained, FolderConfig) or trained.path.resolve() != data.path.resolve():
-        return
+    if not isinstance(trained, FolderConfig):
+        return data
+    if trained.path.resolve() != data.path.resolve():
+        given = {text.partition("=")[0] for text in overrides}
+        return data if given & {"data.layout", "data.hold_out"} else of_other_data(data)
+    data = settled_like(data, trained)
     if data.hold_out != trained.hold_out:
         raise ConfigError(
             f"data.hold_out is {data.hold_out}, but the model was trained on {data.path} with {trained.hold_out}: it "
             "has seen what this would hold out; train with data.hold_out, or evaluate on other data"
         )
+    return data
 
 
 def check_num_prompts(count: int, seed: int = 0) -> None:

@@ -4,8 +4,10 @@ It must not know what documents hold, nor where they come from.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from transfusion.data.errors import DataError
+from transfusion.data.found import Found
 from transfusion.data.limit import Limit, too_long
 from transfusion.data.loader import Source
 from transfusion.layout import num_slots
@@ -54,6 +56,11 @@ class FittedSource:
     def quarantine(self) -> Mapping[str, str]:
         """What was left out and why, by name."""
         return {**self._source.quarantine, **{self._source.name(index): fault for index, fault in self.dropped.items()}}
+
+    @property
+    def found(self) -> Found:
+        """What the data hold, and how many records of it fit."""
+        return replace(self._source.found, records=self.size)
 
     def name(self, index: int) -> str:
         """Name a document."""

@@ -15,6 +15,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter  # pyrigh
 
 from transfusion.batch import Batch, Draw, collate
 from transfusion.data.errors import DataError
+from transfusion.data.found import Found
 from transfusion.data.limit import Limit, TooLong
 from transfusion.data.pack import plan_rows
 from transfusion.keyed import generator
@@ -50,6 +51,11 @@ class Source(Protocol):
     @property
     def left_for_others(self) -> Mapping[str, int]:
         """How many records were left for each of the other splits."""
+        ...
+
+    @property
+    def found(self) -> Found:
+        """What the data hold, each kind counted, and what of it is not taken."""
         ...
 
     def texts(self) -> Iterator[str]:

@@ -3,15 +3,21 @@
 It knows names and marks, and nothing of files.
 """
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfusion.data.errors import DataError
+from transfusion.data.errors import DataError, MarkedError
+from transfusion.data.found import counted
 from transfusion.keyed import stable_fraction
 
 TRAIN, TEST = "train", "test"
+VALIDATION = ("val", "validation", "valid", "dev")
+DEFAULT_SHARE = 0.02
+MOST_HELD_OUT = 500
+FEWEST_NAMES = 50  # of which some are held out by default: 2 % of fewer is not one
 
 
 @dataclass(frozen=True)
@@ -22,15 +28,30 @@ class Chosen:
         places: Their indices, in order.
         split: Name of the split; None where the data have no splits.
         left: How many records were left for each of the other splits.
+        hold_out: Share that is held out by the hash of names.
+        told: What is to be said of that; empty where the data mark their splits.
     """
 
     places: list[int]
     split: str | None
     left: dict[str, int]
+    hold_out: float = 0.0
+    told: str = ""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Records of every split; none where the data have no splits."""
+        return {} if self.split is None else {self.split: len(self.places), **self.left}
 
 
 def choose(
-    names: Sequence[str], marks: Sequence[str | None], split: str | None, hold_out: float, *, where: Path
+    names: Sequence[str],
+    marks: Sequence[str | None],
+    split: str | None,
+    hold_out: float | None,
+    *,
+    where: Path,
+    unit: str = "record",
 ) -> Chosen:
     """Choose the records of a split.
 
@@ -38,31 +59,61 @@ def choose(
         names: Of all records; those of one name stay together.
         marks: Split that the data name for each; None for none, which is "train" where others have one.
         split: What is wanted; None is "train" where there are splits, and everything where there are none.
-        hold_out: Share of the names that become "test" by a hash that never changes.
+        hold_out: Share of the names that become "test" by a hash that never changes; None: ``default_share`` where
+            the data mark no splits.
         where: The data, for errors.
+        unit: What a record is called.
 
     Raises:
-        DataError: The split does not exist, is empty, or is made twice.
+        MarkedError: The data mark splits, and a share shall be held out beside.
+        DataError: The split does not exist or is empty.
     """
     is_marked = any(mark is not None for mark in marks)
     if hold_out and is_marked:
-        raise DataError(f"{where} marks its splits itself ({_counted(_filled(marks))}); set data.hold_out=0")
-    if not hold_out and not is_marked:
+        raise MarkedError(f"{where} marks its splits itself ({_counted(_filled(marks))}); set data.hold_out=0")
+    share = hold_out if hold_out is not None else 0.0 if is_marked else default_share(names)
+    if not share and not is_marked:
         if split is None:
-            return Chosen(list(range(len(names))), None, {})
+            few = f"{counted(len(set(names)), unit)}, fewer than {FEWEST_NAMES}; data.hold_out=0.1 holds some out"
+            why = few if hold_out is None else "data.hold_out=0"
+            return Chosen(list(range(len(names))), None, {}, told=f"nothing is held out ({why})")
         raise DataError(
             f"{where} has no splits, so there is no split {split!r} of it; train with data.hold_out=0.05 to hold out a "
             'share (it is the split "test" then, the rest "train"), or mark rows of a captions.jsonl with "split"'
         )
-    filled = _filled(marks) if is_marked else [TEST if _fraction(name) < hold_out else TRAIN for name in names]
-    if hold_out and TEST not in filled:
-        raise DataError(f"data.hold_out={hold_out} holds out none of {len(names)} records of {where}; hold more out")
+    filled = _filled(marks) if is_marked else [TEST if _fraction(name) < share else TRAIN for name in names]
+    if share and TEST not in filled:
+        raise DataError(
+            f"data.hold_out={share} holds out none of {counted(len(names), unit)} of {where}; hold more out"
+        )
     wanted = split or TRAIN
     places = [place for place, found in enumerate(filled) if found == wanted]
     if not places:
-        hint = "a larger data.hold_out holds more out" if hold_out else "name one of these: data.split=NAME"
-        raise DataError(f"{where} has no records of split {wanted!r}; it has {_counted(filled)}; {hint}")
-    return Chosen(places, wanted, dict(Counter(found for found in filled if found != wanted)))
+        hint = "a larger data.hold_out holds more out" if share else "name one of these: data.split=NAME"
+        raise DataError(f"{where} has no {unit}s of split {wanted!r}; it has {_counted(filled)}; {hint}")
+    left = dict(Counter(found for found in filled if found != wanted))
+    num_held_out = f"{filled.count(TEST)} of {counted(len(names), unit)}"
+    told = "" if is_marked else f"{num_held_out} held out as split 'test' (data.hold_out=0: none)"
+    return Chosen(places, wanted, left, share, told)
+
+
+def default_share(names: Sequence[str]) -> float:
+    """Return the share of the names that is held out by default: 2 %, and so much less that at most 500 records are.
+
+    At least one name is held out; of fewer than 50 names none. The share falls as records come, so none that was
+    trained on is ever held out of more of them.
+    """
+    fractions = sorted(_fraction(name) for name in names)
+    distinct = sorted(set(fractions))
+    if len(distinct) < FEWEST_NAMES:
+        return 0.0
+    share = min(DEFAULT_SHARE, fractions[MOST_HELD_OUT]) if len(fractions) > MOST_HELD_OUT else DEFAULT_SHARE
+    return max(share, math.nextafter(distinct[0], 1.0))
+
+
+def held_out_split(counts: Mapping[str, int]) -> str | None:
+    """Return on which of the other splits losses are taken while training: one to choose by, before the test."""
+    return next((name for name in (*VALIDATION, TEST) if counts.get(name)), None)
 
 
 def _filled(marks: Sequence[str | None]) -> list[str]:

@@ -12,7 +12,8 @@ def folder() -> RunConfig:
     """What does the demo's recipe learn from your own captioned pictures?
 
     Command: ``transfusion train folder data.path=DIR``, where DIR holds pictures and a captions.jsonl of
-    {"file", "text"}, or one sub-folder per class; ``data.path=FILE.txt`` trains on text alone.
+    {"file", "text"} or a metadata.jsonl of {"file_name", "text"}, or NAME.png with NAME.txt, or one sub-folder per
+    class; ``data.path=FILE.txt`` trains on text alone.
     """
     config = tiny()
     patches = UNetPatchConfig(channels=(32, 64), use_attention=False, use_direct=True)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
 from transfusion.config import ConfigError, RunConfig, override, with_free_settings
-from transfusion.data.sources import corpus_of, sample_pictures
+from transfusion.data.sources import Reader, open_reader, settled_like
 from transfusion.devices import choose_precision
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
@@ -192,10 +192,12 @@ class TrainState:
 
 def begin(config: RunConfig, device: torch.device) -> TrainState:
     """Begin a run: settle what the config leaves open, make the tokenizer, the weights and the optimizers."""
-    tokenizer = build_tokenizer(config.tokenizer, corpus_of(config.data, config.train.seed))
+    reader = open_reader(config.data, config.train.seed)
+    config = config.model_copy(update={"data": reader.config})
+    tokenizer = build_tokenizer(config.tokenizer, reader.texts())
     if config.tokenizer.kind == "file":
-        check_tokenizer(tokenizer, corpus_of(config.data, config.train.seed))
-    resolved = _resolved(config, tokenizer, choose_precision(config.train.precision, device), _pixels(config))
+        check_tokenizer(tokenizer, reader.texts())
+    resolved = _resolved(config, tokenizer, choose_precision(config.train.precision, device), _pixels(config, reader))
     model = TransfusionModel(resolved.model)
     model.initialise_weights(resolved.train.seed)
     return _assembled(resolved, tokenizer, model.to(device))
@@ -218,6 +220,7 @@ def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | N
         return None
     facts = _facts(folder)
     loaded, tokenizer = load_settings(folder)
+    config = config.model_copy(update={"data": settled_like(config.data, loaded.data)})
     config = _with_taken(config, loaded, run, facts.step)
     saved = with_free_settings(_with_taken(loaded, loaded, run, facts.step), config)
     is_open = config.train.precision == "auto"
@@ -310,9 +313,9 @@ def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, pixels: P
     )
 
 
-def _pixels(config: RunConfig) -> PixelConfig | None:
+def _pixels(config: RunConfig, reader: Reader) -> PixelConfig | None:
     """Measure the data's pixels where the settings leave them open."""
     if config.encode.pixels is not None:
         return config.encode.pixels
-    pictures = sample_pictures(config.data, config.train.seed)
+    pictures = reader.sample_pictures()
     return None if pictures is None else measure_pixels(pictures)

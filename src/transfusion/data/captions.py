@@ -1,0 +1,248 @@
+"""Captioned pictures of a folder: which there are and what they show, in each layout. It must not open pictures."""
+
+import csv
+import json
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from transfusion.data.errors import DataError
+from transfusion.data.found import Found
+from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, Laid, lay_out
+from transfusion.data.settings import Layout
+from transfusion.data.splits import choose
+from transfusion.data.tree import Tree
+
+
+@dataclass(frozen=True)
+class CaptionRow:
+    """One caption of a picture.
+
+    Attributes:
+        file: The picture, relative to its folder.
+        text: The caption.
+        number: Which caption of this picture it is, from 0; with the file it names the record.
+        split: The split that the row names, if any.
+    """
+
+    file: str
+    text: str
+    number: int = 0
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class FolderCaptions:
+    """The captions of a folder.
+
+    Attributes:
+        path: The folder.
+        layout: How it is laid out.
+        rows: Those of the split that was asked for, in a fixed order.
+        left_for_others: How many were left for each of the other splits.
+        is_marked: Whether the data name splits.
+        hold_out: Share that is held out as split "test".
+        quarantine: Captions that cannot be read, and why, by name of the file.
+        found: What the folder holds.
+    """
+
+    path: Path
+    layout: Layout
+    rows: list[CaptionRow]
+    left_for_others: dict[str, int]
+    is_marked: bool
+    hold_out: float
+    quarantine: dict[str, str]
+    found: Found
+
+
+def folder_captions(
+    path: Path, split: str | None = None, hold_out: float | None = 0.0, layout: Layout = "auto"
+) -> FolderCaptions:
+    """Read which pictures a folder holds and what they show.
+
+    In ``captions.jsonl`` and ``metadata.jsonl`` (or ``.csv``) a picture may have several captions, a row each. Of pairs
+    NAME.png and NAME.txt a text is one caption: its lines are joined by blanks, and one that is blank or not UTF-8 goes
+    into quarantine by its name. Pictures of one name and several endings share the text.
+
+    Args:
+        path: The folder.
+        split: See ``splits.choose``.
+        hold_out: See ``splits.choose``.
+        layout: How it is laid out, if that is known.
+
+    Raises:
+        DataError: There is no such folder, its captions are unusable (names the line), or there is no such split.
+    """
+    laid = lay_out(path, layout)
+    if laid.layout == "text":
+        raise DataError(f"{path} holds no captioned pictures: its layout is text")
+    rows: list[CaptionRow] = []
+    quarantine: dict[str, str] = {}
+    for part in laid.parts:
+        prefix = f"{part.split}/" if part.split else ""
+        for row in _rows(laid.layout, part.tree, quarantine, prefix):
+            rows.append(replace(row, file=prefix + row.file, split=row.split or part.split))
+    if not rows:
+        first = f"; the first: {next(iter(quarantine.values()))}" if quarantine else ""
+        raise DataError(f"{path} holds no captioned pictures{first}")
+    groups = [row.file for row in rows]
+    if laid.layout == "pairs":  # one text is on one side
+        groups = [PurePosixPath(file).with_suffix("").as_posix() for file in groups]
+    chosen = choose(groups, [row.split for row in rows], split, hold_out, where=path)
+    found = replace(_found(laid, rows, len(quarantine)), splits=chosen.counts, held_out=chosen.told)
+    kept = [rows[place] for place in chosen.places]
+    is_marked = any(row.split is not None for row in rows)
+    return FolderCaptions(path, laid.layout, kept, chosen.left, is_marked, chosen.hold_out, quarantine, found)
+
+
+def read_captions(
+    path: Path, split: str | None = None, hold_out: float | None = 0.0, layout: Layout = "auto"
+) -> list[CaptionRow]:
+    """Return the rows of ``folder_captions``."""
+    return folder_captions(path, split, hold_out, layout).rows
+
+
+def _found(laid: Laid, rows: list[CaptionRow], num_broken: int) -> Found:
+    """Count what a folder of captioned pictures holds."""
+    tree = laid.tree
+    captioned = {row.file for row in rows}
+    bare = sum(file.as_posix() not in captioned for file in tree.pictures)
+    known = {PurePosixPath(part.split or "", name) for part in laid.parts for name in (CAPTIONS_FILE, *METADATA_FILES)}
+    paired = {PurePosixPath(part.split or "", text) for part in laid.parts for text in part.tree.pairs.values()}
+    is_pairs = laid.layout == "pairs"
+    texts = sum(text not in paired for text in tree.texts) if is_pairs else len(tree.texts)
+    told: dict[Layout, set[str]] = {"captions": {CAPTIONS_FILE}, "metadata": {*METADATA_FILES}}
+    tables = sum(file in known and file.name not in told.get(laid.layout, set()) for file in tree.others)
+    left_out = {
+        "picture in no class folder" if laid.layout == "classes" else "picture without a caption": bare,
+        "text without a picture" if is_pairs else "text beside the pictures": texts,
+        "caption that cannot be read": num_broken if is_pairs else 0,
+        "table of captions": tables,
+        "name that is hidden": tree.num_hidden,
+        "folder that holds a run": len(tree.runs),
+    }
+    return Found(
+        str(tree.path),
+        laid.layout,
+        pictures=len(tree.pictures),
+        captions=len(rows),
+        texts=len(tree.texts),
+        unknown=tree.unknown(known),
+        left_out={why: count for why, count in left_out.items() if count},
+    )
+
+
+def _rows(layout: Layout, tree: Tree, quarantine: dict[str, str], prefix: str) -> Iterator[CaptionRow]:
+    """Yield the captions of files laid out in one way; what cannot be read goes into quarantine, its name prefixed."""
+    if layout == "captions":
+        yield from _told(tree.path / CAPTIONS_FILE, _json_rows(tree.path / CAPTIONS_FILE), "file")
+    elif layout == "metadata":
+        file = tree.path / next(name for name in METADATA_FILES if tree.has(name))
+        yield from _told(file, _csv_rows(file) if file.suffix == ".csv" else _json_rows(file), "file_name")
+    elif layout == "pairs":
+        yield from _pair_rows(tree, quarantine, prefix)
+    else:
+        nested = [file for file in tree.pictures if len(file.parts) > 1]
+        yield from (CaptionRow(file.as_posix(), re.sub("[_-]", " ", file.parts[0])) for file in nested)
+
+
+class _Row(NamedTuple):
+    """A row of a table: the number of its line, what it holds, and how it is written."""
+
+    number: int
+    value: Any
+    line: str
+
+
+def _json_rows(file: Path) -> Iterator[_Row]:
+    """Yield the rows of a file of JSON."""
+    for number, line in enumerate(utf8(file).split("\n"), start=1):  # other breaks may stand in a caption
+        if line.strip():
+            try:
+                yield _Row(number, json.loads(line), line)
+            except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
+                raise DataError(
+                    f"{file}, line {number}: not JSON ({error}); expected {{'file': ..., 'text': ...}}"
+                ) from error
+
+
+def _csv_rows(file: Path) -> Iterator[_Row]:
+    """Yield the rows of a table with a head line; their numbers are those of their last lines."""
+    table = csv.DictReader(StringIO(utf8(file), newline=""))
+    try:
+        for row in table:
+            told = {name: value for name, value in row.items() if value}
+            yield _Row(table.line_num, told, ",".join(map(str, told.values())))
+    except csv.Error as error:
+        raise DataError(f"{file}, line {table.line_num}: not CSV ({error}); expected file_name,text") from error
+
+
+def _told(file: Path, found: Iterator[_Row], key: str) -> Iterator[CaptionRow]:
+    """Check rows that name pictures by ``key``.
+
+    Raises:
+        DataError: Names the line.
+    """
+    numbers: Counter[str] = Counter()
+    for number, row, line in found:
+        where, shown = f"{file}, line {number}", line[:80]
+        if not isinstance(row, dict) or not isinstance(row.get(key), str) or not isinstance(row.get("text"), str):
+            raise DataError(f"{where}: expected an object with strings '{key}' and 'text'; got {shown}")
+        name, text, split = row[key], row["text"], row.get("split")
+        if not text.strip():
+            raise DataError(f"{where}: the caption of {name!r} is empty; write one or delete the row")
+        if "\0" in name or _has_lone_surrogates(name + text):
+            raise DataError(f"{where}: a null or half a surrogate pair in {shown!r}; write plain Unicode")
+        normal = posixpath.normpath(name)  # "./a.png" is a.png: one picture, one name
+        if not _is_inside(file.parent, normal):
+            raise DataError(f"{where}: {name!r} lies outside the folder; move the picture into it")
+        if split is not None and not isinstance(split, str):
+            raise DataError(f"{where}: expected a string as 'split', such as \"train\"; got {split!r:.80}")
+        yield CaptionRow(normal, text.strip(), numbers[normal], split or None)
+        numbers[normal] += 1
+
+
+def _pair_rows(tree: Tree, quarantine: dict[str, str], prefix: str) -> Iterator[CaptionRow]:
+    for picture, text in tree.pairs.items():
+        try:
+            lines = [line.strip() for line in utf8(tree.path / text).splitlines()]
+        except DataError as error:
+            quarantine[prefix + text.as_posix()] = str(error)
+            continue
+        if caption := " ".join(line for line in lines if line):
+            yield CaptionRow(picture.as_posix(), caption)
+        else:
+            quarantine[prefix + text.as_posix()] = (
+                f"{tree.path / text}: the caption of {picture.name!r} is empty; write one, or take both away"
+            )
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).resolve().is_relative_to(folder.resolve())
+    except (RuntimeError, OSError):  # a link that leads to itself
+        return True  # the picture is named as broken when it is opened
+
+
+def _has_lone_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def utf8(file: Path) -> str:
+    """Read a text.
+
+    Raises:
+        DataError: It is not UTF-8; names the line and the byte.
+    """
+    data = file.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(f"{file}, line {line}: byte {error.start} is not UTF-8; save the file as UTF-8") from error

@@ -1,0 +1,73 @@
+"""What data hold and what of it is not taken, as one value and one line. It must not know how it was found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found before a run, each kind counted.
+
+    Attributes:
+        where: The data.
+        layout: What they were read as.
+        records: What is trained on: captions of whole pictures, or chunks of text; None where they never end.
+        pictures: Files of pictures, with a caption or without.
+        captions: Captions read, of all splits.
+        texts: Files of text.
+        letters: Letters of the text that is read, of all splits.
+        splits: Captions, or blocks of text, of each split.
+        held_out: What is to be said of a held-out share; empty where the data mark their splits.
+        unknown: Files of no known kind, by ending.
+        left_out: What else is not taken, by why: a noun phrase whose first word counts, as "picture without a caption".
+    """
+
+    where: str
+    layout: str
+    records: int | None = None
+    pictures: int = 0
+    captions: int = 0
+    texts: int = 0
+    letters: int = 0
+    splits: Mapping[str, int] = field(default_factory=dict[str, int])
+    held_out: str = ""
+    unknown: Mapping[str, int] = field(default_factory=dict[str, int])
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def line(self) -> str:
+        """Say it in one line.
+
+        >>> Found("pets", "pairs", 2, pictures=3, captions=2, texts=2, unknown={".json": 1}).line()
+        ... # doctest: +NORMALIZE_WHITESPACE
+        'found in pets (layout pairs): 3 pictures, 2 captions, 2 texts, no splits; trains on 2 records; not taken: 1
+        file of no known kind (.json)'
+        """
+        if self.layout == "shapes":
+            return f"found: {self.where}; trains on {_trained(self.records)}"
+        counts = {"picture": self.pictures, "caption": self.captions, "text": self.texts, "letter": self.letters}
+        known = [counted(count, name) for name, count in counts.items() if count]
+        splits = ", ".join(f"{name!r} {count}" for name, count in sorted(self.splits.items()))
+        known.append(f"splits {splits}" if splits else "no splits")
+        parts = [", ".join(known), f"trains on {_trained(self.records)}", self.held_out, self._not_taken()]
+        return f"found in {self.where} (layout {self.layout}): {'; '.join(part for part in parts if part)}"
+
+    def _not_taken(self) -> str:
+        left = [counted(count, why) for why, count in self.left_out.items() if count]
+        if self.unknown:
+            endings = ", ".join(f"{ending} {count}" if count > 1 else ending for ending, count in self.unknown.items())
+            left.append(f"{counted(sum(self.unknown.values()), 'file of no known kind')} ({endings})")
+        return f"not taken: {', '.join(left)}" if left else ""
+
+
+def counted(count: int, phrase: str) -> str:
+    """Say how many of a thing there are; the first word of its phrase is the thing.
+
+    >>> counted(1, "picture without a caption"), counted(4, "picture without a caption")
+    ('1 picture without a caption', '4 pictures without a caption')
+    """
+    thing, _, rest = phrase.partition(" ")
+    return f"{count:,} {thing}{'' if count == 1 else 's'} {rest}".rstrip()
+
+
+def _trained(records: int | None) -> str:
+    return "records without end" if records is None else counted(records, "record")

@@ -1,0 +1,79 @@
+"""Settings of the data: the built-in world, or a folder or file of one's own. It must not read anything."""
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Layout = Literal["auto", "captions", "metadata", "pairs", "classes", "text"]
+
+
+class TaskWeights(BaseModel):
+    """How often each task of the built-in world is told, relative to the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    draw: float = Field(default=0.6, ge=0, description="Caption, then the picture to draw")
+    look: float = Field(default=0.2, ge=0, description="A picture, then its caption, then questions and answers")
+    edit: float = Field(default=0.2, ge=0, description="A picture, an instruction, and the edited picture to draw")
+    story: float = Field(default=0.0, ge=0, description="Several pictures with a sentence each")
+
+    @model_validator(mode="after")
+    def _check(self) -> "TaskWeights":
+        if not self.draw + self.look + self.edit + self.story > 0:
+            raise ValueError("all tasks have weight 0; give at least one more")
+        return self
+
+
+class ShapesConfig(BaseModel):
+    """The built-in world: endless unless told otherwise, keyed by (seed, index)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["shapes"] = "shapes"
+    resolution: int = Field(default=32, ge=16, description="Side of a picture in pixels")
+    tasks: TaskWeights = Field(default=TaskWeights(), description="Mixture of tasks")
+    questions_per_picture: int = Field(default=3, gt=0, description="Questions told about one picture")
+    num_documents: int | None = Field(
+        default=None, gt=0, description="Documents to train on, which then come again; None: always new ones"
+    )
+
+
+class FolderConfig(BaseModel):
+    """Your own data: a folder of captioned pictures, or text files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["folder"] = "folder"
+    path: Path = Field(default=Path("data"), description="Folder of captioned pictures or of .txt files, or one file")
+    layout: Layout = Field(
+        default="auto",
+        description="captions: captions.jsonl; metadata: metadata.jsonl or .csv; pairs: NAME.png with NAME.txt; "
+        "classes: a sub-folder per class; text: .txt alone; auto: what is found",
+    )
+    resolution: int = Field(default=32, ge=8, description="Side to which pictures are cropped and resized, in pixels")
+    split: str | None = Field(
+        default=None, description="Which split to take; None: 'train' where the data have splits, else everything"
+    )
+    hold_out: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share of the records held out as split 'test', chosen by a stable hash; 0: none; None: 2 % and at "
+        "most 500 of 50 or more, where the data mark no splits",
+    )
+
+
+DataConfig = ShapesConfig | FolderConfig
+
+
+Config = TypeVar("Config", bound=DataConfig)
+
+
+def settled_like(config: Config, settled: DataConfig) -> Config:
+    """Fill in what settings of data leave open (layout, held-out share) from those of the run that settled them."""
+    if not isinstance(config, FolderConfig) or not isinstance(settled, FolderConfig):
+        return config
+    layout = settled.layout if config.layout == "auto" else config.layout
+    hold_out = settled.hold_out if config.hold_out is None else config.hold_out
+    return config.model_copy(update={"layout": layout, "hold_out": hold_out})

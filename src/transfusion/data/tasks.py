@@ -1,0 +1,38 @@
+"""Which tasks a model was told, from its settings alone: what it can be asked for. It must not read data."""
+
+from transfusion.data.encode import EncodeConfig
+from transfusion.data.settings import DataConfig, ShapesConfig
+
+
+def told_tasks(data: DataConfig, encode: EncodeConfig) -> tuple[str, ...]:
+    """Return which of "draw", "caption", "ask", "edit", "story" and "write" a model of these settings was told.
+
+    Args:
+        data: What it was trained on; a run that has begun knows the layout of a folder.
+        encode: How that was told: captioned pictures are drawn where the caption came first, and described where the
+            picture did.
+    """
+    if is_text_alone(data, encode):
+        return ("write",)
+    is_drawn, is_described = encode.caption_first > 0, encode.caption_first < 1
+    if not isinstance(data, ShapesConfig):
+        told = {"draw": is_drawn, "caption": is_described}
+    else:
+        tasks = data.tasks
+        told = {
+            "draw": tasks.draw > 0 and is_drawn,
+            "caption": tasks.look > 0 or (tasks.draw > 0 and is_described),
+            "ask": tasks.look > 0,
+            "edit": tasks.edit > 0,
+            "story": tasks.story > 0,
+        }
+    return tuple(task for task, is_told in told.items() if is_told)
+
+
+def is_text_alone(data: DataConfig, encode: EncodeConfig) -> bool:
+    """Return whether a run of these settings knows no pictures: its layout is text, or, in settings from before layouts
+    were told, it has measured no pixels.
+    """
+    if isinstance(data, ShapesConfig):
+        return False
+    return data.layout == "text" or (data.layout == "auto" and encode.pixels is None)

@@ -1,0 +1,239 @@
+"""Layouts: every picture has its caption, what is left out is counted, and two layouts at once are refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfusion.data.captions import folder_captions, read_captions
+from transfusion.data.encode import EncodeConfig, Encoder
+from transfusion.data.errors import DataError
+from transfusion.data.layouts import is_note, layout_of
+from transfusion.data.loader import Source
+from transfusion.data.readers import ImageFolder, TextFile
+from transfusion.data.settings import Layout
+from transfusion.data.sources import FolderConfig, is_text, open_source
+from transfusion.data.tree import scan
+from transfusion.tokenizer import ByteTokenizer
+
+ENCODER = Encoder(ByteTokenizer(), EncodeConfig(), 0)
+
+
+def fill(folder: Path, *names: str, **texts: str) -> Path:
+    """Write files: pictures, each of another grey, texts that say their name, or what is given by stem."""
+    for i, name in enumerate(names):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix.lower() in (".png", ".jpg", ".webp"):
+            Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(file)
+        else:
+            file.write_text(texts.get(file.stem, f"this is {name}"))
+    return folder
+
+
+def rows(folder: Path, layout: Layout = "auto") -> list[tuple[str, str, str | None]]:
+    """Read a folder's captions of all splits, as (file, text, split)."""
+    splits = folder_captions(folder, hold_out=None, layout=layout).found.splits or [None]
+    return [
+        (row.file, row.text, row.split) for split in splits for row in read_captions(folder, split, None, layout=layout)
+    ]
+
+
+def opened(folder: Path, **settings: object) -> Source:
+    """Open a folder as training does."""
+    return open_source(FolderConfig.model_validate({"path": folder, "resolution": 8, **settings}), ENCODER, 99)
+
+
+def test_pairs_are_captioned_pictures(tmp_path: Path) -> None:
+    fill(tmp_path, "a0.png", "a0.txt", "a1.JPG", "a1.TXT", "sub/a.b.webp", "sub/a.b.txt", a0="a cat\n  on a sofa \n\n")
+    assert rows(tmp_path) == [
+        ("a0.png", "a cat on a sofa", None),
+        ("a1.JPG", "this is a1.TXT", None),
+        ("sub/a.b.webp", "this is sub/a.b.txt", None),
+    ]
+    source = opened(tmp_path)
+    assert source.size == 3 and next(iter(source.texts())) == "a cat on a sofa" and not is_text(tmp_path)
+    assert (source.found.pictures, source.found.captions, source.found.texts) == (3, 3, 3) and not source.found.left_out
+
+
+def test_what_pairs_leave_out_is_counted(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "a.txt", "b.png", "notes.txt", "c.txt", "a.json", "a.caption", "x.json", ".hidden.png")
+    found = opened(tmp_path).found
+    assert found.left_out == {"picture without a caption": 1, "text without a picture": 2, "name that is hidden": 1}
+    assert found.unknown == {".json": 2, ".caption": 1} and found.records == 1
+    assert found.line() == (
+        f"found in {tmp_path} (layout pairs): 2 pictures, 1 caption, 3 texts, no splits; trains on 1 record; "
+        "nothing is held out (1 record, fewer than 50; data.hold_out=0.1 holds some out); "
+        "not taken: 1 picture without a caption, 2 texts without a picture, 1 name that is hidden, "
+        "3 files of no known kind (.json 2, .caption)"
+    )
+
+
+def test_one_text_serves_pictures_of_several_endings_on_one_side(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"{i}.{ending}" for i in range(30) for ending in ("png", "jpg", "txt")))
+    sides = [{Path(row.file).stem for row in read_captions(tmp_path, split, 0.3)} for split in ("train", "test")]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 30 and len(read_captions(tmp_path)) == 60
+
+
+def test_a_caption_that_cannot_be_read_is_quarantined_by_name(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "a.txt", "b.png", "b.txt", "s/c.png", "s/c.txt", b=" \n ")
+    (tmp_path / "s" / "c.txt").write_bytes(b"caf\xe9")
+    source = opened(tmp_path)
+    assert source.size == 1 and set(source.quarantine) == {"b.txt", "s/c.txt"}
+    assert "the caption of 'b.png' is empty" in source.quarantine["b.txt"]
+    assert "line 1: byte 3 is not UTF-8" in source.quarantine["s/c.txt"]
+    assert source.found.left_out["caption that cannot be read"] == 2
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(DataError, match=r"holds no captioned pictures; the first: .*a.txt: the caption of 'a.png' is"):
+        opened(tmp_path)
+
+
+def test_captions_that_name_half_of_the_pictures_say_so(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"{i}.png" for i in range(8)))
+    lines = [json.dumps({"file": f"{i}.png", "text": "a"}) for i in range(4)]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    found = opened(tmp_path).found
+    assert (found.layout, found.pictures, found.captions, found.records) == ("captions", 8, 4, 4)
+    assert "4 pictures without a caption" in found.line() and found.unknown == {}
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_metadata_as_image_folders_have_it(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "a.png", "b/c.png", "d.png")
+    told = [{"file_name": "a.png", "text": 'a "cat", sitting', "n": 1}, {"file_name": "./b/c.png", "text": "a dog"}]
+    text = "\n".join(map(json.dumps, told))
+    table = 'file_name,text,n\na.png,"a ""cat"", sitting",1\n./b/c.png,a dog,\n'
+    (tmp_path / name).write_text(table if name.endswith("csv") else text)
+    assert rows(tmp_path) == [("a.png", 'a "cat", sitting', None), ("b/c.png", "a dog", None)]
+    assert opened(tmp_path).found.left_out == {"picture without a caption": 1}
+    (tmp_path / name).write_text("file_name,caption\na.png,a\n" if name.endswith("csv") else '{"file_name": "a.png"}')
+    with pytest.raises(DataError, match=rf"{name}, line \d: expected an object with strings 'file_name' and 'text'"):
+        opened(tmp_path)
+
+
+def test_folders_of_splits_hold_any_layout(tmp_path: Path) -> None:
+    classes = fill(tmp_path / "c", "train/cat/1.png", "train/dog/1.png", "test/cat/2.png", "README.txt")
+    assert rows(classes) == [
+        ("train/cat/1.png", "cat", "train"), ("train/dog/1.png", "dog", "train"), ("test/cat/2.png", "cat", "test")
+    ]  # fmt: skip
+    source = opened(classes)
+    assert source.size == 2 and source.left_for_others == {"test": 1} and source.found.splits == {"train": 2, "test": 1}
+    assert opened(classes, split="test", layout="classes").size == 1
+    tables = fill(tmp_path / "m", "train/1.png", "validation/2.png")
+    for folder, number in (("train", 1), ("validation", 2)):
+        (tables / folder / "metadata.jsonl").write_text(json.dumps({"file_name": f"{number}.png", "text": folder}))
+    assert rows(tables) == [("train/1.png", "train", "train"), ("validation/2.png", "validation", "validation")]
+    assert opened(tables).found.left_out == {} and opened(tables).found.unknown == {}
+    texts = fill(tmp_path / "t", "train/a.txt", "val/a.txt")
+    assert TextFile(texts).documents() == ["this is train/a.txt"]
+    assert TextFile(texts, split="val").documents() == ["this is val/a.txt"] and opened(texts).left_for_others
+    with pytest.raises(DataError, match=r"no blocks of split 'test'; it has 'train' \(1\), 'val' \(1\)"):
+        TextFile(texts, split="test")
+
+
+def test_classes_may_be_called_as_splits(tmp_path: Path) -> None:
+    fill(tmp_path, "train/1.png", "test/2.png")
+    with pytest.raises(DataError, match="data.layout=classes makes captions"):
+        opened(tmp_path)
+    assert [row[:2] for row in rows(tmp_path, "classes")] == [("test/2.png", "test"), ("train/1.png", "train")]
+    fill(tmp_path, "bus/3.png")
+    assert [row[1] for row in rows(tmp_path)] == ["bus", "test", "train"]
+
+
+TWO = [
+    (["captions.jsonl", "metadata.jsonl", "a.png"], ["captions", "metadata"], ["metadata.jsonl"]),
+    (["captions.jsonl", "a.png", "a.txt"], ["captions", "pairs"], ["captions.jsonl", "pairs"]),
+    (["metadata.jsonl", "a.png", "a.txt"], ["metadata", "pairs"], ["a.png with a.txt"]),
+    (["cat/1.png", "a.png", "a.txt"], ["pairs", "classes"], ["cat/1.png"]),
+    (["cat/1.png", "cat/1.txt", "dog/2.png"], ["pairs", "classes"], ["cat/1.png with cat/1.txt"]),
+    (["cat/1.png", "book.txt"], ["classes", "text"], ["book.txt"]),
+    (["a.png", "b.png", "story.txt"], ["text", "pairs"], ["2 pictures", "story.txt", "NAME.png, NAME.txt"]),
+]
+
+
+@pytest.mark.parametrize(("names", "layouts", "told"), TWO, ids=[" ".join(names) for names, _, _ in TWO])
+def test_two_layouts_at_once_are_named_and_settled(
+    tmp_path: Path, names: list[str], layouts: list[Layout], told: list[str]
+) -> None:
+    table = {"captions": '{"file": "a.png", "text": "x"}', "metadata": '{"file_name": "a.png", "text": "x"}'}
+    fill(tmp_path, *names, **table)
+    with pytest.raises(DataError, match="two layouts at once") as caught:
+        opened(tmp_path)
+    assert all(text in str(caught.value) for text in (*layouts, *told, "data.layout=")) and not is_text(tmp_path)
+    for layout in layouts:
+        if not (layout == "pairs" and "story.txt" in names):
+            assert opened(tmp_path, layout=layout).found.layout == layout
+
+
+def test_splits_are_laid_out_alike_and_one_table_tells(tmp_path: Path) -> None:
+    fill(tmp_path, "train/cat/1.png", "test/1.png", "test/1.txt")
+    with pytest.raises(DataError, match=r"different ways: .*train \(classes\), .*test \(pairs\)"):
+        opened(tmp_path)
+    fill(tmp_path / "m", "metadata.jsonl", "metadata.csv", "a.png")
+    with pytest.raises(DataError, match=r"both metadata.jsonl and metadata.csv"):
+        opened(tmp_path / "m")
+
+
+def test_a_layout_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.png")
+    with pytest.raises(DataError, match=r"not the layout data.layout=pairs: it holds 1 picture in sub-folders"):
+        opened(tmp_path, layout="pairs")
+    with pytest.raises(DataError, match="holds no captioned pictures: its layout is text"):
+        read_captions(fill(tmp_path / "t", "a.txt"))
+    with pytest.raises(DataError, match=r"no captioned pictures and no text: it holds 2 pictures without a caption"):
+        opened(fill(tmp_path / "p", "a.png", "b.png", "README.txt"))
+    with pytest.raises(DataError, match=r"1 file of no known kind \(.npz\).*expected pictures with a captions.jsonl"):
+        opened(fill(tmp_path / "n", "a.npz"))
+    with pytest.raises(DataError, match=r"book.md is not a folder; .*data.layout=text reads any one file"):
+        opened(fill(tmp_path / "b", "book.md") / "book.md")
+    assert opened(tmp_path / "b" / "book.md", layout="text").size == 1
+
+
+def test_notes_beside_pictures_are_counted_and_no_text(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.png", "cat/about-it.txt", "README.txt", "LICENSE-images.txt", "loose.png")
+    source = opened(tmp_path)
+    assert source.size == 1 and source.found.layout == "classes"
+    assert source.found.left_out == {"picture in no class folder": 1, "text beside the pictures": 3}
+    assert [is_note(Path(name)) for name in ("README.txt", "classes.txt", "book.txt")] == [True, True, False]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mark", ["runs/x/metrics.jsonl", "runs/x/checkpoints/step_00000002/state.json"])
+def test_a_run_beside_the_data_is_no_class(tmp_path: Path, mark: str) -> None:
+    fill(tmp_path, "poems.txt", "runs/x/samples/step_00000002.png", mark)
+    source = opened(tmp_path)
+    assert source.found.layout == "text" and source.found.left_out == {"folder that holds a run": 1}
+    fill(tmp_path / "p", "cat/1.png", "runs/x/samples/step_00000002.png", mark)
+    assert [row[0] for row in rows(tmp_path / "p")] == ["cat/1.png"]
+    fill(tmp_path / "s", "train/cat/1.png", "test/cat/1.png", "runs/x/samples/step_00000002.png", mark)
+    assert opened(tmp_path / "s").found.splits == {"train": 1, "test": 1}
+
+
+def test_hidden_files_and_circles_of_links(tmp_path: Path) -> None:
+    fill(tmp_path / "d", "cat/1.png", "cat/._1.png", ".git/a.png", ".DS_Store.txt")
+    (tmp_path / "d" / "cat" / "up").symlink_to(tmp_path / "d")
+    (tmp_path / "d" / "dog").symlink_to(fill(tmp_path / "elsewhere", "2.png"))
+    tree = scan(tmp_path / "d")
+    assert [str(file) for file in tree.pictures] == ["cat/1.png", "dog/2.png"] and tree.num_hidden == 3
+    assert layout_of(tmp_path / "d") == "classes"
+
+
+def test_a_text_that_is_not_unicode_is_left_out_by_name(tmp_path: Path) -> None:
+    fill(tmp_path, "a.txt", "b.txt", "sub/c.txt")
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9")
+    source = opened(tmp_path)
+    assert source.size == 1 and list(source.quarantine) == ["b.txt"] and "not UTF-8" in source.quarantine["b.txt"]
+    assert source.found.left_out == {"text in sub-folders": 1} and source.found.letters == len("this is a.txt")
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"holds no text; the first: .*a.txt, line 1: byte 0 is not UTF-8"):
+        opened(tmp_path)
+
+
+def test_a_digest_names_the_data_and_not_what_lies_beside(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "a.txt", "b.png", "b.txt")
+    digest = opened(tmp_path).digest()
+    fill(tmp_path, ".hidden", "x.json")
+    assert opened(tmp_path, layout="pairs").digest() == digest == ImageFolder(tmp_path, 8).digest()
+    (tmp_path / "b.txt").write_text("another")
+    assert opened(tmp_path).digest() != digest
