@@ -11,8 +11,9 @@ come and go between steps (continuous batching). It must not know training, data
 step of theirs it ends the requests of that forward, and the step is done again for the others. An interrupt, as by
 Ctrl-C, passes through all; a step that it cuts off after its forwards is brought to its end by the next one.
 
-In company numbers may change by a rounding, for kernels go by the shapes of a forward: in float32 by less than a
-level of 255, in bfloat16 by about as much as bfloat16 itself is off. ``GenerationOptions.is_apart`` is exact.
+In company numbers change by roundings, for kernels go by the shapes of a forward: in float32 by far less than a level
+of 255; in bfloat16 by about what bfloat16 itself is off the float32 picture, a few levels, or any number where the
+model cannot decide between two pictures. With ``GenerationOptions.is_apart`` they do not change by a bit.
 """
 
 import asyncio
