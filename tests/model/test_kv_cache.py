@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from transfusion.layout import Columns, join, layout, stack
 from transfusion.mask import attention_mask
-from transfusion.model.kv_cache import KVCache
+from transfusion.model.kv_cache import CacheView, KVCache
 from transfusion.model.transfusion import NoisedSpans, Outputs, TransfusionModel
 from transfusion.segments import Document, Text
 
@@ -41,6 +41,13 @@ def full(columns: Columns) -> Tensor:
     return logits(MODEL, columns, mask)
 
 
+def extend(cache: KVCache, rows: Tensor, columns: Columns, counts: Tensor) -> CacheView:
+    """Put new slots behind the rows' own and keep them at once."""
+    view = cache.peek(rows, columns)
+    cache.advance(rows, counts)
+    return view
+
+
 def part(columns: Columns, start: int, stop: int) -> Columns:
     """Take slots of (B, T) columns."""
     return Columns(*(column[:, start:stop] for column in columns))
@@ -53,7 +60,7 @@ def test_chunks_of_any_size_are_the_whole(sizes: list[int]) -> None:
     cache, start, found = KVCache(MODEL.config.trunk, 1, capacity=2), 0, []
     for size in sizes:
         piece = part(columns, start, start + size)
-        view = cache.extend(torch.tensor([0]), piece, torch.tensor([size]))
+        view = extend(cache, torch.tensor([0]), piece, torch.tensor([size]))
         found.append(logits(MODEL, piece, view.mask, view))
         start += size
     assert float((torch.cat(found, 1) - full(columns)).abs().max()) < TOLERANCE
@@ -65,12 +72,12 @@ def test_rows_of_different_lengths_share_a_view(order: list[int]) -> None:
     cache = KVCache(MODEL.config.trunk, 5, capacity=4)
     places, counts = torch.tensor(order), torch.tensor([8, 3, 5])
     first = stack([join([Columns(*(c[: len(c) - 1] for c in row))], 8) for row in rows])
-    view = cache.extend(places, first, counts)
+    view = extend(cache, places, first, counts)
     logits(MODEL, first, view.mask, view)
     assert cache.lengths[places].tolist() == [8, 3, 5]
     assert int(cache.lengths.sum()) == 16
     last = stack([Columns(*(c[-1:] for c in row)) for row in rows])
-    for view in (cache.peek(places, last), cache.extend(places, last, torch.ones(3, dtype=torch.int64))):
+    for view in (cache.peek(places, last), extend(cache, places, last, torch.ones(3, dtype=torch.int64))):
         found = logits(MODEL, last, view.mask, view)
         for i, row in enumerate(rows):
             assert float((found[i, 0] - full(stack([row]))[0, -1]).abs().max()) < TOLERANCE
@@ -79,7 +86,7 @@ def test_rows_of_different_lengths_share_a_view(order: list[int]) -> None:
 def test_peek_keeps_nothing() -> None:
     columns = stack([text_columns(7)])
     cache, row = KVCache(MODEL.config.trunk, 1, capacity=4), torch.tensor([0])
-    view = cache.extend(row, part(columns, 0, 4), torch.tensor([4]))
+    view = extend(cache, row, part(columns, 0, 4), torch.tensor([4]))
     logits(MODEL, part(columns, 0, 4), view.mask, view)
     before = [tensor[:, :4].clone() for layer in range(2) for tensor in cache.layer(layer, torch.zeros(()))]
     rest, other = part(columns, 4, 7), stack([text_columns(9, key=1)])
@@ -103,11 +110,11 @@ def test_what_was_peeked_at_is_not_seen_later() -> None:
     prefix, patches = (stack([Columns(*(c[a:b] for c in columns))]) for a, b in ((0, start), (start, start + count)))
     longer = stack([text_columns(start + count)])
     cache, pair = KVCache(MODEL.config.trunk, 2), torch.tensor([0, 1])
-    cache.extend(pair[:1], prefix, torch.tensor([start]))
-    cache.extend(pair[1:], longer, torch.tensor([start + count]))
+    extend(cache, pair[:1], prefix, torch.tensor([start]))
+    extend(cache, pair[1:], longer, torch.tensor([start + count]))
     cache.peek(pair[:1], patches)
     both = stack([Columns(*(c[0, :1] for c in patches)), Columns(*(c[0, -1:] for c in longer))])
-    seen = cache.extend(pair, both, torch.tensor([1, 1])).mask[:, 0, 0]  # (2, S)
+    seen = extend(cache, pair, both, torch.tensor([1, 1])).mask[:, 0, 0]  # (2, S)
     assert seen[0].nonzero()[:, 0].tolist() == list(range(start + 1))
     assert seen[1].all()
 
@@ -118,7 +125,7 @@ def test_cleared_rows_forget() -> None:
     for _ in range(2):
         cache.clear(0)
         assert cache.lengths.tolist() == [0]
-        view = cache.extend(torch.tensor([0]), columns, torch.tensor([5]))
+        view = extend(cache, torch.tensor([0]), columns, torch.tensor([5]))
         found = logits(MODEL, columns, view.mask, view)
         assert float((found - full(columns)).abs().max()) < TOLERANCE
 
@@ -142,7 +149,7 @@ def test_a_span_is_denoised_over_its_cached_prefix(number: int) -> None:
     with torch.inference_mode():
         whole: Outputs = MODEL(batched, groups, nothing, attention_mask(batched, "dense"))
         cache = KVCache(MODEL.config.trunk, 1)
-        view = cache.extend(torch.tensor([0]), part(batched, 0, found.start), torch.tensor([found.start]))
+        view = extend(cache, torch.tensor([0]), part(batched, 0, found.start), torch.tensor([found.start]))
         MODEL(part(batched, 0, found.start), groups[:-1], nothing, view.mask, view)
         patches = part(batched, found.start, found.start + found.num_patches)
         view = cache.peek(torch.tensor([0]), patches)
@@ -172,7 +179,7 @@ def test_growing_without_memory_leaves_the_cache_as_it_was(place: int, is_infere
     columns, first, second = stack([text_columns(12)]), torch.tensor([0]), torch.tensor([1])
     cache = KVCache(MODEL.config.trunk, 2, capacity=4)
     for row in (first, second):
-        view = cache.extend(row, part(columns, 0, 4), torch.tensor([4]))
+        view = extend(cache, row, part(columns, 0, 4), torch.tensor([4]))
         logits(MODEL, part(columns, 0, 4), view.mask, view)
     with torch.inference_mode(is_inference):
         with pytest.raises(torch.OutOfMemoryError), NoRoom(place):
@@ -185,7 +192,7 @@ def test_growing_without_memory_leaves_the_cache_as_it_was(place: int, is_infere
         cache.reserve(5, 12)
         cache.clear(4)
         for row in (first, second):
-            view = cache.extend(row, part(columns, 4, 12), torch.tensor([8]))
+            view = extend(cache, row, part(columns, 4, 12), torch.tensor([8]))
             found = logits(MODEL, part(columns, 4, 12), view.mask, view)
             assert float((found - full(columns)[:, 4:]).abs().max()) < TOLERANCE
 
@@ -213,3 +220,12 @@ def test_a_cleared_row_holds_no_nan_for_rows_that_follow() -> None:
     cache.clear(0)
     view = cache.peek(row, columns)
     assert float((logits(MODEL, columns, view.mask, view) - full(columns)).abs().max()) < TOLERANCE
+
+
+@pytest.mark.parametrize("capacity", [65, 97, 113])
+def test_rows_begin_at_whole_cache_lines_whatever_was_asked_for(capacity: int) -> None:
+    """Else a row's numbers could depend on where in the cache it stands, by kernels that look at the alignment."""
+    cache = KVCache(MODEL.config.trunk, 3)
+    cache.reserve(3, capacity)
+    keys, values = cache.layer(0, torch.zeros((), dtype=torch.bfloat16))
+    assert {stored[row].data_ptr() % 64 for stored in (keys, values) for row in range(3)} == {0}

@@ -138,3 +138,15 @@ def test_all_layers_of_a_unet_keep_the_spread() -> None:
             out = layer(torch.randn(size, generator=torch.Generator().manual_seed(1)))
             inner = out if is_linear else out[..., 1:-1, 1:-1]  # padding sees less
             assert float(inner.std()) == pytest.approx(1, abs=0.2), layer
+
+
+def test_what_is_drawn_leaves_the_linear_pair_unrounded() -> None:
+    """Under autocast too: a rounding of bfloat16 is a level of 255 near 1, and guidance of 3 makes five of it."""
+    pair = build_patches(ModalityConfig(channels=2, patch_size=(2, 2)), 16)
+    randomise(pair)
+    hidden, t, skips = torch.randn(1, 4, 16), torch.zeros(1), (torch.empty(0, 2, 4, 4),)
+    expected = pair.decode(hidden, t, skips)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pair.decode(hidden, t, skips).dtype is torch.bfloat16  # of a loss, which is a sum of many
+        with torch.no_grad():
+            assert torch.equal(pair.decode(hidden, t, skips), expected)

@@ -7,14 +7,19 @@ come and go between steps (continuous batching). It must not know training, data
     step:  admit ─▶ forwards, of which nothing counts yet ─▶ all returned: every row goes on by itself ─▶ events
                          └── one raises: the step has not happened          └── one fails: FailedEvent, the others go on
 
-``step`` raises the error of a forward. ``run`` and ``stream`` wait each for requests of their own: in a step of theirs
-it ends the requests of that forward, and the step is done again for the others. An interrupt, as by Ctrl-C, passes
-through all; a step that it cuts off after its forwards is brought to its end by the next one.
+``step`` raises the error of a forward. ``run``, ``events`` and ``stream`` wait each for requests of their own: in a
+step of theirs it ends the requests of that forward, and the step is done again for the others. An interrupt, as by
+Ctrl-C, passes through all; a step that it cuts off after its forwards is brought to its end by the next one.
+
+In company numbers change by roundings, for kernels go by the shapes of a forward: in float32 by far less than a level
+of 255; in bfloat16 by about what bfloat16 itself is off the float32 picture, a few levels, or any number where the
+model cannot decide between two pictures. With ``GenerationOptions.is_apart`` they do not change by a bit.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from heapq import heappop, heappush
 from threading import Lock
 
@@ -113,32 +118,38 @@ class Engine:
         return self._tickets.is_idle
 
     def run(self, requests: Iterable[tuple[Document, GenerationOptions]]) -> list[Generated]:
-        """Generate for all requests and return the results in their order.
+        """Generate for all requests, as ``events`` does, and return the results in their order."""
+        results: dict[int, Generated] = {}
+        with closing(self.events(requests)) as events:
+            for number, event in events:
+                if isinstance(event, FinishedEvent):
+                    results[number] = event.result
+        return [results[number] for number in sorted(results)]
 
-        Requests that others have submitted go on meanwhile; their events are kept for the next ``step``.
+    def events(self, requests: Iterable[tuple[Document, GenerationOptions]]) -> Generator[tuple[int, Event]]:
+        """Generate for all requests and yield their events as they come, each with its request's place among them.
+
+        Requests that others have submitted go on meanwhile; their events are kept for the next ``step``. Leaving the
+        loop early cancels what is not finished.
 
         Raises:
             Exception: The error of the first of these requests that fails, by itself or in a forward; the rest of
                 them are cancelled.
         """
         box: Box = deque()
-        tickets: list[int] = []
-        results: dict[int, Generated] = {}
+        places: dict[int, int] = {}
         try:
-            for prompt, options in requests:
-                tickets.append(self._submit(prompt, options, box))
-            while len(results) < len(tickets):
+            for place, (prompt, options) in enumerate(requests):
+                places[self._submit(prompt, options, box)] = place
+            num_finished = 0
+            while num_finished < len(places):
                 self._pump(box)
-                while box:
-                    event = box.popleft()
-                    if isinstance(event, FailedEvent):
-                        raise event.error
-                    if isinstance(event, FinishedEvent):
-                        results[event.ticket] = event.result
+                for event in _read(box):
+                    num_finished += isinstance(event, FinishedEvent)
+                    yield places[event.ticket], event
         finally:
-            for ticket in tickets:
+            for ticket in places:
                 self.cancel(ticket)
-        return [results[ticket] for ticket in tickets]
 
     async def stream(self, prompt: Document, options: GenerationOptions) -> AsyncGenerator[Event, None]:
         """Generate for one request and yield its events as they come; leaving the loop early cancels it.
@@ -152,10 +163,7 @@ class Engine:
         ticket = self._submit(prompt, options, box)
         try:
             while True:
-                while box:
-                    event = box.popleft()
-                    if isinstance(event, FailedEvent):
-                        raise event.error
+                for event in _read(box):
                     yield event
                     if isinstance(event, FinishedEvent):
                         return
@@ -285,3 +293,12 @@ class Engine:
         if row.twin is not None:
             heappush(self._free, row.twin.cache_row)
             row.twin = None
+
+
+def _read(box: Box) -> Iterator[Event]:
+    """Take the events of a box, and raise the error of a request that failed."""
+    while box:
+        event = box.popleft()
+        if isinstance(event, FailedEvent):
+            raise event.error
+        yield event

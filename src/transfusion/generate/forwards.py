@@ -43,8 +43,9 @@ class Found:
 class Forwards:
     """A model with the cache of its tracks; tensors go to the model's device here.
 
-    Tracks go in the order of their rows of the cache: rows side by side need no copy. ``under_way`` has the tickets of
-    the forward under way, or of the one that has raised.
+    Tracks go in the order of their rows of the cache: rows side by side need no copy. A row that is apart shares no
+    forward: nothing that is computed for it, nor the shape of anything, depends on the others. ``under_way`` has the
+    tickets of the forward under way, or of the one that has raised.
     """
 
     def __init__(self, model: TransfusionModel, process: Process, precision: torch.dtype) -> None:
@@ -62,20 +63,28 @@ class Forwards:
         Raises:
             Exception: What the model or the device raises, with a note that names the tickets.
         """
+        found = Found(list(rows))
+        self._evaluate([row for row in rows if not row.options.is_apart], found)
+        for row in rows:
+            if row.options.is_apart:
+                self._evaluate([row], found)
+        return found
+
+    def _evaluate(self, rows: Sequence[Row], found: Found) -> None:
+        """Run what rows need next in as few forwards as can be, and note it in ``found``."""
         text = [(row.ticket, row.main) for row in rows if row.phase is Phase.TEXT]
         opening = [row for row in rows if row.phase is Phase.OPENING]
         denoising = [row for row in rows if row.phase is Phase.DENOISING]
         mains = [(row.ticket, row.main) for row in opening]
         twins = [(row.ticket, row.twin) for row in opening if row.twin is not None]
-        found = Found(list(rows), [track for _, track in (*text, *mains, *twins)])
-        found.logits = self._write(text, wants_logits=True)
+        found.written += [track for _, track in (*text, *mains, *twins)]
+        found.logits |= self._write(text, wants_logits=True)
         self._write(mains, wants_logits=False)
         self._write(twins, wants_logits=False)  # far shorter
         for _, group in groupby(sorted(denoising, key=_latent_key), key=_latent_key):
             alike = list(group)
             with self.naming([row.ticket for row in alike]):
                 found.estimates |= self._denoise(alike)
-        return found
 
     def keep(self, tracks: Sequence[Track]) -> None:
         """Note that the cache holds all slots of tracks that were written; an interrupted call may be repeated."""
@@ -118,7 +127,8 @@ class Forwards:
     def _denoise(self, rows: Sequence[Row]) -> dict[int, tuple[Tensor, Tensor | None]]:
         """Do one evaluation for rows whose latents share modality and shape, both branches in one forward."""
         branches = [(row, track) for row in rows for track in (row.tracks if _needs_twin(row) else [row.main])]
-        branches.sort(key=lambda branch: _cache_row(branch[1]))
+        if len(rows) > 1:  # of one row the order is its own, and not that of the places that others have left
+            branches.sort(key=lambda branch: _cache_row(branch[1]))
         queries = [query_of(row) for row, _ in branches]
         x_t = torch.stack([query.x_t for query in queries])
         t = torch.tensor([query.t for query in queries], dtype=torch.float32).to(self.device)

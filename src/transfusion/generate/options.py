@@ -26,6 +26,11 @@ class DenoisingOptions(BaseModel):
         description="Clip clean estimates to [-clip, clip]; None: to the data's range, exact for pixels",
     )
 
+    @property
+    def num_evaluations(self) -> int:
+        """Number of evaluations that a latent takes: one a step, and with Heun two in each step but the last."""
+        return 2 * self.num_steps - 1 if self.sampler == "heun" else self.num_steps
+
 
 class TokenOptions(BaseModel):
     """How a token is drawn; the paper decodes greedily."""
@@ -62,6 +67,10 @@ class GenerationOptions(BaseModel):
     tokens: TokenOptions = Field(default=TokenOptions(), description="How tokens are drawn")
     denoising: DenoisingOptions = Field(default=DenoisingOptions(), description="How latents are sampled")
     seed: int = Field(default=0, description="Key of all draws; rows of one batch do not influence each other")
+    is_apart: bool = Field(
+        default=False,
+        description="Share no forward with other requests: the result is the same to the bit in any company",
+    )
     preview_every: int = Field(default=0, ge=0, description="Emit a preview every so many evaluations; 0: none")
 
 
@@ -73,7 +82,10 @@ class TokenEvent(NamedTuple):
 
 
 class PreviewEvent(NamedTuple):
-    """A latent is under way: the current clean estimate (C, *axes), and the evaluations done."""
+    """A latent is under way: the current clean estimate (C, *axes), and the evaluations done.
+
+    ``DenoisingOptions.num_evaluations`` says how many there will be in all.
+    """
 
     ticket: int
     modality: str

@@ -1,10 +1,10 @@
 """The key-value cache, an argument of the one forward.
 
-``extend`` puts new slots behind each row's own and keeps them, ``peek`` puts them there for one forward: prefill,
-decoding and denoising are the same code. Rows may have different lengths. It must not know text or latents.
+``peek`` puts new slots behind each row's own for one forward, ``advance`` keeps them: prefill, decoding and denoising
+are the same code. Rows may have different lengths. It must not know text or latents.
 
-    row 0   k k k k k n n .      length 5        extend(row 0, 2 new) → length 7
-    row 1   k k n n n n . .      length 2        peek(row 1, 4 new)   → still 2: the next to come take their places
+    row 0   k k k k k n n .      length 5        peek(row 0, 2 new), advance(row 0, 2) → length 7
+    row 1   k k n n n n . .      length 2        peek(row 1, 4 new) → still 2: the next to come take their places
 
 Rows that stand side by side are read where they are; any others are copied together, layer by layer.
 
@@ -20,6 +20,7 @@ from transfusion.layout import Columns
 from transfusion.mask import Slots, dense_mask, slots_of
 from transfusion.model.transformer import TransformerConfig
 
+ALIGNED_SLOTS = 32  # every row begins at a multiple of 64 bytes, whatever K, E and dtype: kernels may ask for that
 EMPTY = -2  # document id of a place in the cache that holds nothing: equal to no slot's
 
 
@@ -57,6 +58,7 @@ class KVCache:
         """
         rows = self.num_rows if num_rows <= self.num_rows else max(num_rows, 2 * self.num_rows)
         slots = self.capacity if capacity <= self.capacity else max(capacity, 3 * self.capacity // 2)
+        slots += -slots % ALIGNED_SLOTS if slots > self.capacity else 0
         if (rows, slots) == (self.num_rows, self.capacity):
             return
         shape = (rows, slots, self.config.kv_heads, self.config.head_dim)
@@ -64,21 +66,6 @@ class KVCache:
             for layer in range(len(stored)):  # one by one: never all of the old beside all of the new
                 stored[layer] = _grown(stored[layer], shape)
         self.lengths, self._facts = _grown(self.lengths, (rows,)), _grown(self._facts, (rows, slots, 3))
-
-    def extend(self, rows: Tensor, columns: Columns, counts: Tensor) -> "CacheView":
-        """Put new slots behind the rows' own and keep them at once: for callers that do not go on if the forward fails.
-
-        Args:
-            rows: (B,) int64 rows of the cache, all different.
-            columns: (B, T) columns; row b has ``counts[b]`` slots and padding behind them.
-            counts: (B,) int64.
-
-        Returns:
-            A view for one forward over the columns.
-        """
-        view = self.peek(rows, columns)
-        self.advance(rows, counts)
-        return view
 
     def advance(self, rows: Tensor, counts: Tensor) -> None:
         """Keep the first (B,) ``counts`` slots that the last forward put behind (B,) different rows."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from transfusion.model.transformer import is_autocast
 from transfusion.segments import Modality
 
 TIME_SCALE = 1000.0  # t in [0, 1] is embedded as the paper's step number in [0, T = 1000]
@@ -169,10 +170,16 @@ class LinearPatches(nn.Module):
         return hidden, (x_t.new_empty((0, *x_t.shape[1:])),)
 
     def decode(self, hidden: Tensor, t: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
-        """Map (I, L, D) back to (I, C, *axes)."""
+        """Map (I, L, D) back to (I, C, *axes).
+
+        Where latents are drawn the product is float32, as that of logits is: guidance multiplies every rounding.
+        """
         del t
         grid = self.record.grid(skips[0].shape[1:])
-        return join_patches(self.project_out(hidden), grid, self.record.patch_size)
+        if torch.is_grad_enabled() or not is_autocast(hidden):
+            return join_patches(self.project_out(hidden), grid, self.record.patch_size)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return join_patches(self.project_out(hidden.float()), grid, self.record.patch_size)
 
 
 def convolution(num_axes: int, channels: tuple[int, int], kernel: Sequence[int], *, strided: bool) -> nn.Module:
