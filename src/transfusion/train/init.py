@@ -199,9 +199,12 @@ def _unlike(config: RunConfig, source: RunConfig) -> Iterator[tuple[str, object,
 
 
 def _meanings(config: RunConfig) -> Iterator[tuple[str, object]]:
-    """Yield the settings that weights mean something by, with their paths; modalities go by their names."""
-    tree = json.loads(config.to_json())
+    """Yield the settings that weights mean something by, with their paths; modalities go by their names, and what a
+    setting leaves open is what comes of it.
+    """
+    tree, trunk = json.loads(config.to_json()), config.model.trunk
     model = {**tree["model"], MODALITIES: {modality["name"]: modality for modality in tree["model"][MODALITIES]}}
+    model["trunk"] |= {"num_kv_heads": trunk.kv_heads, "hidden_dim": trunk.ffn_dim}
     for path, value in _flat({**tree, "model": model}, ""):
         if path not in (TEXT_SIZE, PIXELS):  # both are None where a run is to find them
             yield path, value
