@@ -24,6 +24,7 @@ from transfusion.run import open_run
 from transfusion.segments import Document, Latent, Text
 from transfusion.tokenizer import train_tokenizer
 from transfusion.train import loop
+from transfusion.train.manifest import CheckpointError
 
 HERE = Path(mkdtemp())
 
@@ -365,7 +366,7 @@ CASES = [(setting, effect) for setting, effects in EFFECTS.items() for effect in
 def test_a_setting_changes_what_it_says_or_is_refused(setting: str, effect: Effect) -> None:
     config = override(override(RunConfig(), BASE), effect.others)
     if effect.probe is None:
-        with pytest.raises((ConfigError, DataError), match=effect.message):
+        with pytest.raises((ConfigError, DataError, CheckpointError), match=effect.message):
             open_run(override(config, [f"{path_of(setting)}={effect.value}"]), HERE / "none", is_resumed=False)
         return
     changed = _seen(override(config, [f"{path_of(setting)}={effect.value}"]), effect.probe)
