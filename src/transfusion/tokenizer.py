@@ -112,7 +112,7 @@ class JsonTokenizer:
         if isinstance(library.model, models.BPE):
             library.model.dropout = None
         self._library = library
-        ids = library.get_vocab(with_added_tokens=True).values()
+        ids = self.pieces().values()
         self._size = max(ids, default=-1) + 1  # ids may have holes
         if not 0 < self._size <= MAX_SIZE:
             raise TokenizerError(

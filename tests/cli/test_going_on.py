@@ -115,7 +115,8 @@ def test_without_its_moments_a_model_is_begun_from_and_not_gone_on_with(run: Pat
     from transfusion.pretrained import Transfusion
 
     saved = Transfusion.from_pretrained(run).save_pretrained(tmp_path / "saved")
-    assert f"train.init={saved}" in call("train", saved, code=2)
+    refused = call("train", saved, code=2)
+    assert f"train.init={saved}" in refused and f"transfusion train {saved}" not in refused
     told = call("train", saved, "--run", tmp_path / "new", code=1)
     assert "lacks ema.safetensors, optimizer.safetensors, state.json" in told and f"train.init={saved}" in told
     assert not (tmp_path / "new").exists()

@@ -118,7 +118,7 @@ def test_frozen_parameters_do_not_move_by_a_bit(tmp_path: Path, patterns: tuple[
     for model in (state.model, state.best_model):
         moved = {name for name, value in model.state_dict().items() if not torch.equal(value, begun[name])}
         assert moved and not moved & frozen
-    held = [parameter for optimizer in state.optimizers for parameter in optimizer.state]
+    held = [p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
     named = dict(state.model.named_parameters())
     assert held and not {id(parameter) for parameter in held} & {id(named[name]) for name in frozen}
     with pytest.raises(ConfigError, match="train.freeze: 'nothing' fits no parameter's name"):

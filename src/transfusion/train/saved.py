@@ -11,7 +11,7 @@ from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.checkpoint import CHECKPOINTS, newest, verified
-from transfusion.train.manifest import EMA_FILE, MANIFEST, MODEL_FILE, CheckpointError, reading
+from transfusion.train.manifest import EMA_FILE, MANIFEST, MODEL_FILE, RESUMED_FILES, CheckpointError, reading
 from transfusion.train.tensors import save_tensors
 
 
@@ -69,11 +69,13 @@ def check_no_model(folder: Path) -> None:
         ConfigError: It does; says how to begin from it.
     """
     if is_model(folder):
-        raise ConfigError(
+        told = (
             f"{folder} holds a model, which a run in that folder would ignore; to begin a new run from its weights: "
-            f"transfusion train RECIPE train.init={folder} --run runs/NEW   To go on where its training stopped: "
-            f"transfusion train {folder} --run runs/NEW"
+            f"transfusion train RECIPE train.init={folder} --run runs/NEW"
         )
+        if all((folder / name).exists() for name in RESUMED_FILES):
+            told += f"   To go on where its training stopped: transfusion train {folder} --run runs/NEW"
+        raise ConfigError(told)
 
 
 def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Path:
