@@ -24,6 +24,7 @@ from transfusion.run import open_run
 from transfusion.segments import Document, Latent, Text
 from transfusion.tokenizer import train_tokenizer
 from transfusion.train import loop
+from transfusion.train.manifest import CheckpointError
 
 HERE = Path(mkdtemp())
 
@@ -164,6 +165,13 @@ def named(config: RunConfig) -> object:
     return config.name
 
 
+@pytest.fixture(scope="module", autouse=True)
+def model() -> None:
+    """Train a run to begin from."""
+    state, source = open_run(override(RunConfig(), BASE), HERE / "model", is_resumed=False)
+    list(loop.train(state, source, HERE / "model", threading.Event()))
+
+
 class Effect(NamedTuple):
     """How a setting is shown to act: another value, what it changes, and what else must be set for that.
 
@@ -260,6 +268,24 @@ EFFECTS: dict[str, list[Effect]] = {
     "objective.diffusion_weight": [Effect("0", trained)],
     "objective.attention": [refused("flex", "needs a CUDA device")],
     "train.steps": [Effect("2", trained)],
+    "train.init": [
+        Effect(str(HERE / "model"), initial),
+        refused(str(HERE / "model"), "model.trunk.dim is 32, but was 16", "model.trunk.dim=32"),
+        refused(str(HERE / "no"), "train.init=.*no: no checkpoint at"),
+    ],
+    "train.init_weights": [
+        Effect("trained", initial, [f"train.init={HERE / 'model'}"]),
+        refused("trained", "train.init_weights reaches nothing while train.init is None"),
+    ],
+    "train.new_parts": [
+        Effect("true", initial, [f"train.init={HERE / 'model'}", "model.trunk.depth=3"]),
+        refused("true", "train.new_parts reaches nothing while train.init is None"),
+    ],
+    "train.freeze": [
+        Effect("trunk.*", trained),
+        refused("trunk", "train.freeze: 'trunk' fits no parameter's name"),
+        refused("*", "nothing is left to train"),
+    ],
     "train.batch_size": [Effect("6", batches)],
     "train.accumulation": [Effect("2", batches)],
     "train.row_length": [Effect("400", batches, ["train.batch_size=8"]), refused("20", "more than the share")],
@@ -284,7 +310,7 @@ EFFECTS: dict[str, list[Effect]] = {
     "train.optimizer.weight_decay": [Effect("0.5", trained)],
     "train.optimizer.clip": [Effect("0.01", trained, ["train.optimizer.eps=0.1"])],
     "train.optimizer.warmup_steps": [Effect("3", trained)],
-    "train.optimizer.schedule": [Effect("constant", trained)],
+    "train.optimizer.schedule": [Effect("constant", trained), Effect("inverse_sqrt", trained)],
     "train.optimizer.cooldown": [Effect("1", trained, CONSTANT), refused("1", "schedule is 'cosine'; set")],
     "train.optimizer.final_ratio": [Effect("1", trained)],
     "train.ema_decay": [Effect("0", trained), Effect("null", trained)],
@@ -334,7 +360,7 @@ def _seen(config: RunConfig, probe: Callable[[RunConfig], object]) -> object:
     torch.manual_seed(0)
     try:
         return probe(config)
-    except (FileNotFoundError, DataError) as error:
+    except (FileNotFoundError, DataError, ConfigError) as error:
         return str(error)  # a base that cannot be opened differs from a change that can
 
 
@@ -350,7 +376,7 @@ CASES = [(setting, effect) for setting, effects in EFFECTS.items() for effect in
 def test_a_setting_changes_what_it_says_or_is_refused(setting: str, effect: Effect) -> None:
     config = override(override(RunConfig(), BASE), effect.others)
     if effect.probe is None:
-        with pytest.raises((ConfigError, DataError), match=effect.message):
+        with pytest.raises((ConfigError, DataError, CheckpointError), match=effect.message):
             open_run(override(config, [f"{path_of(setting)}={effect.value}"]), HERE / "none", is_resumed=False)
         return
     changed = _seen(override(config, [f"{path_of(setting)}={effect.value}"]), effect.probe)

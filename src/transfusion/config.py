@@ -7,9 +7,10 @@ name is unknown. Each part stands beside what it configures.
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticSerializationError
 
 from transfusion.data.encode import EncodeConfig
@@ -38,6 +39,22 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=1000, gt=0, description="Optimizer steps of the whole run")
+    init: Path | None = Field(
+        default=None,
+        description="Begin from trained weights: a checkpoint, a run's folder or a saved model, with its tokenizer, "
+        "model, pixels and diffusion; None: from nothing",
+    )
+    init_weights: Literal["averaged", "trained"] = Field(
+        default="averaged", description="Which weights of train.init: the averaged ones where there are some, or not"
+    )
+    new_parts: bool = Field(
+        default=False,
+        description="Whether settings of the model and tokenizer may differ from those of train.init; each parameter "
+        "that is new, resized or dropped is named, and a larger grid interpolates its positions",
+    )
+    freeze: tuple[str, ...] = Field(
+        default=(), description='Parameters that no step moves, by name, such as ["trunk.*", "embed.weight"]'
+    )
     batch_size: int = Field(default=64, gt=0, description="Documents per step, over all micro-batches")
     accumulation: int = Field(default=1, gt=0, description="Micro-batches per step")
     row_length: int = Field(default=256, gt=0, description="Slots T of a row; documents are packed into rows")
@@ -70,6 +87,12 @@ class TrainConfig(BaseModel):
     log_every: int = Field(default=10, gt=0, description="Steps between rows of metrics")
     preview_every: int = Field(default=0, ge=0, description="Steps between sheets of sample pictures; 0: none")
 
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        """Take one pattern for a list of one."""
+        return (value,) if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
         if self.accumulation > self.batch_size:
@@ -91,6 +114,8 @@ NEEDS = {  # what some settings need of another to reach anything
 MOOT = {  # what some settings mean nothing at
     "data.questions_per_picture": ("data.tasks.look", 0.0),
     "encode.picture_first_max_t": ("encode.caption_first", 1.0),
+    "train.init_weights": ("train.init", None),
+    "train.new_parts": ("train.init", None),
 }
 
 

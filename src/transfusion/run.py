@@ -13,11 +13,19 @@ from transfusion.data.sources import FolderConfig, open_source
 from transfusion.devices import find_device
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
+from transfusion.train.saved import check_no_model
 from transfusion.train.state import TrainState, begin, resume, seen
 
 
 def open_run(
-    config: RunConfig, directory: Path, *, is_resumed: bool, device: str = "auto", lock: RunLock | None = None
+    config: RunConfig,
+    directory: Path,
+    *,
+    is_resumed: bool,
+    device: str = "auto",
+    lock: RunLock | None = None,
+    goes_on_from: Path | None = None,
+    is_change_wanted: bool = False,
 ) -> tuple[TrainState, Source]:
     """Begin a run, or resume it from its newest whole checkpoint where there is one.
 
@@ -27,6 +35,8 @@ def open_run(
         is_resumed: Whether to look for a checkpoint.
         device: Where to train: see ``devices.find_device``.
         lock: The lock of the folder, where the caller holds it; else it is held while this runs.
+        goes_on_from: A checkpoint, or another run, to go on from where the folder has no checkpoint yet.
+        is_change_wanted: Whether a resumed run may take other rates, steps and whatever leaves its state its meaning.
 
     Returns:
         The state, and the source of its documents.
@@ -38,12 +48,23 @@ def open_run(
     where = find_device(device)
     if config.objective.attention == "flex" and where.type != "cuda":
         raise ConfigError(f"objective.attention=flex needs a CUDA device, this is {device!r}; leave it at dense")
+    check_no_model(directory)
     _check_apart(config, directory)
     if lock is None and directory.is_dir():
         with hold_run(directory) as held:
-            return open_run(config, directory, is_resumed=is_resumed, device=device, lock=held)
+            return open_run(
+                config,
+                directory,
+                is_resumed=is_resumed,
+                device=device,
+                lock=held,
+                goes_on_from=goes_on_from,
+                is_change_wanted=is_change_wanted,
+            )
     sweep(directory)
-    state = resume(config, directory, where) if is_resumed else None
+    state = None
+    if is_resumed:
+        state = resume(config, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted)
     if state is None:
         state = begin(config, where)
         state.seen = seen(directory)

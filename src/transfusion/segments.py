@@ -122,7 +122,8 @@ class Modality:
         if self.max_grid is not None and any(size > most for size, most in zip(grid, self.max_grid, strict=True)):
             raise ValueError(
                 f"latent of modality {self.name!r} has axes {tuple(shape[1:])}, a grid of {grid} patches; the model "
-                f"has positions for {self.max_grid}: use a smaller resolution, or train with a larger max_grid"
+                f"has positions for {self.max_grid}: use a smaller resolution, or train with a larger max_grid (from "
+                "trained weights with train.new_parts=true, which interpolates)"
             )
         return grid
 
@@ -160,6 +161,12 @@ class Vocabulary:
     def eos(self) -> int:
         """Id that ends every document; a target only, it takes no slot."""
         return self.text_size + 1
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """What the ids behind the tokenizer's mean, in their order."""
+        pairs = ((f"begin {modality.name}", f"end {modality.name}") for modality in self.modalities)
+        return ("bos", "eos", *(name for pair in pairs for name in pair))
 
     def begin_token(self, modality: int) -> int:
         """Id that begins a latent (BOI for images) of modality index ``modality`` >= 1."""

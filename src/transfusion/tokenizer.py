@@ -112,7 +112,7 @@ class JsonTokenizer:
         if isinstance(library.model, models.BPE):
             library.model.dropout = None
         self._library = library
-        ids = library.get_vocab(with_added_tokens=True).values()
+        ids = self.pieces().values()
         self._size = max(ids, default=-1) + 1  # ids may have holes
         if not 0 < self._size <= MAX_SIZE:
             raise TokenizerError(
@@ -123,6 +123,10 @@ class JsonTokenizer:
     def size(self) -> int:
         """Largest id + 1."""
         return self._size
+
+    def pieces(self) -> dict[str, int]:
+        """Return the id of every piece of text, as the library writes it."""
+        return self._library.get_vocab(with_added_tokens=True)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Turn text into ids, without the special tokens that the file may add.
@@ -216,6 +220,16 @@ def check_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> None:
         example = [told[place : place + EXAMPLE_CHARACTERS] for told in (text, back)]
         counts = f"of {len(tried)} texts tried, {len(changed)} do not come back from the tokenizer as they were"
         _log.warning("%s: %r becomes %r", counts, *example)
+
+
+def same_pieces(old: Tokenizer, new: Tokenizer) -> list[int | None]:
+    """Return for every id of a tokenizer the id of the same piece in another, or None: of bytes and pieces, none."""
+    if not isinstance(old, JsonTokenizer) or not isinstance(new, JsonTokenizer):
+        return list(range(new.size)) if type(old) is type(new) else [None] * new.size
+    ids, rows = old.pieces(), list[int | None]([None] * new.size)
+    for piece, number in new.pieces().items():
+        rows[number] = ids.get(piece)
+    return rows
 
 
 def _spread(texts: Iterable[str], most: int) -> list[str]:

@@ -431,9 +431,12 @@ def test_a_damaged_checkpoint_in_the_way_of_a_step_does_not_end_the_run(
     state = go_on(config, tmp_path)
     assert state.step == 1 and "skipping a checkpoint" in caplog.text
     caplog.set_level(logging.WARNING)
+    step_directory(tmp_path, 2).mkdir()  # and one that comes into the way after the run was opened
+    (step_directory(tmp_path, 2) / "late.md").write_text("mine")
     finish(state, tmp_path)
     assert newest(tmp_path) == step_directory(tmp_path, 2)
-    assert (tmp_path / "checkpoints" / "kept_step_00000002" / "notes.md").read_text() == "mine"
+    kept = tmp_path / "checkpoints" / "kept_step_00000002"
+    assert (kept / "notes.md").read_text() == (kept.with_name(f"{kept.name}_1") / "late.md").read_text() == "mine"
 
 
 def test_a_checkpoint_without_what_a_resume_needs_is_passed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

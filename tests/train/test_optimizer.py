@@ -1,4 +1,6 @@
-"""Rates, groups and averages."""
+"""Rates, groups, what is frozen, and averages."""
+
+import re
 
 import pytest
 import torch
@@ -6,9 +8,20 @@ from tiny import make_model
 from torch import nn
 
 from transfusion.train.ema import Ema
-from transfusion.train.optimizer import OptimizerConfig, build_optimizers, lr_factor, set_lr
+from transfusion.train.optimizer import (
+    OptimizerConfig,
+    Pace,
+    build_optimizers,
+    freeze,
+    lr_factor,
+    num_trained,
+    set_lr,
+    steps_before_cooldown,
+    told_rates,
+)
 
 COSINE = OptimizerConfig(warmup_steps=10, schedule="cosine", final_ratio=0.1)
+INVERSE = OptimizerConfig(warmup_steps=10, schedule="inverse_sqrt", final_ratio=0.2)
 CONSTANT = OptimizerConfig(warmup_steps=10, schedule="constant", cooldown=0.4, final_ratio=0.0)
 
 
@@ -25,10 +38,52 @@ CONSTANT = OptimizerConfig(warmup_steps=10, schedule="constant", cooldown=0.4, f
         (CONSTANT, 60, 1.0),
         (CONSTANT, 80, 0.5),
         (CONSTANT, 99, 0.025),
+        (INVERSE, 4, 0.5),
+        (INVERSE, 9, 1.0),
+        (INVERSE, 39, 0.5),
+        (INVERSE, 89, 1 / 3),
+        (INVERSE, 999, 0.2),
     ],
 )
 def test_rates(config: OptimizerConfig, step: int, factor: float) -> None:
     assert lr_factor(config, step, 100) == pytest.approx(factor)
+
+
+def test_which_schedules_are_prolonged_without_a_jump() -> None:
+    flat = CONSTANT.model_copy(update={"cooldown": 0.0})
+    for config in (INVERSE, flat):
+        assert all(lr_factor(config, step, 100) == lr_factor(config, step, 300) for step in range(100))
+    assert steps_before_cooldown(CONSTANT, 100) == 61  # the step from 60 to 61 is the last at the peak
+    assert all(lr_factor(CONSTANT, step, 100) == lr_factor(CONSTANT, step, 300) for step in range(61))
+    assert lr_factor(CONSTANT, 61, 100) < 1
+    assert [steps_before_cooldown(config, 100) for config in (COSINE, INVERSE, flat)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (Pace(COSINE, 100), Pace(COSINE, 200), r"goes from 0.1 of its peak \(step 100\) to 0.5.* 0.1 at the last"),
+        (Pace(COSINE, 100), Pace(INVERSE, 150), r"to 0.315 \(step 101\), and to 0.258 at .*150\); it goes up again"),
+        (Pace(INVERSE, 100), Pace(INVERSE, 200), r"to 0.315 \(step 101\), and to 0.224 at the last \(step 200\)$"),
+        (Pace(COSINE, 100), Pace(COSINE, 100), "^$"),
+        (Pace(COSINE, 100), Pace(COSINE.model_copy(update={"lr": 1.0}), 100), "^the peak of lr goes from 0.0003 to 1$"),
+    ],
+)
+def test_what_the_rate_does_is_told(old: Pace, new: Pace, told: str) -> None:
+    assert re.search(told, told_rates(old, new, 100))
+
+
+def test_frozen_parameters_are_named_by_patterns() -> None:
+    model = make_model()
+    freeze(model, ["trunk.*", "embed.weight"])
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith(("trunk.", "embed."))}
+    assert num_trained(model) == sum(p.numel() for name, p in model.named_parameters() if name not in frozen)
+    for pattern, near in (("trunk", r"trunk\.\*"), ("embed.weigth", "embed.weight"), ("Trunk.*", r"trunk\.\*")):
+        with pytest.raises(ValueError, match=f"'{re.escape(pattern)}' fits no parameter's name; near: .*{near}"):
+            freeze(model, [pattern])
+    with pytest.raises(ValueError, match="nothing is left to train"):
+        freeze(model, ["*"])
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

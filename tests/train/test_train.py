@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import threading
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,40 @@ def test_other_settings_or_data_are_refused(tmp_path: Path) -> None:
     assert state is not None
     with pytest.raises(ConfigError, match="the data changed"):
         state.check_data("other")
+
+
+@pytest.mark.parametrize(
+    "patterns", [("trunk.*",), ("embed.weight", "*.bias"), ("embed.*", "head.*", "trunk.*"), ("patches.*", "e*", "h*")]
+)
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_frozen_parameters_do_not_move_by_a_bit(tmp_path: Path, patterns: tuple[str, ...], kind: str) -> None:
+    """Under weight decay, averages, a resume, and batches that reach no trained parameter."""
+    optimizer = run_config().train.optimizer.model_copy(update={"kind": kind, "weight_decay": 0.5})
+    config = run_config(5, freeze=patterns, optimizer=optimizer, batch_size=1)
+    begun = {name: value.clone() for name, value in start(config).model.state_dict().items()}
+    run(config, tmp_path, stop_after=3)
+    state = run(config, tmp_path)
+    frozen = {name for name in begun if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    for model in (state.model, state.best_model):
+        moved = {name for name, value in model.state_dict().items() if not torch.equal(value, begun[name])}
+        assert moved and not moved & frozen
+    held = [p for optimizer in state.optimizers for group in optimizer.param_groups for p in group["params"]]
+    named = dict(state.model.named_parameters())
+    assert held and not {id(parameter) for parameter in held} & {id(named[name]) for name in frozen}
+    with pytest.raises(ConfigError, match="train.freeze: 'nothing' fits no parameter's name"):
+        start(run_config(5, freeze=["nothing"]))
+
+
+def test_the_gradient_s_norm_is_of_the_trained_parameters(tmp_path: Path) -> None:
+    norms: list[float] = []
+    for number, patterns in enumerate([(), ("trunk.*",)]):
+        state = start(run_config(1, freeze=patterns))
+        norms += [
+            report.gradient_norm for report in train(state, ToySource(), tmp_path / str(number), threading.Event())
+        ]
+        left = {name: p.grad for name, p in state.model.named_parameters() if name.startswith("trunk.")}
+        assert all(gradient is None for gradient in left.values())
+    assert 0 < norms[1] <= norms[0]
 
 
 def gradients(accumulation: int) -> dict[str, torch.Tensor]:

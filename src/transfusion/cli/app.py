@@ -66,11 +66,15 @@ def train(
     run: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<name of the recipe>")] = None,
     anew: Anew = False,
     device: Device = "cpu",
+    change: Annotated[
+        bool,
+        typer.Option("--change", help="Let a run go on with other steps, rates or losses' weights than it had"),
+    ] = False,
 ) -> None:
-    """Train; a run that has a checkpoint goes on from it."""
+    """Train; a run that has a checkpoint goes on from it, and train.init=MODEL begins a new one from its weights."""
     from transfusion.cli.training import run_training
 
-    raise typer.Exit(run_training(recipe, overrides or [], run, is_anew=anew, device=device))
+    raise typer.Exit(run_training(recipe, overrides or [], run, is_anew=anew, device=device, is_change_wanted=change))
 
 
 @app.command()

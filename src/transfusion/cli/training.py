@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,51 +22,136 @@ from transfusion.recipes import RECIPES
 from transfusion.report import write_report
 from transfusion.run import open_run
 from transfusion.tokenizer import TOKENIZER_FILE
-from transfusion.train.checkpoint import CHECKPOINTS
+from transfusion.train.checkpoint import CHECKPOINTS, checkpoints, newest
+from transfusion.train.init import begun_from
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.loop import StepReport, train
-from transfusion.train.saved import find_checkpoint, load_settings
+from transfusion.train.optimizer import num_trained
+from transfusion.train.saved import check_no_model, find_checkpoint, load_settings
 from transfusion.train.state import TrainState
 
 DONE, STOPPED = 0, 130
+INIT_SETTINGS = ("train.init", "train.new_parts")
 SMOOTHING = 0.05
 PLAIN_SECONDS = 10.0
 
 
-def find_config(name: str, overrides: Sequence[str]) -> RunConfig:
+def find_config(name: str, overrides: Sequence[str], *, run: Path | None = None) -> RunConfig:
     """Return the settings that a recipe's name, a config.json or a run's folder means, with overrides.
+
+    With ``train.init`` a recipe's model, tokenizer and diffusion give way to those of the weights.
+
+    Args:
+        name: What is asked for.
+        overrides: Settings, as for ``override``.
+        run: A run's folder, where one goes on: what it took from trained weights is then read there.
 
     Raises:
         ConfigError: There is no such recipe or file, or a setting is bad.
     """
+    base = _base(name)
+    given = override(base, [text for text in overrides if text.partition("=")[0] in INIT_SETTINGS])
+    is_told = base.train.init is not None  # a file that names weights has been made for them
+    if given.train.init is None or is_told or (name not in RECIPES and Path(name).is_dir()):
+        return override(base, overrides)
+    begun = None if run is None or not checkpoints(run) else _settings_of(run)
+    return begun_from(given, overrides, begun)
+
+
+def _base(name: str) -> RunConfig:
     path = Path(name)
     if name in RECIPES:
-        config = RECIPES[name]()
-    elif path.is_dir():
-        # Of the other files only the sizes are checked: who loads the weights reads them all.
-        config = load_settings(find_checkpoint(path, hashed={CONFIG_FILE, TOKENIZER_FILE})).config
-    elif path.is_file():
-        try:
-            config = from_json(path.read_text(), name)
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"{name} is no text; expected a recipe ({', '.join(RECIPES)}) or a config.json"
-            ) from error
-    else:
+        return RECIPES[name]()
+    if path.is_dir():
+        return _settings_of(path)
+    if not path.is_file():
         raise ConfigError(f"no recipe or file {name!r}; recipes: {', '.join(RECIPES)}")
-    return override(config, overrides)
+    try:
+        return from_json(path.read_text(), name)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is no text; expected a recipe ({', '.join(RECIPES)}) or a config.json") from error
 
 
-def run_training(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool, device: str) -> int:
+def _settings_of(folder: Path) -> RunConfig:
+    # Of the other files only the sizes are checked: who loads the weights reads them all.
+    return load_settings(find_checkpoint(folder, hashed={CONFIG_FILE, TOKENIZER_FILE})).config
+
+
+class Asked(NamedTuple):
+    """What a command line asks for: settings, the run's folder, and another's checkpoint to go on from, if any."""
+
+    config: RunConfig
+    directory: Path
+    goes_on_from: Path | None = None
+
+
+def _asked(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool) -> Asked:
+    """Settle what to train and where, so that no weights that are named are ignored.
+
+    Raises:
+        ConfigError: They would be.
+    """
+    folder = None if name in RECIPES or not Path(name).is_dir() else Path(name)
+    if folder is None:
+        directory = run or Path("runs") / override(_base(name), _only(overrides, "name")).name
+        check_no_model(directory)
+        config = find_config(name, overrides, run=None if is_anew else directory)
+        _check_outside(config, directory)
+        return Asked(config, directory)
+    home = _run_of(folder)
+    if run is not None and run.resolve() != home.resolve():
+        check_no_model(run)
+        if is_anew:
+            raise ConfigError(
+                f"{folder} is gone on from in {run}, so not from nothing: leave --anew out, or "
+                f"take its settings alone: transfusion config {folder} > new.json; transfusion train new.json "
+                f"--run {run} --anew"
+            )
+        return Asked(find_config(name, overrides), run, folder)
+    check_no_model(home)
+    if folder != home and not is_anew and (last := newest(home, hashed=())) and last.resolve() != folder.resolve():
+        raise ConfigError(
+            f"{folder} is not the newest checkpoint of {home}, which goes on from {last.name}: transfusion train {home}"
+            f"   To go on from this one: transfusion train {folder} --run runs/NEW"
+        )
+    return Asked(find_config(name, overrides), home)
+
+
+def _only(overrides: Sequence[str], setting: str) -> list[str]:
+    return [text for text in overrides if text.partition("=")[0] == setting]
+
+
+def _check_outside(config: RunConfig, run: Path) -> None:
+    init = config.train.init
+    if init is not None and init.resolve().is_relative_to(run.resolve()):
+        raise ConfigError(f"train.init={init} lies in the folder of the run, {run}; name another with --run runs/NEW")
+
+
+def run_training(
+    name: str,
+    overrides: Sequence[str],
+    run: Path | None,
+    *,
+    is_anew: bool,
+    device: str,
+    is_change_wanted: bool = False,
+) -> int:
     """Train to the end or to Ctrl-C; return the exit code."""
-    config = find_config(name, overrides)
-    is_run = name not in RECIPES and Path(name).is_dir()
-    directory = run or (_run_of(Path(name)) if is_run else Path("runs") / config.name)
+    asked = _asked(name, overrides, run, is_anew=is_anew)
     console = Console(stderr=True)
-    with hold_run(directory) as lock:
-        state, source = _open(config, lock, is_anew=is_anew, device=device, console=console)
+    with hold_run(asked.directory) as lock:
+        opened = open_run(
+            asked.config,
+            asked.directory,
+            is_resumed=not is_anew,
+            device=device,
+            lock=lock,
+            goes_on_from=asked.goes_on_from,
+            is_change_wanted=is_change_wanted,
+        )
+        state, source = _told(opened, lock, is_anew=is_anew, console=console)
         is_done = _train(state, source, lock, console)
-    return DONE if is_done else _say_stopped(directory, name, console)
+    return DONE if is_done else _say_stopped(asked.directory, name, console)
 
 
 def _run_of(folder: Path) -> Path:
@@ -84,7 +170,8 @@ def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, 
     begun = time.perf_counter()
     console, run = Console(stderr=True), lock.run
     overrides = [] if steps is None else [f"train.steps={steps}"]
-    state, source = _open(find_config("tiny", overrides), lock, is_anew=is_anew, device="cpu", console=console)
+    opened = open_run(find_config("tiny", overrides), run, is_resumed=not is_anew, device="cpu", lock=lock)
+    state, source = _told(opened, lock, is_anew=is_anew, console=console)
     if not _train(state, source, lock, console):
         return _say_stopped(run, "demo", console)
     console.print("evaluating on prompts and scenes that training never drew ...")
@@ -110,18 +197,25 @@ def _scores(items: Items, state: TrainState, begun: float) -> Scores:
     )
 
 
-def _open(
-    config: RunConfig, lock: RunLock, *, is_anew: bool, device: str, console: Console
+def _told(
+    opened: tuple[TrainState, Source], lock: RunLock, *, is_anew: bool, console: Console
 ) -> tuple[TrainState, Source]:
-    run = lock.run
-    state, source = open_run(config, run, is_resumed=not is_anew, device=device, lock=lock)
+    """Clear the folder of a run that begins anew, and say what was opened."""
+    (state, source), run = opened, lock.run
     if is_anew:
         clear(run)
-    console.print(f"{state.model.num_parameters / 1e6:.1f} M parameters, {state.config.train.precision}, run {run}")
+    console.print(f"{_parameters(state)}, {state.config.train.precision}, run {run}")
     if state.step:
         console.print(f"resuming at step {state.step} of {state.config.train.steps} (--anew begins anew)")
     _tell_left_out(source, run, console)
     return state, source
+
+
+def _parameters(state: TrainState) -> str:
+    """Say how many parameters there are, and how many of them are trained."""
+    whole, trained = state.model.num_parameters, num_trained(state.model)
+    frozen = f" ({trained:,} trained, {whole - trained:,} frozen)" if trained < whole else ""
+    return f"{whole / 1e6:.1f} M parameters{frozen}"
 
 
 def _tell_left_out(source: Source, run: Path, console: Console) -> None:

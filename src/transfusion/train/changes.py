@@ -3,21 +3,63 @@
     {"step": 40, "stopped": "a loss or the gradient is not finite"}
     {"step": 40, "setting": "train.optimizer.lr", "old": 0.001, "new": 0.0003}
     {"step": 0, "begun": true}                      anew in the same folder: what stands above it is of another run
+    {"step": 0, "begun": true, "from": {"path": ...}, "parts": [...]}    from trained weights, or another's checkpoint
 
 It must not know how a run is resumed.
 """
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from transfusion.config import RunConfig
+from transfusion.config import ConfigError, RunConfig, override
 from transfusion.files import append_row, read_rows
 
 CHANGES_FILE = "changes.jsonl"
-CHANGEABLE = ("train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip", "train.precision")
+RECOVERY = ("train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip", "train.precision")
+CHANGEABLE = (
+    *RECOVERY,
+    "train.steps",
+    *(
+        f"train.optimizer.{name}"
+        for name in (
+            "muon_iterations",
+            "betas",
+            "eps",
+            "weight_decay",
+            "warmup_steps",
+            "schedule",
+            "cooldown",
+            "final_ratio",
+        )
+    ),
+    "train.ema_decay",
+    "train.max_dropped",
+    "train.accumulation",
+    "train.use_compile",
+    "objective.text_weight",
+    "objective.diffusion_weight",
+    "objective.attention",
+)
+FIXED = {  # why other settings stay as they were when the run began
+    "train.batch_size": "which documents a step takes follows from it",
+    "train.seed": "which documents a step takes follows from it",
+    "train.row_length": "which documents fit follows from it",
+    "train.too_long": "which documents fit follows from it",
+    "train.optimizer.kind": "the optimizer's moments are of the other kind",
+    "train.freeze": "the optimizer has moments of the parameters that it moved",
+    "train.ema_decay": "averages are taken from the first step on, or never",
+    "train.steps": "so many steps are done already",
+    "train.": "weights are taken when a run begins",
+    "model": "the weights are of that model",
+    "tokenizer": "the weights know the ids of that tokenizer",
+    "data": "the run goes through its data from the first step on",
+    "encode": "the run tells its data so from the first step on",
+    "diffusion": "the weights are trained in that process",
+    "": "it is of the run from its first step on",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -46,10 +88,60 @@ def _differences(old: object, new: object, path: str) -> Iterable[Change]:
         yield Change(path, old, new)
 
 
-def record_begin(run: Path) -> None:
-    """Say that a run begins at its first step, where the folder tells of one before."""
-    if (run / CHANGES_FILE).exists():
-        append_row(run / CHANGES_FILE, {"step": 0, "begun": True})
+def accepted(
+    changes: Sequence[Change], folder: Path, run: Path, step: int, *, is_change_wanted: bool
+) -> tuple[Change, ...]:
+    """Return the changes of settings if a run may take them: rates and precision, after a loss that is not finite; and
+    all that leave the state its meaning, where that is said to be wanted.
+
+    Args:
+        changes: Settings that differ from the checkpoint's.
+        folder: The checkpoint.
+        run: The run's folder.
+        step: Steps that are done.
+        is_change_wanted: Whether it is said.
+
+    Raises:
+        ConfigError: It may not; says why, and what to do.
+    """
+    fixed = [f"{change} ({_reason(change)})" for change in changes if not _is_changeable(change, step)]
+    own = f"go on with its own (transfusion train {run})"
+    if fixed:
+        raise ConfigError(
+            f"{folder} was made with other settings: {'; '.join(fixed)}; {own}, begin a new run from its weights (a "
+            f"recipe with train.init={run}), or begin anew in another folder (--run), or here (--anew)"
+        )
+    is_recovery = may_change(run, step) and all(change.setting in RECOVERY for change in changes)
+    if changes and not is_change_wanted and not is_recovery:
+        raise ConfigError(
+            f"{folder} was made with other settings: {'; '.join(map(str, changes))}; {own}, say that the change is "
+            "wanted (the same command with --change), begin anew in another folder (--run), or here (--anew)"
+        )
+    return tuple(changes)
+
+
+def _is_changeable(change: Change, step: int) -> bool:
+    if change.setting == "train.steps":
+        return isinstance(change.new, int) and change.new >= step
+    if change.setting == "train.ema_decay":
+        return change.old is not None and change.new is not None
+    return change.setting in CHANGEABLE
+
+
+def _reason(change: Change) -> str:
+    return next(reason for prefix, reason in FIXED.items() if change.setting.startswith(prefix))
+
+
+def record_begin(run: Path, step: int = 0, facts: Mapping[str, object] | None = None) -> None:
+    """Say that a run begins, where the folder tells of one before, or where there is more to say.
+
+    Args:
+        run: The run's folder.
+        step: Steps that its state has done already, in another run.
+        facts: What it begins from, if it does not begin from nothing.
+    """
+    if facts or (run / CHANGES_FILE).exists():
+        append_row(run / CHANGES_FILE, {"step": step, "begun": True, **(facts or {})})
 
 
 def record_stop(run: Path, step: int) -> None:
@@ -75,6 +167,13 @@ def changed_since(run: Path, step: int) -> dict[str, object]:
         elif row.get("setting") in CHANGEABLE and isinstance(row.get("step"), int) and row["step"] >= step:
             taken[row["setting"]] = row.get("new")
     return taken
+
+
+def with_taken(config: RunConfig, loaded: RunConfig, run: Path, step: int) -> RunConfig:
+    """Return settings with the changes that the run took since a checkpoint, where they are the checkpoint's still."""
+    given = {change.setting for change in differences(loaded, config)}
+    taken = {path: value for path, value in changed_since(run, step).items() if path not in given}
+    return override(config, [f"{path}={json.dumps(value)}" for path, value in taken.items()])
 
 
 def may_change(run: Path, step: int) -> bool:

@@ -98,8 +98,8 @@ def train(
         if lock is None:
             stack.enter_context(hold_run(run))
         state.check_folder(run)
-        if state.step == 0:
-            record_begin(run)
+        if state.saved_step is None:
+            record_begin(run, state.step, state.begin_facts())
         record_changes(run, state.step, state.changes)
         state.changes = ()
         metrics = stack.enter_context(Metrics(run, state.step))
@@ -211,7 +211,9 @@ def _accumulate(
         device = batch.columns.tokens.device.type
         with torch.autocast(device, dtype, enabled=dtype is not torch.float32):
             losses = objective(model, batch)
-        objective.total(losses, counts).backward()
+        total = objective.total(losses, counts)
+        if total.requires_grad:  # not where all that a batch reaches is frozen
+            total.backward()
         for name, loss in losses.items():
             sums[name] += float(loss.sum.detach())
     return {name: sums[name] / counts[name] for name in counts if counts[name]}

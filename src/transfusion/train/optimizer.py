@@ -1,7 +1,12 @@
-"""Optimizers and the learning-rate schedule. They address parameters by name, and know nothing of losses or data."""
+"""Optimizers, the learning-rate schedule, and which parameters are trained at all. They address parameters by name, and
+know nothing of losses or data.
+"""
 
+import difflib
 import math
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +19,7 @@ TRUNK_PREFIX = "trunk.blocks."
 TOKEN_TABLE, POSITION_TABLES = "embed.", ".positions.tables."
 ADAMW_ENTRIES = frozenset({"step", "exp_avg", "exp_avg_sq"})
 MUON_ENTRIES = frozenset({"momentum_buffer"})
+NUM_NEAR = 3
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -37,11 +43,20 @@ class OptimizerConfig(BaseModel):
     )
     clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient over all parameters")
     warmup_steps: int = Field(default=100, ge=0, description="Steps of linear warm-up")
-    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="After warm-up: cosine, or constant")
-    cooldown: float = Field(
-        default=0.4, ge=0, le=1, description="Share of all steps in which 'constant' falls linearly"
+    schedule: Literal["cosine", "constant", "inverse_sqrt"] = Field(
+        default="cosine",
+        description="After warm-up: cosine, constant, or inverse_sqrt: sqrt(warm-up / steps). To prolong the run later "
+        "(--change) makes no jump with inverse_sqrt, and with constant before its cool-down or with cooldown 0",
     )
-    final_ratio: float = Field(default=0.05, ge=0, le=1, description="Rate at the end over the peak")
+    cooldown: float = Field(
+        default=0.4,
+        ge=0,
+        le=1,
+        description="Share of all steps in which 'constant' falls linearly; the last checkpoint before is kept",
+    )
+    final_ratio: float = Field(
+        default=0.05, ge=0, le=1, description="Rate at the end over the peak; of inverse_sqrt the least"
+    )
 
 
 def lr_factor(config: OptimizerConfig, step: int, num_steps: int) -> float:
@@ -57,13 +72,94 @@ def lr_factor(config: OptimizerConfig, step: int, num_steps: int) -> float:
     if config.schedule == "cosine":
         progress = (step - config.warmup_steps) / max(num_steps - config.warmup_steps, 1)
         return config.final_ratio + (1 - config.final_ratio) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
-    left = (num_steps - step) / max(config.cooldown * num_steps, 1)
+    if config.schedule == "inverse_sqrt":
+        return max(config.final_ratio, math.sqrt(max(config.warmup_steps, 1) / (step + 1)))
+    left = (num_steps - step) / _cooldown_steps(config, num_steps)
     return config.final_ratio + (1 - config.final_ratio) * min(left, 1.0)
 
 
-def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
-    """Build the optimizers over all parameters; every group remembers its peak rate as ``peak_lr``."""
+def _cooldown_steps(config: OptimizerConfig, num_steps: int) -> float:
+    return max(config.cooldown * num_steps, 1)
+
+
+def steps_before_cooldown(config: OptimizerConfig, num_steps: int) -> int | None:
+    """Return after how many steps at most a longer run still has the rates of this one; None where there is no
+    cool-down, or nothing else.
+    """
+    if config.schedule != "constant" or config.cooldown == 0:
+        return None
+    return math.floor(num_steps - _cooldown_steps(config, num_steps)) + 1
+
+
+class Pace(NamedTuple):
+    """What decides the rates of a run: the optimizer's settings and the number of all steps."""
+
+    optimizer: OptimizerConfig
+    num_steps: int
+
+    def factor(self, step: int) -> float:
+        """Return the rate of a step, from 0, over its peak."""
+        return lr_factor(self.optimizer, step, self.num_steps)
+
+
+def told_rates(old: Pace, new: Pace, step: int) -> str:
+    """Say what the rate does where a run that has done ``step`` steps goes on at another pace.
+
+    Returns:
+        A sentence; empty where no rate changes.
+    """
+    shared = range(step, min(old.num_steps, new.num_steps))
+    is_other = old.num_steps != new.num_steps or any(old.factor(at) != new.factor(at) for at in shared)
+    told = [_told_factors(old, new, step)] if is_other and step < new.num_steps else []
+    names = [("lr", old.optimizer.lr, new.optimizer.lr), ("muon_lr", old.optimizer.muon_lr, new.optimizer.muon_lr)]
+    told += [f"the peak of {name} goes from {one:.3g} to {other:.3g}" for name, one, other in names if one != other]
+    return "; ".join(told)
+
+
+def _told_factors(old: Pace, new: Pace, step: int) -> str:
+    before, after, end = old.factor(max(step - 1, 0)), new.factor(step), new.factor(new.num_steps - 1)
+    if before == after == end:
+        return f"the rate stays at {before:.3g} of its peak"
+    told = (
+        f"the rate goes from {before:.3g} of its peak (step {step}) to {after:.3g} (step {step + 1}), and to {end:.3g} "
+        f"at the last (step {new.num_steps})"
+    )
+    if after <= before or step < new.optimizer.warmup_steps:
+        return told
+    return (
+        f"{told}; it goes up again, which can cost what was learnt: train.optimizer.schedule=inverse_sqrt is prolonged "
+        "without a jump, and so is constant with cooldown=0, or from before its cool-down"
+    )
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Let no step move the parameters whose names fit one of the patterns, in which ``*`` stands for anything.
+
+    Raises:
+        ValueError: A pattern fits no name, or no parameter is left to train.
+    """
     named = dict(model.named_parameters())
+    for pattern in patterns:
+        fitting = [name for name in named if fnmatchcase(name, pattern)]
+        if not fitting:
+            parts = [".".join(name.split(".")[:depth]) + ".*" for name in named for depth in (1, 2, 3)]
+            known = list(dict.fromkeys([*parts, *named]))
+            near = difflib.get_close_matches(pattern, known, n=NUM_NEAR, cutoff=0.3) or list(named)[:NUM_NEAR]
+            raise ValueError(f"{pattern!r} fits no parameter's name; near: {', '.join(near)}")
+        for name in fitting:
+            named[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in named.values()):
+        raise ValueError(f"{', '.join(patterns)} fit all {len(named)} parameters: nothing is left to train")
+
+
+def num_trained(model: nn.Module) -> int:
+    """Count the numbers that steps move."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
+    """Build the optimizers over all parameters that are not frozen; a group has its peak rate as ``peak_lr``."""
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     muon = {name for name in named if config.kind == "muon" and name.startswith(TRUNK_PREFIX) and named[name].ndim == 2}
     decayed = [p for name, p in named.items() if name not in muon and p.ndim >= 2 and not _is_table(name)]
     is_decayed = {id(parameter) for parameter in decayed}

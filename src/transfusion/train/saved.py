@@ -7,11 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from transfusion.config import CONFIG_FILE, RunConfig, from_json
+from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.checkpoint import CHECKPOINTS, newest, verified
-from transfusion.train.manifest import MANIFEST, MODEL_FILE, CheckpointError, reading
+from transfusion.train.manifest import EMA_FILE, MANIFEST, MODEL_FILE, RESUMED_FILES, CheckpointError, reading
 from transfusion.train.tensors import save_tensors
 
 
@@ -55,6 +55,27 @@ def made_model(config: ModelConfig, folder: Path) -> TransfusionModel:
             raise CheckpointError(
                 f"{file} asks for a model that cannot be made here; it is damaged, or memory is too small: {error}"
             ) from error
+
+
+def is_model(folder: Path) -> bool:
+    """Return whether a folder is a checkpoint or a saved model, whole or not, and no run's folder."""
+    return any((folder / name).exists() for name in (MANIFEST, MODEL_FILE, EMA_FILE))
+
+
+def check_no_model(folder: Path) -> None:
+    """Refuse to train into a folder that holds a model: its weights would be ignored.
+
+    Raises:
+        ConfigError: It does; says how to begin from it.
+    """
+    if is_model(folder):
+        told = (
+            f"{folder} holds a model, which a run in that folder would ignore; to begin a new run from its weights: "
+            f"transfusion train RECIPE train.init={folder} --run runs/NEW"
+        )
+        if all((folder / name).exists() for name in RESUMED_FILES):
+            told += f"   To go on where its training stopped: transfusion train {folder} --run runs/NEW"
+        raise ConfigError(told)
 
 
 def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Path:

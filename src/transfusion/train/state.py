@@ -4,8 +4,8 @@ Data order, times and noise are functions of (seed, step), so the state is weigh
 the step. It must not know the loop.
 """
 
-import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,23 +14,27 @@ import torch
 from torch.optim import Optimizer
 
 from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
-from transfusion.config import ConfigError, RunConfig, override, with_free_settings
+from transfusion.config import ConfigError, RunConfig, with_free_settings
 from transfusion.data.sources import Reader, open_reader, settled_like
 from transfusion.devices import choose_precision
+from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
-from transfusion.train.changes import CHANGEABLE, Change, changed_since, differences, may_change
+from transfusion.train.changes import Change, accepted, differences, with_taken
 from transfusion.train.checkpoint import (
     CHECKPOINTS,
     checkpoints,
     make_room,
     newest,
+    newest_step,
     prune,
     publish,
     set_aside,
     step_directory,
 )
 from transfusion.train.ema import Ema
+from transfusion.train.facts import Facts, Origin, read_facts, write_facts
+from transfusion.train.init import check_agreement, fill, load_trained, tokenizer_from
 from transfusion.train.lock import BusyError
 from transfusion.train.manifest import (
     EMA_FILE,
@@ -38,12 +42,21 @@ from transfusion.train.manifest import (
     MODEL_FILE,
     OPTIMIZER_FILE,
     RESUMED_FILES,
-    STATE_FILE,
     CheckpointError,
+    read_manifest,
     reading,
 )
-from transfusion.train.optimizer import build_optimizers, load_optimizer_tensors, optimizer_tensors, set_lr
-from transfusion.train.saved import load_settings, made_model, write_pretrained
+from transfusion.train.optimizer import (
+    Pace,
+    build_optimizers,
+    freeze,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    set_lr,
+    steps_before_cooldown,
+    told_rates,
+)
+from transfusion.train.saved import check_no_model, find_checkpoint, load_settings, made_model, write_pretrained
 from transfusion.train.tensors import load_tensors, load_weights, save_tensors
 
 LOWER = 10  # a rate that is too high by far is found in a few tries
@@ -76,6 +89,8 @@ class TrainState:
         is_whole: Whether weights, averages and moments are those after ``step`` steps, and not in between.
         saved_step: Steps after which the newest checkpoint was taken; None while there is none.
         changes: Settings that a resume took and that the run has not told of yet.
+        origin: The checkpoint that the run began from, if it did not begin from nothing.
+        parts: Parameters that a run that began from trained weights has not from there; told once.
         seen: Checkpoints that the run's folder held when the state was opened, and its own; None where no folder was
             looked at.
     """
@@ -91,6 +106,8 @@ class TrainState:
     is_whole: bool = True
     saved_step: int | None = None
     changes: tuple[Change, ...] = ()
+    origin: Origin | None = None
+    parts: tuple[Part, ...] = ()
     seen: frozenset[Seen] | None = None
 
     @property
@@ -131,7 +148,9 @@ class TrainState:
 
         Raises:
             BusyError: Somebody did; nothing was written.
+            ConfigError: The folder holds a model.
         """
+        check_no_model(run)
         others = set[Seen]() if self.seen is None else seen(run) - self.seen
         if others:
             raise BusyError(
@@ -155,8 +174,7 @@ class TrainState:
             if self.ema is not None:
                 save_tensors(self.ema.model.state_dict(), folder / EMA_FILE)
             save_tensors(optimizer_tensors(self.optimizers), folder / OPTIMIZER_FILE)
-            state = {"step": self.step, "data": self.data, "train_seconds": self.train_seconds}
-            (folder / STATE_FILE).write_text(json.dumps(state, indent=1))
+            write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin))
 
         directory = step_directory(run, self.step)
         if self.saved_step is None:
@@ -165,8 +183,21 @@ class TrainState:
         published = publish(directory, write)
         self.saved_step = self.step
         self.seen = (self.seen or frozenset()) | seen(run)
-        prune(published, self.config.train.num_checkpoints)
+        prune(published, self.config.train.num_checkpoints, spared=self._steps_to_prolong_from(run))
         return published
+
+    def begin_facts(self) -> dict[str, object] | None:
+        """Return what the run's folder is told of what it begins from; None where it begins from nothing."""
+        if self.origin is None:
+            return None
+        parts = [{"name": name, "shape": shape, "what": what} for name, shape, what in self.parts]
+        return {"from": self.origin._asdict(), **({"parts": parts} if parts else {})}
+
+    def _steps_to_prolong_from(self, run: Path) -> tuple[int, ...]:
+        """Return the newest checkpoint before the cool-down, from which a longer run goes on without a jump."""
+        most = steps_before_cooldown(self.config.train.optimizer, self.config.train.steps)
+        step = None if most is None else newest_step(run, most)
+        return () if step is None else (step,)
 
     def not_finite(self, what: str, run: Path, *, facts: str = "") -> NotFiniteError:
         """Make the error that says ``what`` is not finite at the present step, with what is known, and how to go on."""
@@ -191,104 +222,134 @@ class TrainState:
 
 
 def begin(config: RunConfig, device: torch.device) -> TrainState:
-    """Begin a run: settle what the config leaves open, make the tokenizer, the weights and the optimizers."""
-    reader = open_reader(config.data, config.train.seed)
-    config = config.model_copy(update={"data": reader.config})
-    tokenizer = build_tokenizer(config.tokenizer, reader.texts())
-    if config.tokenizer.kind == "file":
-        check_tokenizer(tokenizer, reader.texts())
-    resolved = _resolved(config, tokenizer, choose_precision(config.train.precision, device), _pixels(config, reader))
-    model = TransfusionModel(resolved.model)
-    model.initialise_weights(resolved.train.seed)
-    return _assembled(resolved, tokenizer, model.to(device))
-
-
-def resume(config: RunConfig, run: Path, device: torch.device) -> TrainState | None:
-    """Return the state of a run's newest whole checkpoint, or None where there is none; damaged ones are renamed.
-
-    Rates and precision that the run took since then are taken again, also where ``config`` has the checkpoint's.
+    """Begin a run: settle what the config leaves open, make the tokenizer, the weights and the optimizers.
 
     Raises:
-        ConfigError: The settings are not those of the checkpoint, but for those that move no bit.
-        CheckpointError: There are checkpoints, and all are damaged.
+        ConfigError: The settings do not go with the weights that the run begins from (``init.begun_from`` makes some
+            that do), or nothing is left to train.
+        CheckpointError: There are no such weights.
+    """
+    reader = open_reader(config.data, config.train.seed)
+    config = config.model_copy(update={"data": reader.config})
+    train = config.train
+    trained = None if train.init is None else load_trained(train.init, train.init_weights)
+    if trained is None:
+        tokenizer = build_tokenizer(config.tokenizer, reader.texts())
+        if config.tokenizer.kind == "file":
+            check_tokenizer(tokenizer, reader.texts())
+    else:
+        check_agreement(config, trained.config)
+        tokenizer = tokenizer_from(trained, config, reader.texts)
+        encode = config.encode.model_copy(update={"pixels": config.encode.pixels or trained.config.encode.pixels})
+        config = config.model_copy(update={"encode": encode})
+    resolved = _resolved(config, tokenizer, choose_precision(train.precision, device), _pixels(config, reader))
+    model = TransfusionModel(resolved.model)
+    model.initialise_weights(resolved.train.seed)
+    parts = [] if trained is None else fill(model, tokenizer, trained, resolved)
+    state = _assembled(resolved, tokenizer, model.to(device))
+    state.origin, state.parts = None if trained is None else trained.origin, tuple(parts)
+    return state
+
+
+def resume(
+    config: RunConfig,
+    run: Path,
+    device: torch.device,
+    *,
+    goes_on_from: Path | None = None,
+    is_change_wanted: bool = False,
+) -> TrainState | None:
+    """Return the state of a run's newest whole checkpoint, or None where there is none; damaged ones are renamed.
+
+    Rates and whatever else the run took since then is taken again, also where ``config`` has the checkpoint's.
+
+    Args:
+        config: The settings to go on with.
+        run: The run's folder.
+        device: Where to train.
+        goes_on_from: The checkpoint, or another run, to go on from where ``run`` has no checkpoint yet.
+        is_change_wanted: Whether settings may differ that leave the state its meaning (``changes.CHANGEABLE``).
+
+    Raises:
+        ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed.
+        CheckpointError: There are checkpoints, and all are damaged, or ``goes_on_from`` is none.
     """
     averages = set[str]() if config.train.ema_decay is None else {EMA_FILE}
-    folder = newest(run, needed=RESUMED_FILES | averages)
+    elsewhere = None if checkpoints(run) else goes_on_from
+    needed = RESUMED_FILES | averages
+    folder = newest(run, needed=needed) if elsewhere is None else _found(elsewhere, needed)
     if folder is None and checkpoints(run):
-        raise CheckpointError(f"no checkpoint of {run} is whole (see above); restore one, or begin anew with --anew")
+        raise CheckpointError(
+            f"no checkpoint of {run} is whole (see above); restore one, begin a new run from the weights of one (a "
+            "recipe with train.init=CHECKPOINT), or begin anew with --anew"
+        )
     if folder is None:
         return None
-    facts = _facts(folder)
+    facts = read_facts(folder)
     loaded, tokenizer = load_settings(folder)
     config = config.model_copy(update={"data": settled_like(config.data, loaded.data)})
-    config = _with_taken(config, loaded, run, facts.step)
-    saved = with_free_settings(_with_taken(loaded, loaded, run, facts.step), config)
+    config = with_taken(config, loaded, run, facts.step)
+    saved = with_free_settings(with_taken(loaded, loaded, run, facts.step), config)
     is_open = config.train.precision == "auto"
     precision = saved.train.precision if is_open else config.train.precision
     resolved = _resolved(config, tokenizer, precision, config.encode.pixels or saved.encode.pixels)
-    changes = _accepted(differences(saved, resolved), folder, run, facts.step)
-    model = made_model(resolved.model, folder)
+    found = differences(saved, resolved)
+    changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
+    state = _loaded(resolved, tokenizer, folder, device)
+    state.step, state.train_seconds, state.data, state.origin = facts
+    state.changes = changes
+    if elsewhere is None:
+        state.saved_step = state.step
+        set_aside(run, beyond=folder)
+    else:
+        sha256 = read_manifest(folder)[MODEL_FILE].sha256
+        state.origin = Origin(str(elsewhere), str(folder), facts.step, "trained", sha256)
+    state.seen = seen(run)
+    _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
+    paces = [Pace(settings.train.optimizer, settings.train.steps) for settings in (saved, resolved)]
+    if rates := told_rates(paces[0], paces[1], state.step):
+        _log.info("%s", rates)
+    return state
+
+
+def _found(source: Path, needed: Collection[str]) -> Path:
+    """Return the checkpoint to go on from in another folder.
+
+    Raises:
+        CheckpointError: There is none, or it lacks what a training needs to go on.
+    """
+    folder = find_checkpoint(source)
+    if lacking := sorted(needed - read_manifest(folder).keys()):
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(lacking)}, which a training needs to go on; begin a new run from its weights: "
+            f"transfusion train RECIPE train.init={source}"
+        )
+    return folder
+
+
+def _loaded(config: RunConfig, tokenizer: Tokenizer, folder: Path, device: torch.device) -> TrainState:
+    """Make the state of a checkpoint: weights, averages and moments.
+
+    Raises:
+        CheckpointError: They are damaged.
+    """
+    model = made_model(config.model, folder)
     load_weights(model, folder / MODEL_FILE)
-    state = _assembled(resolved, tokenizer, model.to(device))
+    state = _assembled(config, tokenizer, model.to(device))
     if state.ema is not None:
         load_weights(state.ema.model, folder / EMA_FILE)
     tensors = load_tensors(folder / OPTIMIZER_FILE)
     with reading(folder / OPTIMIZER_FILE):
         load_optimizer_tensors(state.optimizers, tensors)
-    state.step, state.train_seconds, state.data = facts
-    state.saved_step, state.changes = state.step, changes
-    set_aside(run, beyond=folder)
-    state.seen = seen(run)
-    _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
     return state
-
-
-def _with_taken(config: RunConfig, loaded: RunConfig, run: Path, step: int) -> RunConfig:
-    """Return settings with the changes that the run took since a checkpoint, where they are the checkpoint's still."""
-    given = {change.setting for change in differences(loaded, config)}
-    taken = {path: value for path, value in changed_since(run, step).items() if path not in given}
-    return override(config, [f"{path}={json.dumps(value)}" for path, value in taken.items()])
-
-
-class _Facts(NamedTuple):
-    step: int
-    train_seconds: float
-    data: str | None
-
-
-def _facts(folder: Path) -> _Facts:
-    """Read what a checkpoint says of its run.
-
-    Raises:
-        CheckpointError: It is not what ``TrainState.save`` wrote.
-    """
-    with reading(folder / STATE_FILE):
-        told = json.loads((folder / STATE_FILE).read_bytes().decode())
-        facts = _Facts(told["step"], told["train_seconds"], told["data"])
-        if type(facts.step) is not int or facts.step < 0 or not isinstance(facts.train_seconds, int | float):
-            raise ValueError(f"step {facts.step!r} and train_seconds {facts.train_seconds!r} are no counts")
-        if not isinstance(facts.data, str | None):
-            raise ValueError(f"data is {facts.data!r}; expected the name of the data")
-    return facts
-
-
-def _accepted(changes: list[Change], folder: Path, run: Path, step: int) -> tuple[Change, ...]:
-    """Return the changes of settings if the run may take them: rates and precision, after a loss that is not finite.
-
-    Raises:
-        ConfigError: It may not.
-    """
-    refused = [change for change in changes if change.setting not in CHANGEABLE or not may_change(run, step)]
-    if refused:
-        raise ConfigError(
-            f"{folder} was made with other settings: {'; '.join(map(str, refused))}; go on with its own "
-            f"(transfusion train {run}), begin anew in another folder (--run), or here (--anew)"
-        )
-    return tuple(changes)
 
 
 def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel) -> TrainState:
     decay = config.train.ema_decay
+    try:
+        freeze(model, config.train.freeze)
+    except ValueError as error:
+        raise ConfigError(f"train.freeze: {error}") from error
     ema = None if decay is None else Ema(model, decay)
     return TrainState(config, tokenizer, model, ema, build_optimizers(model, config.train.optimizer))
 

@@ -1,0 +1,74 @@
+"""What a checkpoint says of its run beside weights and moments: ``state.json``. It must not know weights."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transfusion.train.manifest import STATE_FILE, reading
+
+
+class Origin(NamedTuple):
+    """Where the weights that a run began from come from.
+
+    Attributes:
+        path: What was asked for.
+        checkpoint: The folder that was read.
+        step: Steps that had been taken; None where that is not told.
+        weights: ``"averaged"`` or ``"trained"``.
+        sha256: Of the file of weights.
+    """
+
+    path: str
+    checkpoint: str
+    step: int | None
+    weights: str
+    sha256: str
+
+    def __str__(self) -> str:
+        """Say it."""
+        after = "" if self.step is None else f" after step {self.step}"
+        return f"the {self.weights} weights of {self.checkpoint}{after}"
+
+
+class Facts(NamedTuple):
+    """What a checkpoint says of its run.
+
+    Attributes:
+        step: Steps that are done.
+        train_seconds: How long they took.
+        data: The digest of the data; None where none are bound.
+        origin: What the run began from, if not from nothing.
+    """
+
+    step: int
+    train_seconds: float
+    data: str | None
+    origin: Origin | None
+
+
+def write_facts(folder: Path, facts: Facts) -> None:
+    """Write them into a checkpoint's folder."""
+    origin = None if facts.origin is None else facts.origin._asdict()
+    (folder / STATE_FILE).write_text(json.dumps({**facts._asdict(), "origin": origin}, indent=1))
+
+
+def read_facts(folder: Path) -> Facts:
+    """Read what a checkpoint says of its run.
+
+    Raises:
+        CheckpointError: It is not what ``write_facts`` wrote.
+    """
+    with reading(folder / STATE_FILE):
+        told: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes().decode())
+        origin = None if told.get("origin") is None else Origin(*(told["origin"][name] for name in Origin._fields))
+        facts = Facts(told["step"], told["train_seconds"], told["data"], origin)
+        if type(facts.step) is not int or facts.step < 0 or not isinstance(facts.train_seconds, int | float):
+            raise ValueError(f"step {facts.step!r} and train_seconds {facts.train_seconds!r} are no counts")
+        if not isinstance(facts.data, str | None):
+            raise ValueError(f"data is {facts.data!r}; expected the name of the data")
+    return facts
+
+
+def step_of(folder: Path) -> int | None:
+    """Return after how many steps a checkpoint was taken; None of a model that was saved without."""
+    return read_facts(folder).step if (folder / STATE_FILE).exists() else None

@@ -1,0 +1,172 @@
+"""Going on longer or at other rates: when it is said, told, and exact where nothing changed."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import ToySource, equal, run_config
+
+from transfusion.config import ConfigError, RunConfig, override
+from transfusion.train.changes import CHANGEABLE, FIXED
+from transfusion.train.checkpoint import checkpoints, step_directory
+from transfusion.train.loop import train
+from transfusion.train.manifest import CheckpointError, read_manifest
+from transfusion.train.metrics import read_metrics
+from transfusion.train.optimizer import optimizer_tensors
+from transfusion.train.state import TrainState, begin, resume
+
+CPU = torch.device("cpu")
+CONSTANT = ["train.optimizer.schedule=constant", "train.optimizer.cooldown=0"]
+INVERSE = ["train.optimizer.schedule=inverse_sqrt"]
+
+
+def config(*overrides: str) -> RunConfig:
+    """Make settings of a run of four steps."""
+    return override(run_config(4, checkpoint_every=100), overrides)
+
+
+def finish(state: TrainState | None, run: Path) -> TrainState:
+    """Train to the end."""
+    assert state is not None
+    state.check_data("toy")
+    for _ in train(state, ToySource(), run, threading.Event()):
+        pass
+    return state
+
+
+def tensors(state: TrainState) -> dict[str, torch.Tensor]:
+    """Collect all that a step changes."""
+    assert state.ema is not None
+    average = {f"ema.{name}": value for name, value in state.ema.model.state_dict().items()}
+    return {**state.model.state_dict(), **average, **optimizer_tensors(state.optimizers)}
+
+
+@pytest.mark.parametrize("schedule", [CONSTANT, INVERSE], ids=["constant", "inverse_sqrt"])
+def test_a_run_that_is_prolonged_is_the_longer_run(tmp_path: Path, schedule: list[str]) -> None:
+    whole = finish(begin(config("train.steps=6", *schedule), CPU), tmp_path / "whole")
+    finish(begin(config(*schedule), CPU), tmp_path / "parts")
+    longer = config("train.steps=6", *schedule)
+    with pytest.raises(ConfigError, match=r"train.steps is 6, was 4; go on with its own .* --change"):
+        resume(longer, tmp_path / "parts", CPU)
+    parts = finish(resume(longer, tmp_path / "parts", CPU, is_change_wanted=True), tmp_path / "parts")
+    assert parts.step == 6 and equal(tensors(whole), tensors(parts))
+    losses = [[(row["step"], row["loss/text"]) for row in read_metrics(tmp_path / name)] for name in ("whole", "parts")]
+    assert losses[0] == losses[1]
+    rows = [json.loads(line) for line in (tmp_path / "parts" / "changes.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 4, "setting": "train.steps", "old": 4, "new": 6}]
+    with pytest.raises(ConfigError, match="train.steps is 4, was 6"):  # and not back by accident
+        resume(config(*schedule), tmp_path / "parts", CPU)
+
+
+def test_it_is_said_what_the_rate_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    finish(begin(config(), CPU), tmp_path)
+    longer = config("train.steps=8", "train.optimizer.lr=0.001")
+    state = resume(longer, tmp_path, CPU, is_change_wanted=True)
+    assert state is not None and {group["peak_lr"] for group in state.optimizers[0].param_groups} == {0.001}
+    # Cosine after two steps of warm-up: the fourth of four steps is half-way, the fifth of eight a third.
+    told = (
+        "the rate goes from 0.525 of its peak (step 4) to 0.762 (step 5), and to 0.114 at the last (step 8); it goes up"
+    )
+    assert told in caplog.text and "the peak of lr goes from 0.01 to 0.001" in caplog.text
+    assert "train.steps is 8, was 4" in caplog.text and "inverse_sqrt is prolonged without a jump" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.batch_size=5", r"train.batch_size is 5, was 6 \(which documents a step takes follows from it\)"),
+        ("train.steps=3", r"train.steps is 3, was 4 \(so many steps are done already\)"),
+        ("train.optimizer.kind=adamw", "moments are of the other kind"),
+        ("train.freeze=trunk.*", "moments of the parameters that it moved"),
+        ("model.trunk.rope_base=50", "the weights are of that model"),
+        ("data.tasks.edit=1", "begin a new run from its weights"),
+        ("train.init=elsewhere", "weights are taken when a run begins"),
+        ("train.ema_decay=null", "averages are taken from the first step on"),
+    ],
+)
+def test_what_gives_the_state_another_meaning_stays(tmp_path: Path, change: str, message: str) -> None:
+    folder = Path(_run(tmp_path))
+    with pytest.raises(ConfigError, match=message):
+        resume(config(change), folder, CPU, is_change_wanted=True)
+    assert not (folder / "changes.jsonl").exists()
+
+
+_made: list[Path] = []
+
+
+def _run(folder: Path) -> Path:
+    """Train a run of four steps, once for all who only read it."""
+    if not _made:
+        finish(begin(config(), CPU), folder / "run")
+        _made.append(folder / "run")
+    return _made[0]
+
+
+def test_every_setting_that_may_change_is_one() -> None:
+    tree = json.loads(config().to_json())
+    for path in CHANGEABLE:
+        node = tree
+        for name in path.split("."):
+            assert name in node, path
+            node = node[name]
+    assert "" in FIXED
+
+
+def test_a_change_that_a_kill_overtook_is_taken_again(tmp_path: Path) -> None:
+    finish(begin(config(), CPU), tmp_path)
+    state = resume(config("train.steps=6"), tmp_path, CPU, is_change_wanted=True)
+    assert state is not None
+    state.check_data("toy")
+    reports = train(state, ToySource(), tmp_path, threading.Event())
+    next(reports)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transfusion.train.loop._keep", lambda *_: None)  # as by a kill: nothing more is saved
+        reports.close()
+    again = resume(config(), tmp_path, CPU)
+    assert again is not None and (again.step, again.config.train.steps, again.changes) == (4, 6, ())
+
+
+def test_the_checkpoint_before_the_cool_down_is_kept_and_gone_on_from_elsewhere(tmp_path: Path) -> None:
+    cooling = ["train.optimizer.schedule=constant", "train.optimizer.cooldown=0.5", "train.checkpoint_every=1"]
+    given = [*cooling, "train.num_checkpoints=1"]
+    finish(begin(config("train.steps=6", *given), CPU), tmp_path / "first")
+    assert [path.name[-1] for path in checkpoints(tmp_path / "first")] == ["4", "6"]  # step 3 is the last at the peak
+    before = step_directory(tmp_path / "first", 4)
+    longer = config("train.steps=12", *given, "train.checkpoint_every=100")
+    with pytest.raises(ConfigError, match="--change"):
+        resume(longer, tmp_path / "second", CPU, goes_on_from=before)
+    state = resume(longer, tmp_path / "second", CPU, goes_on_from=before, is_change_wanted=True)
+    parts = finish(state, tmp_path / "second")
+    whole = finish(begin(longer, CPU), tmp_path / "whole")
+    assert equal(tensors(whole), tensors(parts))
+    rows = [json.loads(line) for line in (tmp_path / "second" / "changes.jsonl").read_text().splitlines()]
+    sha256 = read_manifest(before)["model.safetensors"].sha256
+    assert [row["step"] for row in rows] == [4, 4] and rows[1]["setting"] == "train.steps"
+    assert rows[0]["from"] == {
+        "path": str(before), "checkpoint": str(before), "step": 4, "weights": "trained", "sha256": sha256,
+    }  # fmt: skip
+    assert [path.name[-1] for path in checkpoints(tmp_path / "first")] == ["4", "6"]  # as it was
+
+
+def test_a_model_without_moments_is_not_gone_on_from(tmp_path: Path) -> None:
+    folder = step_directory(_run(tmp_path), 4)
+    copy = tmp_path / "model"
+    copy.mkdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    kept = {name: facts for name, facts in manifest.items() if name not in ("optimizer.safetensors", "state.json")}
+    for name in kept:
+        (copy / name).write_bytes((folder / name).read_bytes())
+    (copy / "manifest.json").write_text(json.dumps(kept))
+    with pytest.raises(CheckpointError, match=r"lacks optimizer.safetensors, state.json.*train.init="):
+        resume(config(), tmp_path / "new", CPU, goes_on_from=copy)
+
+
+def test_a_folder_that_holds_a_model_is_not_trained_in(tmp_path: Path) -> None:
+    folder = step_directory(_run(tmp_path), 4)
+    state = begin(config(), CPU)
+    with pytest.raises(ConfigError, match=f"holds a model.*train.init={folder}"):
+        finish(state, folder)
+    assert not (folder / "metrics.jsonl").exists()
