@@ -26,9 +26,9 @@ MUTANTS = [
     Mutant("engine: latents of another dtype pass submit", "generate/check.py", "if values.dtype is not torch.float32:", "if False:",
            "generate/test_check.py"),
     Mutant("engine: the forwards of a step count one by one", "generate/forwards.py",
-           "        found.logits = self._write(text, wants_logits=True)\n",
-           "        found.logits = self._write(text, wants_logits=True)\n"
-           "        self.keep([track for _, track in text])\n        found.written = found.written[len(text) :]\n",
+           "        found.logits |= self._write(text, wants_logits=True)\n",
+           "        found.logits |= self._write(text, wants_logits=True)\n"
+           "        self.keep([track for _, track in text])\n        del found.written[: len(text)]\n",
            "generate/test_faults.py -k has_not_happened"),
     Mutant("engine: a failed step keeps the rows it gave out", "generate/engine.py", "            self._send_back()\n", "",
            "generate/test_faults.py -k has_not_happened"),
