@@ -180,9 +180,9 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
     try:
         changed = _writable(RunConfig.model_validate(_assigned(config, paths, values)), "override")
     except ValidationError as error:
-        wanted = [found["loc"] for found in error.errors() if found["type"] in ("string_type", "path_type")]
+        wanted = [_path(found["loc"]) for found in error.errors() if found["type"] in ("string_type", "path_type")]
         for place, (path, text) in enumerate(given):
-            if any(_names(location, path) for location in wanted):
+            if path in wanted:
                 values[place] = text  # a folder named 2024 is a name, and no number
         changed = _validated(_assigned(config, paths, values), "override")
     _check_reach(changed, paths)
@@ -221,12 +221,6 @@ def _assigned(config: RunConfig, paths: Sequence[str], values: Sequence[Any]) ->
     for path, value in zip(paths, values, strict=True):
         _assign(tree, path, value)
     return tree
-
-
-def _names(location: tuple[int | str, ...], path: str) -> bool:
-    """Return whether an error's location is a setting's path; between the parts it names the kind of a union, too."""
-    parts = iter(str(part) for part in location)
-    return all(part in parts for part in path.split(".")) and str(location[-1]) == path.rpartition(".")[2]
 
 
 def _value(text: str) -> Any:

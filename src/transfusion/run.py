@@ -1,5 +1,6 @@
 """Opening a run: from settings and a folder to a state and a source that the loop can work on."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from transfusion.config import ConfigError, RunConfig
@@ -50,28 +51,20 @@ def open_run(
         raise ConfigError(f"objective.attention=flex needs a CUDA device, this is {device!r}; leave it at dense")
     check_no_model(directory)
     _check_apart(config, directory)
-    if lock is None and directory.is_dir():
-        with hold_run(directory) as held:
-            return open_run(
-                config,
-                directory,
-                is_resumed=is_resumed,
-                device=device,
-                lock=held,
-                goes_on_from=goes_on_from,
-                is_change_wanted=is_change_wanted,
-            )
-    sweep(directory)
-    state = None
-    if is_resumed:
-        state = resume(config, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted)
-    if state is None:
-        state = begin(config, where)
-        state.seen = seen(directory)
-    encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
-    source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
-    state.check_data(source.digest())
-    return state, _fitted(state, source)
+    with ExitStack() as stack:
+        if lock is None and directory.is_dir():
+            stack.enter_context(hold_run(directory))
+        sweep(directory)
+        state = None
+        if is_resumed:
+            state = resume(config, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted)
+        if state is None:
+            state = begin(config, where)
+            state.seen = seen(directory)
+        encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
+        source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
+        state.check_data(source.digest())
+        return state, _fitted(state, source)
 
 
 def _check_apart(config: RunConfig, directory: Path) -> None:

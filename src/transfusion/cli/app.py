@@ -37,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value to st
 Seed = Annotated[int, typer.Option(help="Key of all draws")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="PNG to write")]
 Anew = Annotated[bool, typer.Option("--anew", help="Begin anew, deleting what a run before wrote into the folder")]
-Device = Annotated[str, typer.Option(help="cpu or cuda")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 
 
 def say(value: object, *, as_json: bool, text: str) -> None:

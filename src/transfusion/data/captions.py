@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, Laid, lay_out
+from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, TABLES, Laid, lay_out
 from transfusion.data.settings import Layout
 from transfusion.data.splits import choose
 from transfusion.data.tree import Tree
@@ -113,7 +113,7 @@ def _found(laid: Laid, rows: list[CaptionRow], num_broken: int) -> Found:
     tree = laid.tree
     captioned = {row.file for row in rows}
     bare = sum(file.as_posix() not in captioned for file in tree.pictures)
-    known = {PurePosixPath(part.split or "", name) for part in laid.parts for name in (CAPTIONS_FILE, *METADATA_FILES)}
+    known = {PurePosixPath(part.split or "", name) for part in laid.parts for name in TABLES}
     paired = {PurePosixPath(part.split or "", text) for part in laid.parts for text in part.tree.pairs.values()}
     is_pairs = laid.layout == "pairs"
     texts = sum(text not in paired for text in tree.texts) if is_pairs else len(tree.texts)
@@ -124,8 +124,7 @@ def _found(laid: Laid, rows: list[CaptionRow], num_broken: int) -> Found:
         "text without a picture" if is_pairs else "text beside the pictures": texts,
         "caption that cannot be read": num_broken if is_pairs else 0,
         "table of captions": tables,
-        "name that is hidden": tree.num_hidden,
-        "folder that holds a run": len(tree.runs),
+        **tree.passed_over,
     }
     return Found(
         str(tree.path),

@@ -21,6 +21,7 @@ from transfusion.data.tree import TEXT_SUFFIX, Tree, scan
 
 CAPTIONS_FILE = "captions.jsonl"
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
+TABLES = (CAPTIONS_FILE, *METADATA_FILES)
 SPLIT_FOLDERS = ("train", "test", "val", "validation")
 NOTES = (  # what texts beside pictures are called that are about the data, and not data
     *("about", "annotations", "attribution", "authors", "categories", "changelog", "changes", "citation", "classes"),
@@ -94,16 +95,12 @@ def is_note(text: PurePosixPath) -> bool:
 
 def _parts(tree: Tree) -> tuple[Part, ...]:
     """Split a folder whose only data lie in folders named as splits."""
-    folders = tree.folders | {file.parts[0] for file in tree.others if len(file.parts) > 1 and _tells(file.name)}
+    folders = tree.folders | {file.parts[0] for file in tree.others if len(file.parts) > 1 and file.name in TABLES}
     top = [*tree.pictures, *(text for text in tree.texts if not is_note(text))]
     is_split = folders and folders <= set(SPLIT_FOLDERS) and not any(len(file.parts) == 1 for file in top)
-    if not is_split or any(tree.has(name) for name in (CAPTIONS_FILE, *METADATA_FILES)):
+    if not is_split or any(tree.has(name) for name in TABLES):
         return (Part(None, tree),)
     return tuple(Part(name, tree.under(name)) for name in SPLIT_FOLDERS if name in folders)
-
-
-def _tells(name: str) -> bool:
-    return name in (CAPTIONS_FILE, *METADATA_FILES)
 
 
 def _evidence(tree: Tree) -> dict[Layout, str]:

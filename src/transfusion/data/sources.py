@@ -37,7 +37,6 @@ __all__ = [
     "ShapesSource",
     "TaskWeights",
     "TextSource",
-    "corpus_of",
     "held_out_config",
     "is_text",
     "of_other_data",
@@ -215,11 +214,6 @@ def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Sour
         chunk_length: Tokens of a chunk of plain text.
     """
     return open_reader(config, encoder.seed).source(encoder, chunk_length)
-
-
-def corpus_of(config: DataConfig, seed: int) -> Iterator[str]:
-    """Yield the text of the data, to learn a tokenizer from."""
-    return open_reader(config, seed).texts()
 
 
 def sample_pictures(config: DataConfig, seed: int) -> Pictures | None:

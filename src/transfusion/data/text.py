@@ -118,8 +118,7 @@ def _files(path: Path) -> tuple[Found, list[_File]]:
     left_out = {
         "text in sub-folders": sum(text not in taken for text in tree.texts),
         "picture beside the text": len(tree.pictures),
-        "name that is hidden": tree.num_hidden,
-        "folder that holds a run": len(tree.runs),
+        **tree.passed_over,
     }
     left_out = {why: count for why, count in left_out.items() if count}
     found = Found(str(path), "text", pictures=len(tree.pictures), texts=len(tree.texts), left_out=left_out)

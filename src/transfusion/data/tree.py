@@ -49,6 +49,11 @@ class Tree:
         """Folders at the top that hold pictures or texts."""
         return {file.parts[0] for file in (*self.pictures, *self.texts) if len(file.parts) > 1}
 
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """What was not looked into, counted by why."""
+        return {"name that is hidden": self.num_hidden, "folder that holds a run": len(self.runs)}
+
     def has(self, name: str) -> bool:
         """Return whether a file lies at the top."""
         return PurePosixPath(name) in self.others
