@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from transfusion.config import RunConfig, TrainConfig
+from transfusion.config import RunConfig, TrainConfig, override
 from transfusion.data.found import Found
 from transfusion.diffusion.process import DiffusionConfig
 from transfusion.diffusion.schedule import ScheduleConfig
@@ -12,8 +12,10 @@ from transfusion.keyed import generator, normal
 from transfusion.model.patchify import LinearPatchConfig, ModalityConfig, UNetPatchConfig
 from transfusion.model.transformer import TransformerConfig
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
+from transfusion.pretrained import Transfusion
+from transfusion.recipes import RECIPES
 from transfusion.segments import Document, Latent, Text
-from transfusion.tokenizer import TokenizerConfig
+from transfusion.tokenizer import ByteTokenizer, TokenizerConfig
 from transfusion.train.optimizer import OptimizerConfig
 
 TEXT_SIZE = 20
@@ -138,6 +140,18 @@ def run_config(steps: int = 6, **train: object) -> RunConfig:
         ),
         denoising=DenoisingOptions(sampler="euler", num_steps=3),
     )
+
+
+SMALL = ("model.trunk.dim=32", "model.trunk.depth=1", "denoising.num_steps=3", "tokenizer.kind=bytes")
+
+
+def small(*settings: str) -> Transfusion:
+    """Make what a user holds, over the built-in world at 32 pixels and with bytes, its weights random."""
+    config = override(RECIPES["tiny"](), [*SMALL, "train.precision=fp32", *settings])
+    model = TransfusionModel(config.model)
+    model.initialise_weights(0)
+    randomise(model)
+    return Transfusion(model.eval(), ByteTokenizer(), config)
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

@@ -57,7 +57,12 @@ class TrainConfig(BaseModel):
     )
     batch_size: int = Field(default=64, gt=0, description="Documents per step, over all micro-batches")
     accumulation: int = Field(default=1, gt=0, description="Micro-batches per step")
-    row_length: int = Field(default=256, gt=0, description="Slots T of a row; documents are packed into rows")
+    row_length: int = Field(
+        default=256,
+        ge=0,
+        description="Slots T of a row; documents are packed into rows. 0: as many as the data's pictures and some text "
+        "need, settled when a run begins",
+    )
     too_long: TooLong = Field(
         default="drop",
         description="A document longer than a row: drop: leave it out, counted; cut: shorten its text; refuse: stop",

@@ -4,6 +4,7 @@ It must not know models.
 """
 
 import time
+from functools import cache
 
 import torch
 
@@ -57,9 +58,10 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bf16" if multiplies_bf16(device) else "fp32"
 
 
+@cache
 def multiplies_bf16(device: torch.device) -> bool:
     """Return whether bfloat16 pays on a device: a CPU that knows it may still multiply it at half the speed of float32,
-    so there it is measured, in some hundredths of a second.
+    so there it is measured, in some hundredths of a second and once in a process: a busy machine changes no mind.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,108 +1,182 @@
 """``Transfusion``: a trained model with its tokenizer and settings, and what one does with it from Python.
 
-Responsible for turning captions, questions and pictures into requests to the engine and the results back. It must
-not know training; the format of a checkpoint is ``train.checkpoint``'s.
+Responsible for loading and saving it; what becomes a prompt is ``prompts``' and asking the engine is ``asking``'s. It
+must not know training; the format of a checkpoint is ``train.checkpoint``'s.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+import logging
+import os
+import tempfile
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
-from transfusion.autoencoder.pixels import decode_pixels, pixel_range
-from transfusion.batch import collate
-from transfusion.config import ConfigError, RunConfig, described
-from transfusion.data.encode import IMAGE, Encoder, Picture, told_question
-from transfusion.data.readers import open_picture
-from transfusion.devices import PRECISIONS
-from transfusion.diffusion.process import make_process
+from transfusion import describing, drawing, hub
+from transfusion.asking import MAX_CAPTION_TOKENS, Asking, Score, all_targets, with_tokens
+from transfusion.config import ConfigError, RunConfig
+from transfusion.data.encode import Picture
+from transfusion.devices import AUTO, PRECISIONS, choose_precision, find_device
+from transfusion.files import write_whole
 from transfusion.generate.engine import Engine
-from transfusion.generate.options import DenoisingOptions, Event, GenerationOptions, TokenOptions
-from transfusion.layout import num_slots
+from transfusion.generate.options import DenoisingOptions, Event, GenerationOptions
+from transfusion.model.held import hold_matrices
 from transfusion.model.transfusion import TransfusionModel
-from transfusion.objective import KeyedDraw, TransfusionObjective
-from transfusion.segments import Document, Latent, Segment, Text
+from transfusion.prompts import Content, PictureLike, Prompts
+from transfusion.segments import Document, Latent
 from transfusion.tokenizer import Tokenizer
 from transfusion.train.checkpoint import publish
-from transfusion.train.manifest import EMA_FILE, MODEL_FILE
-from transfusion.train.saved import find_checkpoint, load_settings, made_model, write_pretrained
+from transfusion.train.manifest import EMA_FILE, MODEL_FILE, CheckpointError, read_manifest
+from transfusion.train.saved import find_checkpoint, load_settings, made_model, unrounded, write_pretrained
 from transfusion.train.tensors import load_weights
 
-MAX_CAPTION_TOKENS = 64
-MAX_ANSWER_TOKENS = 16
-PictureLike = Image.Image | Picture | Path | str
-
-
-class Score(NamedTuple):
-    """How well a model foretells a document.
-
-    Attributes:
-        log_likelihood: Sum over target tokens, in nats.
-        num_tokens: How many target tokens there are.
-        denoising: Mean squared error of each modality's latents at the document's keyed times.
-    """
-
-    log_likelihood: float
-    num_tokens: int
-    denoising: dict[str, float]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Transfusion:
-    """A model, its tokenizer and the settings it was trained with."""
+    """A model, its tokenizer and the settings it was trained with.
+
+    One rule for one and for many: one picture or text in, one out; a list in, a list out.
+
+    Attributes:
+        model: The network.
+        tokenizer: Text ↔ tokens.
+        config: Settings of its training.
+        precision: ``"fp32"`` or ``"bf16"``, in which it computes; None: as it was trained.
+        weights_file: Where the weights were read, if they were.
+    """
 
     model: TransfusionModel
     tokenizer: Tokenizer
     config: RunConfig
+    precision: str | None = None
+    weights_file: Path | None = field(default=None, compare=False)
+    _warned: set[str] = field(default_factory=set[str], init=False, repr=False, compare=False)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str = "cpu", use_ema: bool = True) -> "Transfusion":
-        """Load a checkpoint, or the newest one of a run's folder.
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = AUTO,
+        precision: str = AUTO,
+        use_ema: bool = True,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> "Transfusion":
+        """Load a checkpoint, the newest one of a run's folder, or a model of the Hugging Face hub.
 
         Args:
-            path: A checkpoint, or the folder of a run.
-            device: Where the model shall be.
+            path: A checkpoint, or the folder of a run; what lies nowhere here and is a string ``"organisation/name"``
+                is fetched from the hub.
+            device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; auto takes the fastest there is.
+            precision: ``"fp32"``, ``"bf16"``, which halves the memory of the weights, or ``"auto"``: bf16 where the
+                device multiplies it faster.
             use_ema: Take the averaged weights where there are some.
+            revision: Branch, tag or commit on the hub.
+            token: Key to the hub; None: the one that the library knows.
 
         Raises:
             CheckpointError: There is no checkpoint, or it is damaged.
+            ConfigError: The device or the precision is unknown, or a revision is asked of a local path.
         """
-        folder = find_checkpoint(Path(path))
+        where = find_device(str(device))
+        chosen = choose_precision(precision, where)
+        folder = _found(path, revision, token)
+        is_averaged = use_ema and EMA_FILE in read_manifest(folder)
+        file = folder / (EMA_FILE if is_averaged else MODEL_FILE)
         config, tokenizer = load_settings(folder)
         model = made_model(config.model, folder)
-        is_averaged = use_ema and (folder / EMA_FILE).exists()
-        load_weights(model, folder / (EMA_FILE if is_averaged else MODEL_FILE))
-        return cls(model.to(device).eval(), tokenizer, config)
+        load_weights(model, file)
+        hold_matrices(model, PRECISIONS[chosen])
+        return cls(model.to(where).eval(), tokenizer, config, chosen, file)
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write the model as a checkpoint that ``from_pretrained`` reads; it appears whole or not at all.
 
+        Weights are float32 always: those of a model that computes in bf16 are read once more where they were.
+
         Raises:
-            CheckpointError: Something lies there that is no checkpoint, or more than one; nothing was written.
+            CheckpointError: Something lies there that is no checkpoint, or more than one; or weights held in bf16 are
+                nowhere whole. Nothing was written.
         """
+        model = unrounded(self.model, self.weights_file)
+        return publish(Path(path), lambda folder: write_pretrained(folder, model, self.tokenizer, self.config))
 
-        def write(folder: Path) -> None:
-            write_pretrained(folder, self.model, self.tokenizer, self.config)
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, revision: str | None = None, token: str | None = None
+    ) -> str:
+        """Save the model on the Hugging Face hub with a card, from where ``from_pretrained(repo_id)`` loads it.
 
-        return publish(Path(path), write)
+        Args:
+            repo_id: ``"organisation/name"``; is made where it is not there.
+            private: Whether a new one is.
+            revision: Branch; None: the main one.
+            token: Key to the hub; None: the one that the library knows.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            CheckpointError: The hub does not take it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            saved = self.save_pretrained(Path(folder) / "model")
+            write_whole(saved / hub.CARD, hub.card(repo_id, self.config, self.model.num_parameters))
+            return hub.push(saved, repo_id, private=private, revision=revision, token=token)
+
+    def to(self, device: str | torch.device) -> "Transfusion":
+        """Move the model, this one, and return it; it keeps its precision.
+
+        Raises:
+            ConfigError: There is no such device here.
+        """
+        self.model.to(find_device(str(device)))
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes: ``torch.float32`` or ``torch.bfloat16``."""
+        return PRECISIONS.get(self.precision or self.config.train.precision, torch.float32)
 
     @property
     def resolution(self) -> int:
         """Side of the model's pictures, in pixels."""
-        return self.config.data.resolution
+        return self.prompts.resolution
+
+    @property
+    def prompts(self) -> Prompts:
+        """What makes its prompts."""
+        return Prompts(self.tokenizer, self.config)
+
+    @property
+    def asking(self) -> Asking:
+        """What asks the engine."""
+        return Asking(self.model, self.prompts, self.dtype)
+
+    def warn_untold(self, task: str) -> None:
+        """Warn, once, of a task that the model was never told: ``"draw"``, ``"caption"``, ``"ask"`` or ``"edit"``.
+
+        Raises:
+            ConfigError: The model knows no pictures at all.
+        """
+        warning = self.asking.untold(task)
+        if warning is not None and task not in self._warned:
+            self._warned.add(task)
+            _log.warning("%s", warning)
 
     def engine(self, *, max_rows: int = 128) -> Engine:
         """Make an engine over the model; it keeps clean estimates within the range of standardised pixels."""
-        precision = PRECISIONS.get(self.config.train.precision, torch.float32)
-        ranges = {IMAGE: pixel_range(self.config.encode.standardisation)}
-        process = make_process(self.config.diffusion)
-        return Engine(self.model, process, precision=precision, max_rows=max_rows, ranges=ranges)
+        return self.asking.engine(max_rows=max_rows)
 
     def options(
         self,
@@ -113,205 +187,101 @@ class Transfusion:
         temperature: float = 0.0,
         seed: int = 0,
         denoising: DenoisingOptions | None = None,
+        top_k: int | None = None,
+        top_p: float = 1.0,
     ) -> GenerationOptions:
         """Make options in which pictures have the size and the sampling that the model was trained for."""
-        has_images = any(modality.name == IMAGE for modality in self.config.model.modalities)
-        shape = (3, self.resolution, self.resolution)
-        return GenerationOptions(
-            max_tokens=max_tokens,
-            max_latents=max_images if has_images else 0,
-            begin_with=IMAGE if begins_with_image else None,
-            shapes={IMAGE: shape} if has_images else {},
-            tokens=TokenOptions(temperature=temperature),
-            denoising=denoising or self.config.denoising,
-            stop_tokens=self._encoder.stop_tokens,
-            seed=seed,
-        )
-
-    def document(self, content: Document | Sequence[Segment | str | PictureLike]) -> Document:
-        """Turn a list of strings, pictures and segments into a prompt document."""
-        if isinstance(content, Document):
-            return content
-        return Document(tuple(self._segment(part) for part in content), is_complete=False)
-
-    def _segment(self, part: Segment | str | PictureLike) -> Segment:
-        if isinstance(part, Text | Latent):
-            return part
-        if isinstance(part, str):
-            return Text(self.tokenizer.encode(part))
-        return self._encoder.caption_prompt(self.picture(part)).segments[0]
-
-    def generate(
-        self,
-        content: Document | Sequence[Segment | str | PictureLike],
-        options: GenerationOptions | None = None,
-    ) -> Document:
-        """Continue a document with text and pictures, interleaved as the model chooses.
-
-        Args:
-            content: A document, or a list of strings (text), pictures and segments.
-            options: Budget and sampling; the default draws up to one picture.
-
-        Returns:
-            The whole document, prompt first.
-        """
-        prompt = self.document(content)
-        return self.engine(max_rows=1).run([(prompt, options or self.options())])[0].document
-
-    async def stream(
-        self,
-        content: Document | Sequence[Segment | str | PictureLike],
-        options: GenerationOptions | None = None,
-    ) -> AsyncGenerator[Event, None]:
-        """Continue a document and yield tokens, previews and latents as they come."""
-        prompt = self.document(content)
-        async with aclosing(self.engine(max_rows=1).stream(prompt, options or self.options())) as events:
-            async for event in events:
-                yield event
-
-    def generate_images(
-        self,
-        prompts: Sequence[str],
-        *,
-        guidance: float | None = None,
-        steps: int | None = None,
-        sampler: str | None = None,
-        seed: int = 0,
-    ) -> list[Image.Image]:
-        """Draw one picture per prompt; what is None is as the model's settings say.
-
-        Args:
-            prompts: Captions.
-            guidance: Scale of classifier-free guidance; 1 is none.
-            steps: Steps of the sampler.
-            sampler: ``"ddpm"``, ``"ddim"``, ``"euler"``, ``"heun"`` or ``"dpm_solver_2m"``.
-            seed: Picture i is a function of (seed + i, prompt) alone.
-
-        Returns:
-            RGB pictures.
-        """
-        denoising = self.denoising(guidance=guidance, steps=steps, sampler=sampler)
-        _check_several(prompts, "prompts")
-        _check_said(prompts, "a prompt")
-        requests = [
-            (
-                self._encoder.draw_prompt(prompt),
-                self.options(max_tokens=0, begins_with_image=True, seed=seed + i, denoising=denoising),
-            )
-            for i, prompt in enumerate(prompts)
-        ]
-        return self._pictures(requests)
+        made = self.asking.options(max_tokens=max_tokens, max_images=max_images, begins_with_image=begins_with_image)
+        made = with_tokens(made, temperature=temperature, top_k=top_k, top_p=top_p)
+        return made.model_copy(update={"seed": seed, "denoising": denoising or self.config.denoising})
 
     def denoising(
         self, *, guidance: float | None = None, steps: int | None = None, sampler: str | None = None
     ) -> DenoisingOptions:
-        """Return the model's sampling with some of it changed.
+        """Return the model's sampling with some of it changed; a bad number is a ``ConfigError``."""
+        return self.asking.denoising(guidance=guidance, steps=steps, sampler=sampler)
 
-        Raises:
-            ConfigError: The sampler is unknown or a number is out of range.
+    def document(self, content: Content) -> Document:
+        """Turn a text, a picture, or a list of texts, pictures and segments into a prompt document."""
+        return self.prompts.document(content)
+
+    def picture(self, image: PictureLike) -> Picture:
+        """Turn a picture, an array or a file into (resolution, resolution, 3) uint8."""
+        return self.prompts.picture(image)
+
+    def image(self, latent: Latent) -> Image.Image:
+        """Turn a generated latent into an RGB picture."""
+        return self.prompts.image(latent)
+
+    def generate(
+        self, content: Content, options: GenerationOptions | None = None, *, max_new_tokens: int | None = None
+    ) -> Document:
+        """Continue a document with text and pictures, interleaved as the model chooses.
+
+        Args:
+            content: A text, a picture, or a list of texts, pictures and segments: the parts of one document.
+            options: Budget and sampling; the default draws up to one picture.
+            max_new_tokens: Most tokens to write, in place of options.
+
+        Returns:
+            The whole document, prompt first.
         """
-        tree = self.config.denoising.model_dump()
-        tree |= {name: value for name, value in (("num_steps", steps), ("sampler", sampler)) if value is not None}
-        if guidance is not None:
-            tree["guidance"] |= {"scale": guidance}
-        try:
-            return DenoisingOptions.model_validate(tree)
-        except ValidationError as error:
-            raise ConfigError(f"bad sampling options: {described(error)}") from error
+        return self.asking.continued(self.document(content), self.asking.chosen(options, max_new_tokens))
 
-    def caption(self, images: Sequence[PictureLike]) -> list[str]:
-        """Describe pictures."""
-        _check_several(images, "pictures")
-        prompts = [self._encoder.caption_prompt(self.picture(image)) for image in images]
-        return self._texts(prompts, MAX_CAPTION_TOKENS)
+    async def stream(
+        self, content: Content, options: GenerationOptions | None = None, *, max_new_tokens: int | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Continue a document and yield tokens, previews and latents as they come."""
+        prompt, chosen = self.asking.checked(self.document(content)), self.asking.chosen(options, max_new_tokens)
+        async with aclosing(self.engine(max_rows=1).stream(prompt, chosen)) as events:
+            async for event in events:
+                yield event
 
-    def ask(self, image: PictureLike, question: str) -> str:
-        """Answer a question about a picture."""
-        return self.ask_many([image], [question])[0]
+    def stream_text(
+        self, content: Content, options: GenerationOptions | None = None, *, max_new_tokens: int | None = None
+    ) -> Iterator[str | Image.Image]:
+        """Continue a document as ``generate``, and yield what is new as it comes: pieces of text, and pictures."""
+        return self.asking.pieces(
+            self.asking.checked(self.document(content)), self.asking.chosen(options, max_new_tokens)
+        )
+
+    generate_images = drawing.generate_images
+    edit = drawing.edit
+    caption = describing.caption
+    ask = describing.ask
 
     def ask_many(self, images: Sequence[PictureLike], questions: Sequence[str]) -> list[str]:
         """Answer one question about each picture."""
-        _check_said([told_question(asked) for asked in questions], "a question")
-        prompts = [
-            self._encoder.question_prompt(self.picture(image), asked)
-            for image, asked in zip(images, questions, strict=True)
-        ]
-        return self._texts(prompts, MAX_ANSWER_TOKENS)
-
-    def edit(self, image: PictureLike, instruction: str, *, seed: int = 0) -> Image.Image:
-        """Change a picture as an instruction says."""
-        return self.edit_many([image], [instruction], seed=seed)[0]
+        return self.ask(list(images), list(questions))
 
     def edit_many(
         self, images: Sequence[PictureLike], instructions: Sequence[str], *, seed: int = 0
     ) -> list[Image.Image]:
         """Change each picture as its instruction says."""
-        _check_said(instructions, "an instruction")
-        requests = [
-            (
-                self._encoder.edit_prompt(self.picture(image), instruction),
-                self.options(max_tokens=0, begins_with_image=True, seed=seed + i),
-            )
-            for i, (image, instruction) in enumerate(zip(images, instructions, strict=True))
-        ]
-        return self._pictures(requests)
+        return self.edit(list(images), list(instructions), seed=seed)
 
-    @torch.inference_mode()
-    def score(self, content: Document | Sequence[Segment | str | PictureLike]) -> Score:
+    def score(self, content: Content) -> Score:
         """Measure the log-likelihood of a document's text and the denoising loss of its latents.
 
         Args:
-            content: A document, of which the targets are measured; or a list of strings and pictures, all of which are.
+            content: A document, of which the targets are measured; or a text, a picture, or a list of texts, pictures
+                and segments, all of which are.
         """
         document = self.document(content)
-        if not isinstance(content, Document):
-            document = replace(document, segments=tuple(_as_target(part) for part in document.segments))
-        vocabulary = self.model.vocabulary
-        draw = KeyedDraw(self.config.diffusion, self.config.train.seed)
-        batch = collate([[document]], vocabulary, draw, num_slots(document, vocabulary)).to(self.model.device)
-        objective = TransfusionObjective(self.config.diffusion, self.config.objective, vocabulary)
-        losses = objective(self.model, batch)
-        text = losses.pop("text")
-        denoising = {name: float(loss.sum) / loss.count for name, loss in losses.items() if loss.count}
-        return Score(-float(text.sum), text.count, denoising)
-
-    def picture(self, image: PictureLike) -> Picture:
-        """Turn a picture, an array or a file into (resolution, resolution, 3) uint8."""
-        if isinstance(image, Image.Image):
-            return open_picture(image, self.resolution)
-        if isinstance(image, np.ndarray):
-            return open_picture(Image.fromarray(image), self.resolution)
-        return open_picture(Path(image), self.resolution)
-
-    def image(self, latent: Latent) -> Image.Image:
-        """Turn a generated latent into an RGB picture."""
-        return Image.fromarray(decode_pixels(latent.values, self.config.encode.standardisation))
-
-    @property
-    def _encoder(self) -> Encoder:
-        return Encoder(self.tokenizer, self.config.encode, self.config.train.seed)
-
-    def _texts(self, prompts: Sequence[Document], max_tokens: int) -> list[str]:
-        options = self.options(max_tokens=max_tokens, max_images=0)
-        results = self.engine().run([(prompt, options) for prompt in prompts])
-        texts = [[part.tokens for part in result.generated if isinstance(part, Text)] for result in results]
-        return [self.tokenizer.decode([token for run in runs for token in run]).strip() for runs in texts]
-
-    def _pictures(self, requests: Sequence[tuple[Document, GenerationOptions]]) -> list[Image.Image]:
-        results = self.engine().run(requests)
-        latents = [next(part for part in result.generated if isinstance(part, Latent)) for result in results]
-        return [self.image(latent) for latent in latents]
+        return self.asking.score(document if isinstance(content, Document) else all_targets(document))
 
 
-def _as_target(part: Segment) -> Segment:
-    return replace(part, is_target=True, max_t=1.0) if isinstance(part, Latent) else replace(part, is_target=True)
-
-
-def _check_several(content: object, what: str) -> None:
-    if isinstance(content, str | Path):
-        raise ConfigError(f"expected a list of {what}, got {str(content)!r:.80}; write [{str(content)!r:.80}]")
-
-
-def _check_said(texts: Sequence[str], what: str) -> None:
-    if any(not text.strip() for text in texts):
-        raise ConfigError(f"{what} is empty; say what is wanted")
+def _found(path: str | Path, revision: str | None, token: str | None) -> Path:
+    """Return the folder of a checkpoint: what lies here always comes first."""
+    try:
+        folder = find_checkpoint(Path(path))
+    except CheckpointError as error:
+        if not isinstance(path, str) or os.path.lexists(path) or not hub.is_name(path):
+            raise
+        try:
+            return find_checkpoint(hub.fetch(path, revision=revision, token=token))
+        except CheckpointError as other:
+            raise CheckpointError(f"{error}; nor is it a model to be had from the hub: {other}") from other
+    if revision is not None:
+        raise ConfigError(f"revision={revision!r} is of the hub, and {path} lies here; leave it out, or rename that")
+    return folder

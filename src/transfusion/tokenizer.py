@@ -61,6 +61,10 @@ class Tokenizer(Protocol):
         """Turn ids back into text; ids that are no text are left out."""
         ...
 
+    def num_bytes(self, tokens: Sequence[int]) -> int:
+        """Count the bytes of UTF-8 that ids stand for, also where they begin or end within a letter."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write what ``load_tokenizer`` needs into a checkpoint's folder."""
         ...
@@ -89,6 +93,10 @@ class ByteTokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """Turn bytes back into text; a broken sequence becomes the replacement character."""
         return bytes(token for token in tokens if 0 <= token < NUM_BYTES).decode(errors="replace")
+
+    def num_bytes(self, tokens: Sequence[int]) -> int:
+        """Count the ids that are bytes."""
+        return sum(0 <= token < NUM_BYTES for token in tokens)
 
     def save(self, folder: Path) -> None:
         """Write nothing: a checkpoint without a tokenizer file is read as bytes."""
@@ -144,6 +152,18 @@ class JsonTokenizer:
         """Turn ids back into text."""
         ids = [token for token in tokens if 0 <= token < self._size]
         return _asked(lambda: self._library.decode(ids), f"cannot decode {ids[:8]}")
+
+    def num_bytes(self, tokens: Sequence[int]) -> int:
+        """Count the bytes: of a byte-level tokenizer exactly, where one letter of a piece is one byte; else those of
+        the text, in which half a letter counts as the three bytes of a replacement character.
+        """
+        if not isinstance(self._library.decoder, decoders.ByteLevel):
+            return len(self.decode(tokens).encode())
+        added = self._library.get_added_tokens_decoder()
+        return sum(
+            len(added[token].content.encode()) if token in added else len(self._library.id_to_token(token) or "")
+            for token in tokens
+        )
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, as it is used: without truncation and padding."""

@@ -17,6 +17,7 @@ from PIL import Image
 from transfusion.cli import main
 from transfusion.train.lock import hold_run
 
+GRID = "model.modalities.0.max_grid=[4,4]"
 SMALL = [
     "train.steps=4",
     "train.batch_size=4",
@@ -208,6 +209,10 @@ def test_own_pictures_and_text(tmp_path: Path) -> None:
     assert set(json.loads(call("evaluate", tmp_path / "t", "--json").stdout)["losses"]) == {"text"}
     (tmp_path / "t.txt").unlink()  # a run knows without its data what they were
     assert "text alone" in call("generate", tmp_path / "t", "a star", code=2).stderr
+    large = call("train", "folder", f"data.path={data}", *folder, "data.resolution=128", "--run", tmp_path / "l")
+    saved = json.loads(next((tmp_path / "l" / "checkpoints").glob("*/config.json")).read_text())
+    assert saved["model"]["modalities"][0]["max_grid"] == [16, 16] and saved["train"]["row_length"] == 320
+    assert large.stderr.splitlines()[0] == f"cpu, run {tmp_path / 'l'}"
 
 
 def test_anew_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
@@ -234,12 +239,39 @@ def test_anew_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
         (("chat", "RUN", "--folder", "PICTURE"), "cannot write to"),
         (("evaluate", "RUN", "--prompts", "100000"), "--prompts 100000 is too many"),
         (("demo", "--run", "NEW", "--prompts", "100000"), "--prompts 100000 is too many"),
-        (("train", "tiny", "--run", "NEW", "data.resolution=64"), "the model has positions for (4, 4)"),
+        (("train", "tiny", "--run", "NEW", "data.resolution=64", GRID), "the model has positions for (4, 4)"),
+        (("generate", "RUN", "a star", "--device", "tpu"), "device 'tpu' is unknown; expected auto, cpu, cuda"),
+        (("caption", "RUN", "PICTURE", "--device", "cuda:99"), "device 'cuda:99' is not here"),
+        (("edit", "RUN", "PICTURE", "remove it", "--precision", "fp8"), "precision 'fp8' is unknown"),
+        (("evaluate", "RUN", "--device", ""), "device '' is unknown"),
+        (("chat", "RUN", "--device", "tpu"), "device 'tpu' is unknown"),
+        (("demo", "--run", "NEW", "--device", "tpu"), "device 'tpu' is unknown"),
+        (("generate", "RUN", "caf\udce9"), "a prompt is not UTF-8"),
+        (("ask", "RUN", "PICTURE", "caf\udce9"), "the question is not UTF-8"),
+        (("edit", "RUN", "PICTURE", "caf\udce9"), "the instruction is not UTF-8"),
+        (("write", "RUN", "caf\udce9"), "the prompt is not UTF-8"),
+        (("write", "RUN", ""), "the prompt is empty"),
+        (("write", "RUN", "-"), "the prompt is empty"),
+        (("write", "RUN", "x" * 999), "the prompt takes 1000 slots"),
+        (("generate", "RUN", "x " * 999), "the prompt takes"),
+        (("edit", "RUN", "PICTURE", "x " * 999), "the prompt takes"),
+        (("ask", "RUN", "PICTURE", "x " * 999), "the prompt takes"),
+        (("write", "RUN", "x", "--tokens", "0"), "tokens"),
+        (("write", "RUN", "x", "--tokens", "-1"), "tokens"),
+        (("write", "RUN", "x", "--top-p", "2"), "top_p: Input should be less than"),
+        (("write", "RUN", "x", "--top-k", "0"), "top_k: Input should be greater than"),
+        (("write", "RUN", "x", "--temperature", "-1"), "temperature: Input should be greater than"),
+        (("write", "RUN", "x", "--images", "-1"), "images"),
+        (("write", "RUN", "x", "--folder", "PICTURE"), "cannot write to"),
+        (("generate", "RUN", "a star", "-o", ""), "the output is empty"),
+        (("generate", "RUN", "a star", "-o", "PICTURE/"), "cannot write to"),
+        (("generate", "RUN", "a star", "--steps", "99999999999999999999"), "steps"),
+        (("generate", "RUN", "a star", "--num", "0"), "num"),
         (("train", "tiny", "--run", "NEW", "train.optimizer.betas=[0.9,1.5]"), "should be less than 1"),
         (("train", "tiny", "--run", "NEW", "model.text_vocab_size=9999"), "the tokenizer has"),
         (("train", "tiny", "--run", "NEW", "objective.attention=flex"), "needs a CUDA device"),
         (("generate", "RUN", "  "), "a prompt is empty"),
-        (("generate", "RUN", "a star", "--steps", "0"), "num_steps: Input should be greater than"),
+        (("generate", "RUN", "a star", "--steps", "0"), "steps"),
         (("generate", "RUN", "a star", "--guidance", "inf"), "guidance.scale: Input should be a finite number"),
         (("ask", "RUN", "PICTURE", "?"), "a question is empty"),
         (("evaluate", "RUN", "--prompts", "0"), "prompts"),

@@ -7,6 +7,10 @@ import signal
 import subprocess
 import sys
 import termios
+from pathlib import Path
+
+from test_cli import SMALL
+from test_write import mixed as mixed  # a fixture
 
 # Streams with their buffers, whatever the caller wishes.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -19,6 +23,60 @@ with stop_on_signals() as stop:
     sys.stderr.flush()
     print("asked to stop:", stop.is_set())
 """
+
+SAMPLING = """
+import signal, sys
+import transfusion.generate.engine as engine
+from transfusion.cli import main
+def interrupted(self, rows):
+    signal.raise_signal(signal.SIGINT)
+engine.Forwards.evaluate = interrupted
+sys.argv = sys.argv[:1] + sys.argv[2:]
+main()
+"""
+HURRIED = """
+import signal, sys
+import transfusion.train.loop as loop
+from transfusion.cli import main
+accumulate = loop._accumulate
+counted = []
+def interrupted(*arguments):
+    counted.append(1)
+    if len(counted) == 4:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    return accumulate(*arguments)
+loop._accumulate = interrupted
+sys.argv = sys.argv[:1] + sys.argv[2:]
+main()
+"""
+
+
+def run_script(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a changed command line."""
+    return subprocess.run(
+        [sys.executable, "-c", script, "-", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_an_interrupt_of_sampling_is_one_line_and_leaves_nothing(mixed: Path, tmp_path: Path) -> None:
+    done = run_script(SAMPLING, "generate", mixed, "a star", "-o", tmp_path / "out" / "o.png")
+    assert done.returncode == 130 and done.stdout == "" and done.stderr == "cpu, fp32\nstopped\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_second_interrupt_says_what_is_saved(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    settings = [setting for setting in SMALL if "preview" not in setting]
+    done = run_script(HURRIED, "train", "tiny", *settings, "train.preview_every=0", "--run", run)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    last = f"the last checkpoint is {run / 'checkpoints' / 'step_00000002'}"
+    told = done.stderr.splitlines()
+    assert "what is not saved is lost" in told[-4] and told[-2:] == [
+        "ending at once ...",
+        f"stopped: step 3 is not saved; {last}",
+    ]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_00000002"]
 
 
 def test_a_signal_in_the_middle_of_a_write_to_stderr_only_asks_to_stop() -> None:

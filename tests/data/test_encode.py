@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from transfusion.autoencoder.pixels import PixelConfig
 from transfusion.data.encode import EncodeConfig, Encoder
+from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig, TaskWeights
+from transfusion.data.tasks import told_tasks
 from transfusion.layout import Columns, layout
 from transfusion.model.transfusion import ModelConfig
 from transfusion.segments import Document, Latent, Text
@@ -66,6 +69,24 @@ def test_a_chat_goes_on_as_training_told(kind: str) -> None:
     assert begins(drawn, told.drawn("a red star", PICTURE, KEY), tokenizer)
     edited = told.said(told.shown(Document((), is_complete=False), PICTURE), "make it red")
     assert begins(edited, told.edited(PICTURE, "make it red", PICTURE, KEY), tokenizer)
+
+
+@pytest.mark.parametrize("kind", VOCABULARY_OF)
+@pytest.mark.parametrize(
+    ("data", "pixels", "stops"),
+    [
+        (ShapesConfig(), PixelConfig(), True),
+        (ShapesConfig(tasks=TaskWeights(look=0)), PixelConfig(), False),
+        (FolderConfig(), PixelConfig(), False),  # captioned pictures
+        (FolderConfig(), None, False),  # plain text
+    ],
+)
+def test_stop_tokens_follow_from_how_the_data_were_told(
+    kind: str, data: DataConfig, pixels: PixelConfig | None, stops: bool
+) -> None:
+    told = encoder(kind)
+    tasks = told_tasks(data, EncodeConfig(pixels=pixels))
+    assert told.stop_tokens(tasks) == (told.turn_end[-1:] if stops else ())
 
 
 def test_statements_end_with_the_turn_s_end_whatever_the_tokenizer_joins() -> None:

@@ -1,22 +1,28 @@
 """Evaluators: a perfect oracle scores 1, a blank one 0, and the JSON is what users read."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from tiny import ToySource, make_model, run_config
+from tiny import ToySource, image, make_model, run_config
 
 from transfusion.data.shapes import CATEGORIES, Scene, caption, detect, edit, prompts, render, sample_scene, scene_for
 from transfusion.data.shapes.scene import SceneObject
 from transfusion.data.shapes.tasks import true_answer
-from transfusion.evaluate.losses import evaluate_losses
+from transfusion.evaluate.losses import bits_per_byte, evaluate_losses
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
 from transfusion.keyed import generator
+from transfusion.model.transfusion import Outputs, TransfusionModel
 from transfusion.objective import TransfusionObjective
 from transfusion.report import write_report
+from transfusion.segments import Document, Text
+from transfusion.tokenizer import ByteTokenizer, Tokenizer, train_tokenizer
 
 NUM_PROMPTS = 12
 KNOWN = {prompt.text: prompt for name in CATEGORIES for prompt in prompts(name, NUM_PROMPTS, 0)}
@@ -108,6 +114,67 @@ def test_losses_are_means_over_the_source() -> None:
     found = evaluate_losses(model, objective, ToySource(7), num_documents=50, seed=0)
     again = evaluate_losses(model, objective, ToySource(7), num_documents=7, seed=0)
     assert found == again and set(found) == {"text", "image", "sound"}
+
+
+class Uniform(TransfusionModel):
+    """Finds every id as likely as any other."""
+
+    def forward(self, *arguments: Any, **named: Any) -> Outputs:
+        outputs = super().forward(*arguments, **named)
+        return outputs._replace(logits=torch.zeros_like(outputs.logits))
+
+
+class Told(ToySource):
+    """Tells some documents."""
+
+    def __init__(self, *told: Document) -> None:
+        super().__init__(len(told))
+        self.told = told
+
+    def document(self, index: int, visit: int) -> Document:
+        return self.told[index]
+
+
+def bits(source: ToySource, tokenizer: Tokenizer) -> tuple[float | None, float]:
+    """Return bits per byte by a model that knows nothing, and the bits of an id."""
+    config = run_config()
+    model = Uniform(config.model.model_copy(update={"text_vocab_size": tokenizer.size})).eval()
+    objective = TransfusionObjective(config.diffusion, config.objective, model.vocabulary)
+    found = bits_per_byte(model, objective, source, tokenizer, num_documents=9, seed=0)
+    return found, math.log2(model.vocabulary.size)
+
+
+def test_bits_per_byte_are_exact_for_bytes_whatever_ends_and_begins_beside() -> None:
+    told = tuple("né€".encode())
+    source = Told(
+        Document((Text(told), image(1), Text(told))),  # the beginning of a picture and EOS count neither way
+        Document((Text(told, is_target=False), Text(told)), is_complete=False),
+        Document((Text(told[:2]),), is_complete=False, next_token=told[2]),  # cut within a letter
+    )
+    found, each = bits(source, ByteTokenizer())
+    assert found == pytest.approx(each, rel=1e-6)
+
+
+def test_bits_per_byte_count_the_bytes_of_pieces() -> None:
+    tokenizer = train_tokenizer(["the the the né€ né€"] * 9, 270)
+    whole = tokenizer.encode("the né€ 𝄞")
+    found, each = bits(Told(Document((Text(whole),))), tokenizer)
+    num_bytes = len("the né€ 𝄞".encode())
+    assert len(whole) < num_bytes and found == pytest.approx(each * len(whole) / num_bytes, rel=1e-6)
+    assert [sum(tokenizer.num_bytes([token]) for token in whole), tokenizer.num_bytes(whole)] == [num_bytes] * 2
+
+
+def test_bits_per_byte_of_no_text_are_none() -> None:
+    assert bits(Told(Document((image(1),), is_complete=False)), ByteTokenizer())[0] is None
+
+
+def test_bits_per_byte_agree_with_the_nats() -> None:
+    model, config = make_model(), run_config()
+    objective = TransfusionObjective(config.diffusion, config.objective, model.vocabulary)
+    source = Told(*(Document((Text((1, 2, 3)), Text((4, 5))), is_complete=False) for _ in range(3)))
+    nats = evaluate_losses(model, objective, source, num_documents=9, seed=0)["text"]
+    found = bits_per_byte(model, objective, source, ByteTokenizer(), num_documents=9, seed=0)
+    assert found == pytest.approx(nats / math.log(2), rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 """The application: verbs, options and exit codes. What the verbs do is in ``training`` and ``verbs``."""
 
 import json
-import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from transfusion.cli.allocator import keep_freed_memory
+from transfusion.cli.defaults import TEMPERATURE
+from transfusion.cli.help import UNWRAPPED, fitted
+from transfusion.cli.streams import prepare_streams, telling
 from transfusion.memory import is_used_up
 
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+MAX_STEPS = 10**6  # more would take days, and the memory for their times
 EPILOG = "Exit codes: 0 done, 1 the work failed, 2 bad usage or settings, 130 stopped (a training run is saved)."
 USAGE_ERRORS = frozenset({"ConfigError"})
 FAILURES = frozenset(
@@ -28,16 +32,23 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables cut words and the names of options where a terminal is narrow
     epilog=EPILOG,
     help="Transfusion: text and pictures.",
+)
+
+TARGET_HELP = (
+    "Picture to write, several as one sheet; a folder (out/), or a name with {} for a number (out/star-{}.png), has "
+    "a file for each"
 )
 
 Model = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run such as runs/demo")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value to standard output")]
 Seed = Annotated[int, typer.Option(help="Key of all draws")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="PNG to write")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Picture to write")]
 Anew = Annotated[bool, typer.Option("--anew", help="Begin anew, deleting what a run before wrote into the folder")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; auto is the first of cuda, mps, cpu")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is bf16 where the device is faster by it")]
 
 
 def say(value: object, *, as_json: bool, text: str) -> None:
@@ -51,12 +62,13 @@ def demo(
     anew: Anew = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Train so many steps instead of the recipe's")] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts per category of the evaluation")] = 100,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train the tiny recipe, evaluate it and write a report: a model that draws, captions, answers and edits."""
     from transfusion.cli.training import run_demo
 
-    raise typer.Exit(run_demo(run, is_anew=anew, steps=steps, num_prompts=prompts, as_json=as_json))
+    raise typer.Exit(run_demo(run, is_anew=anew, steps=steps, num_prompts=prompts, device=device, as_json=as_json))
 
 
 @app.command()
@@ -65,7 +77,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as train.steps=100")] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<name of the recipe>")] = None,
     anew: Anew = False,
-    device: Device = "cpu",
+    device: Device = "auto",
     change: Annotated[
         bool,
         typer.Option("--change", help="Let a run go on with other steps, rates or losses' weights than it had"),
@@ -98,37 +110,59 @@ def config(recipe: str, overrides: Annotated[list[str] | None, typer.Argument()]
 def generate(
     model: Model,
     prompts: Annotated[list[str], typer.Argument(help="What to draw")],
-    output: Output = Path("generated.png"),
+    output: Annotated[str, typer.Option("--output", "-o", help=TARGET_HELP)] = "generated.png",
+    num: Annotated[int, typer.Option("--num", "--images-per-prompt", min=1, help="Pictures of each prompt")] = 1,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Steps of the sampler")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=MAX_STEPS, help="Steps of the sampler")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, euler, heun or dpm_solver_2m")] = None,
     guidance: Annotated[float | None, typer.Option(help="Scale of guidance; 1 is none")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Draw pictures; several become one sheet."""
-    from transfusion.cli.verbs import draw
+    """Draw pictures; several become one sheet, or a file each."""
+    from transfusion.cli.verbs import Sampling, Use, draw
 
-    file = draw(model, prompts, output, seed=seed, steps=steps, sampler=sampler, guidance=guidance)
-    say({"file": str(file), "prompts": prompts, "seed": seed}, as_json=as_json, text=f"wrote {file}")
+    sampling = Sampling(steps, sampler, guidance, negative_prompt)
+    files = draw(Use(model, device, precision), prompts, output, num=num, seed=seed, sampling=sampling)
+    names = [str(file) for file in files]
+    told = {"files": names, "prompts": prompts, "seed": seed}
+    say({"file": names[0], **told}, as_json=as_json, text="\n".join(f"wrote {name}" for name in names))
 
 
 @app.command()
-def caption(model: Model, images: list[Path], as_json: AsJson = False) -> None:
+def caption(
+    model: Model,
+    images: list[Path],
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: AsJson = False,
+) -> None:
     """Describe pictures."""
-    from transfusion.cli.verbs import load_for_pictures
+    from transfusion.cli.verbs import Use, load_for_pictures
 
-    texts = load_for_pictures(model).caption(images)
+    texts = load_for_pictures(Use(model, device, precision)).caption(images)
     rows = [{"file": str(image), "caption": text} for image, text in zip(images, texts, strict=True)]
     say(rows, as_json=as_json, text="\n".join(f"{row['file']}: {row['caption']}" for row in rows))
 
 
 @app.command()
-def ask(model: Model, image: Path, question: str, as_json: AsJson = False) -> None:
+def ask(
+    model: Model,
+    image: Path,
+    question: str,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: AsJson = False,
+) -> None:
     """Answer a question about a picture."""
-    from transfusion.cli.verbs import load_for_pictures
+    from transfusion.cli.texts import plain
+    from transfusion.cli.verbs import Use, load_for_pictures
 
-    answer = load_for_pictures(model).ask(image, question)
-    say({"question": question, "answer": answer}, as_json=as_json, text=answer)
+    asked = plain(question, "the question")
+    answer = load_for_pictures(Use(model, device, precision)).ask(image, asked)
+    say({"question": asked, "answer": answer}, as_json=as_json, text=answer)
 
 
 @app.command()
@@ -138,13 +172,43 @@ def edit(
     instruction: str,
     output: Output = Path("edited.png"),
     seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Change a picture as an instruction says."""
-    from transfusion.cli.verbs import change
+    from transfusion.cli.verbs import Use, change
 
-    file = change(model, image, instruction, output, seed=seed)
+    file = change(Use(model, device, precision), image, instruction, output, seed=seed)
     say({"file": str(file), "instruction": instruction}, as_json=as_json, text=f"wrote {file}")
+
+
+@app.command()
+def write(
+    model: Model,
+    prompt: Annotated[str, typer.Argument(help="What to go on from; - reads standard input")],
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens to write; default: what a row of training has room for")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Divides the logits; 0 takes the likeliest token")] = TEMPERATURE,
+    top_k: Annotated[int | None, typer.Option(help="Draw among the likeliest tokens, so many")] = None,
+    top_p: Annotated[float, typer.Option(help="Draw among the fewest tokens with so much probability")] = 1.0,
+    images: Annotated[int, typer.Option(min=0, help="Most pictures to draw, where the model begins one")] = 1,
+    folder: Annotated[Path, typer.Option(help="Where drawn pictures are saved")] = Path("written"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a text, as it comes, until the model ends it; standard output has what is written, and no more."""
+    from transfusion.cli.texts import prompt_text
+    from transfusion.cli.verbs import Use
+    from transfusion.cli.write import Wanted, go_on
+
+    wanted = Wanted(tokens, images, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    written = go_on(Use(model, device, precision), prompt_text(prompt), wanted, folder, is_shown=not as_json)
+    if as_json:
+        print(json.dumps(written._asdict()))
 
 
 @app.command()
@@ -152,12 +216,14 @@ def chat(
     model: Model,
     folder: Annotated[Path, typer.Option(help="Where drawn pictures are saved")] = Path("chat"),
     seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
-    """Talk to a model that can draw: what you write goes on one document; /image FILE shows it a picture."""
+    """Talk to a model: what you write goes on one document; /image FILE shows it a picture, if it knows any."""
     from transfusion.cli.chat import converse
-    from transfusion.cli.verbs import load
+    from transfusion.cli.verbs import Use, load
 
-    converse(load(model), folder, seed=seed)
+    converse(load(Use(model, device, precision)), folder, seed=seed)
 
 
 @app.command()
@@ -167,16 +233,18 @@ def evaluate(
     prompts: Annotated[int, typer.Option(min=1, help="Prompts per category")] = 100,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Score a model: exactly in the built-in world, elsewhere by its losses on the run's data or on other data."""
     from transfusion.cli.output import check_file
-    from transfusion.cli.verbs import score
+    from transfusion.cli.verbs import Use, score
     from transfusion.files import write_whole
 
     if out is not None:
         check_file(out)
-    text, rendered = score(model, overrides or [], num_prompts=prompts, seed=seed)
+    text, rendered = score(Use(model, device, precision), overrides or [], num_prompts=prompts, seed=seed)
     try:
         print(text if as_json else rendered, flush=True)
     finally:  # also where the reader of a pipe is gone
@@ -196,19 +264,31 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def main() -> None:
-    """Run the command line and turn user errors into one message and an exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    keep_freed_memory()
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(STOPPED)
-    except Exception as error:
-        names = {kind.__name__ for kind in type(error).__mro__}
-        if not names & (USAGE_ERRORS | FAILURES) and not is_used_up(error):
-            raise
-        print(f"error: {_told(error)}", file=sys.stderr)
-        sys.exit(USAGE if names & USAGE_ERRORS else FAILED)
+    """Run the command line and turn user errors and Ctrl-C into one message and an exit code."""
+    prepare_streams()
+    with telling():
+        keep_freed_memory()
+        try:
+            fitted(typer.main.get_command(app))(terminal_width=UNWRAPPED)
+        except (KeyboardInterrupt, SystemExit) as ended:
+            interrupt = next((cause for cause in _causes(ended) if isinstance(cause, KeyboardInterrupt)), None)
+            if interrupt is None:
+                raise
+            print(": ".join(["stopped", *getattr(interrupt, "__notes__", [])]), file=sys.stderr)
+            sys.exit(STOPPED)
+        except Exception as error:
+            names = {kind.__name__ for kind in type(error).__mro__}
+            if not names & (USAGE_ERRORS | FAILURES) and not is_used_up(error):
+                raise
+            print(f"error: {_told(error)}", file=sys.stderr)
+            sys.exit(USAGE if names & USAGE_ERRORS else FAILED)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came of, the last first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _told(error: BaseException) -> str:

@@ -1,6 +1,5 @@
-"""A conversation in the terminal with a model that can draw: one document that grows turn by turn."""
+"""A conversation in the terminal: one document that grows turn by turn."""
 
-import itertools
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -9,25 +8,34 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text as RichText
 
+from transfusion.cli.defaults import TEMPERATURE
 from transfusion.cli.output import check_file
-from transfusion.data.encode import Encoder
+from transfusion.cli.targets import free_numbers
+from transfusion.data.encode import TURN_END, Encoder
 from transfusion.data.errors import DataError
+from transfusion.data.tasks import is_text_alone
+from transfusion.generate.engine import Engine
 from transfusion.generate.options import Generated
 from transfusion.layout import num_slots
 from transfusion.pictures import encoded
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Document, Latent, Text
+from transfusion.tokenizer import Tokenizer
 
 HELP = "write a caption and it draws; /image FILE shows it a picture, then ask or tell it what to change; /new /quit"
-MAX_TOKENS = 48
+TEXT_HELP = "write a text and it goes on with it; /new /quit"
+MAX_TOKENS, MAX_LINE_TOKENS = 48, 200
 HALF_BLOCK = "▀"
 
 
 def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
     """Read turns from standard input until it ends or /quit."""
-    check_file(folder / "001.png")
+    is_text = is_text_alone(model.config.data, model.config.encode)
+    if not is_text:
+        check_file(folder / "001.png")
     console = Console()
-    console.print(HELP, style="dim")
+    told = TEXT_HELP if is_text else HELP
+    console.print(told, style="dim")
     document, number = model.document([]), 0
     encoder = Encoder(model.tokenizer, model.config.encode, seed)
     engine = model.engine(max_rows=1)
@@ -40,12 +48,12 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
             name = line.removeprefix("/image ").strip().strip("'\"")
             document = _shown(model, encoder, document, Path(name), console)
         elif line.startswith("/"):
-            console.print(f"there is no {line.split()[0]}; {HELP}", style="red", markup=False)
+            console.print(f"there is no {line.split()[0]}; {told}", style="red", markup=False)
         elif line.strip("? "):
             number += 1
             prompt = encoder.said(document, line)
-            options = model.options(max_tokens=MAX_TOKENS, max_images=1, seed=seed + number)
-            result = engine.run([(prompt, options)])[0]
+            answer = _line if is_text else _turn
+            result = answer(model, engine, prompt, seed + number)
             document = result.document
             _tell(model, result, folder, console)
 
@@ -55,7 +63,34 @@ def _read() -> str | None:
         line = input("> " if sys.stdin.isatty() else "")
     except EOFError:
         return None
-    return line.encode("utf-8", "replace").decode().strip()
+    return line.encode("utf-8", "surrogateescape").decode(errors="replace").strip()
+
+
+def _turn(model: Transfusion, engine: Engine, prompt: Document, seed: int) -> Generated:
+    """Answer with text or with a picture."""
+    return engine.run([(prompt, model.options(max_tokens=MAX_TOKENS, max_images=1, seed=seed))])[0]
+
+
+def _line(model: Transfusion, engine: Engine, prompt: Document, seed: int) -> Generated:
+    """Go on with plain text up to the first line break behind some text: nothing but a document's end has an end there,
+    and a person wants to speak again.
+    """
+    options = model.options(max_tokens=MAX_LINE_TOKENS, max_images=0, temperature=TEMPERATURE, seed=seed)
+    options = options.model_copy(update={"stop_tokens": _line_ends(model.tokenizer)})
+    document, left, is_said, result = prompt, options.max_tokens, False, None
+    while result is None or (result.is_ended and left > 0 and not is_said):
+        result = engine.run([(document, options.model_copy(update={"max_tokens": left}))])[0]
+        tokens = [token for part in result.generated if isinstance(part, Text) for token in part.tokens]
+        if not tokens:  # the document has ended
+            break
+        document, left = result.document, left - len(tokens)
+        is_said = bool(model.tokenizer.decode(tokens).strip())
+    return Generated(document, document.segments[len(prompt.segments) :], result.is_ended)
+
+
+def _line_ends(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """List the tokens that hold a line break, alone or with letters beside it."""
+    return tuple(token for token in range(tokenizer.size) if TURN_END in tokenizer.decode([token]))
 
 
 def _shown(model: Transfusion, encoder: Encoder, document: Document, file: Path, console: Console) -> Document:
@@ -73,7 +108,8 @@ def _tell(model: Transfusion, result: Generated, folder: Path, console: Console)
         console.print("(no answer; /new begins anew)", style="dim")
     for part in result.generated:
         if isinstance(part, Text):
-            console.print(model.tokenizer.decode(part.tokens).strip(), highlight=False)
+            if said := model.tokenizer.decode(part.tokens).strip():
+                console.print(said, highlight=False, markup=False)
         elif isinstance(part, Latent):
             picture = model.image(part)
             if console.is_terminal:
@@ -88,11 +124,10 @@ def save_numbered(picture: Image.Image, folder: Path) -> Path:
     """Write a picture into a folder under the first free number behind those that are taken: none is written over."""
     data = encoded(picture)
     folder.mkdir(parents=True, exist_ok=True)
-    taken = [int(file.stem) for file in folder.glob("*.png") if file.stem.isdecimal()]
-    for number in itertools.count(max(taken, default=0) + 1):
-        with suppress(FileExistsError), (folder / f"{number:03d}.png").open("xb") as stream:
+    for file in free_numbers(folder):
+        with suppress(FileExistsError), file.open("xb") as stream:
             stream.write(data)
-            return folder / f"{number:03d}.png"
+            return file
     raise AssertionError("numbers have no end")
 
 

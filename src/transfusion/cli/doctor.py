@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from transfusion.devices import multiplies_bf16
+from transfusion.devices import AUTO, KINDS, find_device, multiplies_bf16, num_devices
 
 MIN_FREE_BYTES = 2 * 1024**3
 MIN_TORCH = (2, 11)
@@ -53,8 +53,13 @@ def _devices() -> list[Finding]:
         Finding("ok", "threads", str(torch.get_num_threads())),
         Finding("ok", "precision on the CPU", "bf16 is faster" if has_bf16 else "fp32 is as fast as bf16, or faster"),
     ]
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return [*findings, Finding("ok", "CUDA devices", ", ".join(names) or "none")]
+    names = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(num_devices("cuda"))]
+    return [
+        *findings,
+        Finding("ok", "CUDA devices", ", ".join(names) or "none"),
+        Finding("ok", "devices", ", ".join(kind for kind in KINDS if num_devices(kind))),
+        Finding("ok", "device that auto takes", str(find_device(AUTO))),
+    ]
 
 
 def _kernels() -> list[Finding]:

@@ -8,8 +8,18 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 STDERR = 2
-TOLD = b"\nstopping after this step; its state will be saved (Ctrl-C again: ends at once, unsaved) ...\n"
+TOLD = (
+    b"\nstopping after this step; its state will be saved "
+    b"(Ctrl-C again: ends at once, and what is not saved is lost) ...\n"
+)
+TOLD_AGAIN = b"\nending at once ...\n"
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def _tell(text: bytes) -> None:
+    """Write past Python's streams: one that a signal came in the middle of refuses to be entered again."""
+    with suppress(OSError):
+        os.write(STDERR, text)
 
 
 @contextmanager
@@ -21,12 +31,11 @@ def stop_on_signals() -> Generator[threading.Event]:
         del frame
         if stop.is_set():
             if number == signal.SIGINT:
+                _tell(TOLD_AGAIN)
                 raise KeyboardInterrupt
             return
         stop.set()
-        # Past Python's streams: one that the signal came in the middle of refuses to be entered again.
-        with suppress(OSError):
-            os.write(STDERR, TOLD)
+        _tell(TOLD)
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:

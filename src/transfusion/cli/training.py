@@ -16,6 +16,7 @@ from transfusion.cli.verbs import check_num_prompts
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
 from transfusion.data.readers import save_quarantine
+from transfusion.devices import AUTO, find_device
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
 from transfusion.pretrained import Transfusion
 from transfusion.recipes import RECIPES
@@ -138,8 +139,9 @@ def run_training(
 ) -> int:
     """Train to the end or to Ctrl-C; return the exit code."""
     asked = _asked(name, overrides, run, is_anew=is_anew)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with hold_run(asked.directory) as lock:
+        _say_where(device, lock, console)
         opened = open_run(
             asked.config,
             asked.directory,
@@ -159,18 +161,21 @@ def _run_of(folder: Path) -> Path:
     return folder.parents[1] if folder.parent.name == CHECKPOINTS else folder
 
 
-def run_demo(run: Path, *, is_anew: bool, steps: int | None, num_prompts: int, as_json: bool) -> int:
+def run_demo(
+    run: Path, *, is_anew: bool, steps: int | None, num_prompts: int, device: str = AUTO, as_json: bool
+) -> int:
     """Train the tiny recipe, evaluate it, write scores and report; return the exit code."""
     check_num_prompts(num_prompts)
     with hold_run(run) as lock:
-        return _demo(lock, is_anew=is_anew, steps=steps, num_prompts=num_prompts, as_json=as_json)
+        return _demo(lock, is_anew=is_anew, steps=steps, num_prompts=num_prompts, device=device, as_json=as_json)
 
 
-def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, as_json: bool) -> int:
+def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, device: str, as_json: bool) -> int:
     begun = time.perf_counter()
-    console, run = Console(stderr=True), lock.run
+    console, run = Console(stderr=True, markup=False), lock.run
     overrides = [] if steps is None else [f"train.steps={steps}"]
-    opened = open_run(find_config("tiny", overrides), run, is_resumed=not is_anew, device="cpu", lock=lock)
+    _say_where(device, lock, console)
+    opened = open_run(find_config("tiny", overrides), run, is_resumed=not is_anew, device=device, lock=lock)
     state, source = _told(opened, lock, is_anew=is_anew, console=console)
     if not _train(state, source, lock, console):
         return _say_stopped(run, "demo", console)
@@ -197,6 +202,11 @@ def _scores(items: Items, state: TrainState, begun: float) -> Scores:
     )
 
 
+def _say_where(device: str, lock: RunLock, console: Console) -> None:
+    """Say what computes, before the data are read: that may take long."""
+    console.print(f"{find_device(device)}, run {lock.run}", highlight=False, soft_wrap=True)
+
+
 def _told(
     opened: tuple[TrainState, Source], lock: RunLock, *, is_anew: bool, console: Console
 ) -> tuple[TrainState, Source]:
@@ -204,7 +214,7 @@ def _told(
     (state, source), run = opened, lock.run
     if is_anew:
         clear(run)
-    console.print(f"{_parameters(state)}, {state.config.train.precision}, run {run}")
+    console.print(f"{_parameters(state)}, {state.config.train.precision}")
     if state.step:
         console.print(f"resuming at step {state.step} of {state.config.train.steps} (--anew begins anew)")
     _tell_left_out(source, run, console)
@@ -237,7 +247,7 @@ def _train(state: TrainState, source: Source, lock: RunLock, console: Console) -
     with stop_on_signals() as stop, closing(train(state, source, lock.run, stop, lock=lock)) as reports:
         show = _show_bars if console.is_terminal else _show_lines
         show(reports, state, console)
-    return state.step >= state.config.train.steps
+    return state.step >= state.config.train.steps and not stop.is_set()
 
 
 class _Smoothed:

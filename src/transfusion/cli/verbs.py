@@ -1,22 +1,28 @@
 """What the verbs on a trained model do."""
 
 import json
+import sys
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 from PIL.Image import Image, registered_extensions
 from rich.console import Console
 
 from transfusion.cli.output import check_picture
+from transfusion.cli.progress import drawing, working
+from transfusion.cli.targets import targets
+from transfusion.cli.texts import plain
 from transfusion.config import ConfigError, override
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.shapes import CATEGORIES, prompts
 from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig, of_other_data, open_source, settled_like
 from transfusion.data.tasks import is_text_alone
-from transfusion.evaluate.losses import evaluate_losses
+from transfusion.devices import AUTO, choose_precision, find_device
+from transfusion.evaluate.losses import bits_per_byte, evaluate_losses
 from transfusion.evaluate.suite import evaluate_shapes, scores_table, summarise
 from transfusion.files import write_whole
 from transfusion.layout import num_slots
@@ -29,28 +35,72 @@ NUM_LOSS_DOCUMENTS = 200
 DATA_PREFIX = "data."
 
 
-def load(path: Path) -> Transfusion:
-    """Load a checkpoint or a run."""
-    return Transfusion.from_pretrained(path)
+class Use(NamedTuple):
+    """Which model a verb uses, and how.
+
+    Attributes:
+        path: A checkpoint or a run.
+        device: See ``devices.find_device``.
+        precision: See ``devices.choose_precision``.
+    """
+
+    path: Path
+    device: str = AUTO
+    precision: str = AUTO
 
 
-def load_for_pictures(path: Path) -> Transfusion:
+class Sampling(NamedTuple):
+    """How pictures are drawn; what is None is as the model's settings say.
+
+    Attributes:
+        steps: Steps of the sampler.
+        sampler: Its name.
+        guidance: Scale of guidance.
+        negative: What guidance leads away from.
+    """
+
+    steps: int | None = None
+    sampler: str | None = None
+    guidance: float | None = None
+    negative: str | None = None
+
+
+def load(use: Use) -> Transfusion:
+    """Load a checkpoint or a run, and say where it computes, and how precisely.
+
+    Raises:
+        ConfigError: The device or the precision is unknown, or not here.
+    """
+    device = find_device(use.device)
+    precision = choose_precision(use.precision, device)
+    model = Transfusion.from_pretrained(use.path, device=str(device), precision=precision)
+    print(f"{device}, {precision}", file=sys.stderr)
+    return model
+
+
+def load_for_pictures(use: Use) -> Transfusion:
     """Load a checkpoint or a run that knows pictures.
 
     Raises:
         ConfigError: It was trained on text alone.
     """
-    model = load(path)
+    model = load(use)
     data = model.config.data
     if isinstance(data, FolderConfig) and is_text_alone(data, model.config.encode):
-        raise ConfigError(f"{path} was trained on text alone ({data.path}); talk to it: transfusion chat {path}")
+        raise ConfigError(
+            f"{use.path} was trained on text alone ({data.path}); let it write: transfusion write {use.path} TEXT"
+        )
     return model
 
 
-def change(path: Path, image: Path, instruction: str, file: Path, *, seed: int) -> Path:
+def change(use: Use, image: Path, instruction: str, file: Path, *, seed: int) -> Path:
     """Edit a picture into a file."""
+    told = plain(instruction, "the instruction")
     check_picture(file)
-    return save([load_for_pictures(path).edit(image, instruction, seed=seed)], file)
+    model = load_for_pictures(use)
+    with working("editing"):
+        edited = model.edit(image, told, seed=seed)
+    return save([edited], file)
 
 
 def save(pictures: Sequence[Image], file: Path) -> Path:
@@ -60,27 +110,42 @@ def save(pictures: Sequence[Image], file: Path) -> Path:
 
 
 def draw(
-    path: Path,
+    use: Use,
     prompts: Sequence[str],
-    file: Path,
+    output: str,
     *,
+    num: int,
     seed: int,
-    steps: int | None,
-    sampler: str | None,
-    guidance: float | None,
-) -> Path:
-    """Draw prompts into a file.
+    sampling: Sampling,
+) -> list[Path]:
+    """Draw prompts, ``num`` pictures of each, into a sheet or a file each; return the files.
 
     Raises:
-        ConfigError: The sampler is unknown or a number is out of range.
+        ConfigError: The sampler is unknown, a number is out of range, or a file cannot be written.
     """
-    check_picture(file)
-    model = load_for_pictures(path)
-    pictures = model.generate_images(prompts, guidance=guidance, steps=steps, sampler=sampler, seed=seed)
-    return save(pictures, file)
+    texts = [plain(prompt, "a prompt") for prompt in prompts]
+    if sampling.negative is not None:
+        plain(sampling.negative, "the negative prompt")
+    count = num * len(texts)
+    files = targets(output, count)
+    model = load_for_pictures(use)
+    with drawing(count) as follow:
+        pictures = model.generate_images(
+            texts,
+            guidance=sampling.guidance,
+            steps=sampling.steps,
+            sampler=sampling.sampler,
+            seed=seed,
+            num_images_per_prompt=num,
+            negative_prompt=sampling.negative,
+            callback_on_step_end=follow,
+        )
+    if len(files) == 1:
+        return [save(pictures, files[0])]
+    return [save([picture], file) for picture, file in zip(pictures, files, strict=True)]
 
 
-def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) -> tuple[str, str]:
+def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) -> tuple[str, str]:
     """Evaluate a model and return the scores as JSON and as a text for a terminal.
 
     Raises:
@@ -88,13 +153,14 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
     """
     if other := [text for text in overrides if not text.startswith(DATA_PREFIX)]:
         raise ConfigError(f"{other[0]!r} is no setting of the data; evaluate takes those alone, as data.split=test")
-    model, begun = load(path), perf_counter()
+    model, begun = load(use), perf_counter()
     data = override(model.config, overrides).data
     if isinstance(data, ShapesConfig):
         if overrides and isinstance(model.config.data, ShapesConfig):
             raise ConfigError(f"{overrides[0]!r} reaches nothing: the built-in world is scored as the model knows it")
         check_num_prompts(num_prompts, seed)
-        items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts, seed=seed)
+        with working("evaluating"):
+            items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts, seed=seed)
         seconds, parameters = perf_counter() - begun, model.model.num_parameters
         scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
         return scores.to_json(), _rendered(scores_table(scores))
@@ -106,8 +172,15 @@ def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) 
     except (ValueError, KeyError) as error:
         raise DataError(f"{data.path} does not fit the model: {error}") from error
     objective = TransfusionObjective(model.config.diffusion, model.config.objective, model.model.vocabulary)
-    losses = evaluate_losses(model.model, objective, source, num_documents=NUM_LOSS_DOCUMENTS, seed=seed)
-    facts = {"path": str(data.path), "split": data.split, "records": source.size, "losses": losses}
+    with working("evaluating"):
+        losses = evaluate_losses(model.model, objective, source, num_documents=NUM_LOSS_DOCUMENTS, seed=seed)
+        measured = bits_per_byte(
+            model.model, objective, source, model.tokenizer, num_documents=NUM_LOSS_DOCUMENTS, seed=seed
+        )
+    facts: dict[str, object] = {"path": str(data.path), "split": data.split, "records": source.size, "losses": losses}
+    if measured is not None:
+        facts["bits_per_byte"] = measured
+        losses = {**losses, "bits per byte": measured}
     told = f"{source.size} records of {data.path}" + (f", split {data.split!r}" if data.split else "")
     return json.dumps(facts), "\n".join([told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
 

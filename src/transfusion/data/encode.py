@@ -4,7 +4,7 @@ Responsible for how a record of each task is told to the model, in training and,
 use. It must not know where records come from, nor slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from transfusion.tokenizer import Tokenizer
 
 IMAGE = "image"
 TURN_END = "\n"
+ASK = "ask"  # the task whose documents have turns
 Picture = NDArray[np.uint8]
 
 
@@ -153,10 +154,17 @@ class Encoder:
         """Tokens of the line break that ends a statement."""
         return self.tokenizer.encode(TURN_END)
 
-    @property
-    def stop_tokens(self) -> tuple[int, ...]:
-        """The last token of a statement's end, where the tokenizer knows line breaks and not only blanks."""
-        last = self.turn_end[-1:]
+    def stop_tokens(self, told: Collection[str]) -> tuple[int, ...]:
+        """Return the tokens that end an answer, beside EOS: what ended every statement in training, and nothing else.
+
+        Args:
+            told: The tasks that the model was told, see ``tasks.told_tasks``. Conversations end each statement with a
+                line break; captions alone, pictures and plain text end with their document.
+
+        Returns:
+            The last token of a statement's end, where the tokenizer knows line breaks and not only blanks.
+        """
+        last = self.turn_end[-1:] if ASK in told else ()
         return last if TURN_END in self.tokenizer.decode(last) else ()
 
     def _missing_end(self, before: Document) -> tuple[Text, ...]:

@@ -1,12 +1,16 @@
 """Losses of any model on any source: the objective's own, at keyed times and noise."""
 
+import math
+from dataclasses import replace
+
 import torch
 
 from transfusion.batch import collate
 from transfusion.data.loader import Source
 from transfusion.layout import num_slots
 from transfusion.model.transfusion import TransfusionModel
-from transfusion.objective import KeyedDraw, TransfusionObjective
+from transfusion.objective import TEXT, KeyedDraw, TransfusionObjective
+from transfusion.tokenizer import Tokenizer
 
 BEYOND_ANY_RUN = 10**12
 
@@ -34,6 +38,45 @@ def evaluate_losses(
             sums[name] = sums.get(name, 0.0) + float(loss.sum)
             counts[name] = counts.get(name, 0) + loss.count
     return {name: sums[name] / count for name, count in counts.items() if count}
+
+
+@torch.inference_mode()
+def bits_per_byte(
+    model: TransfusionModel,
+    objective: TransfusionObjective,
+    source: Source,
+    tokenizer: Tokenizer,
+    *,
+    num_documents: int,
+    seed: int,
+) -> float | None:
+    """Return how many bits a model needs for each byte of UTF-8 of the text that it is to foretell.
+
+    Other than nats per token, it compares models of different tokenizers. Text is counted that is a target; the end of
+    a document and the beginning of a picture, which are targets without a byte, add neither bits nor bytes.
+
+    Args:
+        model: The network.
+        objective: The losses.
+        source: Where documents come from, as for ``evaluate_losses``.
+        tokenizer: Says what a token's bytes are.
+        num_documents: As for ``evaluate_losses``.
+        seed: Key of times and noise of the pictures that are seen.
+
+    Returns:
+        Bits per byte, or None where no text is a target.
+    """
+    nats, num_bytes = 0.0, 0
+    draw = KeyedDraw(objective.process.config, seed)
+    for index in _places(source.size, num_documents):
+        document = source.document(index, 0)
+        batch = collate([[document]], model.vocabulary, draw, num_slots(document, model.vocabulary))
+        targets = batch.columns.targets.flatten()[batch.text_slots]
+        is_text = targets < model.vocabulary.text_size
+        alone = replace(batch, text_slots=batch.text_slots[is_text]).to(model.device)
+        nats += float(objective(model, alone)[TEXT].sum)
+        num_bytes += tokenizer.num_bytes(targets[is_text].tolist())
+    return nats / math.log(2) / num_bytes if num_bytes else None
 
 
 def _places(size: int | None, count: int) -> list[int]:

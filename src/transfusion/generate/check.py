@@ -26,6 +26,7 @@ def check_request(prompt: Document, options: GenerationOptions, vocabulary: Voca
         vocabulary.modality(vocabulary.index(name)).grid(shape)
     if options.begin_with is not None and options.begin_with not in options.shapes:
         raise ValueError(f"begin_with {options.begin_with!r} has no entry in shapes {sorted(options.shapes)}")
+    _check_tokens(options.negative, vocabulary.text_size, "negative")
     _check_tokens(options.stop_tokens, vocabulary.size, "stop_tokens")
 
 

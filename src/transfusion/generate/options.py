@@ -71,6 +71,9 @@ class GenerationOptions(BaseModel):
         default=False,
         description="Share no forward with other requests: the result is the same to the bit in any company",
     )
+    negative: tuple[int, ...] = Field(
+        default=(), description="Text tokens that the second branch of guidance sees in place of no text"
+    )
     preview_every: int = Field(default=0, ge=0, description="Emit a preview every so many evaluations; 0: none")
 
 

@@ -6,7 +6,7 @@ It must not know the network, nor other rows.
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import torch
@@ -165,8 +165,11 @@ class Row:
         self.phase = Phase.OPENING
 
     def open_twin(self, cache_row: int) -> None:
-        """Build the unconditional branch of the latent that is being opened."""
-        self.twin = Track(null_prompt(self.document), self.vocabulary, cache_row)
+        """Build the second branch of the latent that is being opened: without text, or with the negative one."""
+        document = null_prompt(self.document)
+        negative = Text(self.options.negative)
+        document = replace(document, segments=(*document.segments, *((negative,) if negative.tokens else ())))
+        self.twin = Track(document, self.vocabulary, cache_row)
         self.twin.writer.begin(self.opened_modality)
 
     @property

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
 from transfusion.model.transformer import is_autocast
@@ -25,6 +25,7 @@ from transfusion.segments import Modality
 TIME_SCALE = 1000.0  # t in [0, 1] is embedded as the paper's step number in [0, T = 1000]
 TIME_FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
+USUAL_SIDE = 32  # pixels
 
 
 class LinearPatchConfig(BaseModel):
@@ -57,8 +58,10 @@ class ModalityConfig(BaseModel):
     name: str = Field(default="image", min_length=1, description="Unique name")
     channels: int = Field(default=3, gt=0, description="Channels C of a latent")
     patch_size: tuple[int, ...] = Field(default=(8, 8), description="Elements of a patch along each axis; 1 to 3 axes")
-    max_grid: tuple[int, ...] | None = Field(
-        default=None, description="Most patches along each axis for learned axis positions; None: no axis positions"
+    max_grid: tuple[NonNegativeInt, ...] | None = Field(
+        default=None,
+        description="Most patches along each axis for learned axis positions; 0: as many as the data's pictures have, "
+        "settled when a run begins; None: no axis positions",
     )
     patches: LinearPatchConfig | UNetPatchConfig = Field(
         default=LinearPatchConfig(), discriminator="kind", description="Patch encoder and decoder"
@@ -72,9 +75,17 @@ class ModalityConfig(BaseModel):
             raise ValueError(f"max_grid {self.max_grid} of {self.name!r} must have {len(self.patch_size)} axes")
         return self
 
+    @property
+    def positions(self) -> tuple[int, ...] | None:
+        """Positions along each axis; where they are open, before a run has begun, those of a picture of 32 pixels."""
+        if self.max_grid is None:
+            return None
+        sides = (math.ceil(USUAL_SIDE / patch) for patch in self.patch_size)
+        return tuple(given or usual for given, usual in zip(self.max_grid, sides, strict=True))
+
     def record(self) -> Modality:
         """Return the noun that the layout uses."""
-        return Modality(self.name, self.channels, self.patch_size, self.max_grid)
+        return Modality(self.name, self.channels, self.patch_size, self.positions)
 
 
 class PatchPair(Protocol):
@@ -159,7 +170,7 @@ class LinearPatches(nn.Module):
         width = config.channels * math.prod(config.patch_size)
         self.project_in = nn.Linear(width, dim)
         self.time = TimeEmbedding(dim)
-        self.positions = AxisPositions(config.max_grid, dim) if config.max_grid else None
+        self.positions = AxisPositions(config.positions, dim) if config.positions else None
         self.project_out = nn.Linear(dim, width)
 
     def encode(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -277,7 +288,7 @@ class UNetPatches(nn.Module):
         pixels = config.channels * math.prod(config.patch_size)
         self.direct_in = nn.Linear(pixels, dim) if unet.use_direct else None
         self.direct_out = nn.Linear(dim, pixels) if unet.use_direct else None
-        self.positions = AxisPositions(config.max_grid, dim) if config.max_grid else None
+        self.positions = AxisPositions(config.positions, dim) if config.positions else None
         self.project_out = nn.Linear(dim, widths[-1])
         self.middle_block = ResidualBlock(2 * widths[-1], widths[-1], num_axes, time_dim)
         self.middle_out = SpanAttention(widths[-1]) if unet.use_attention else nn.Identity()

@@ -91,6 +91,7 @@ class TransfusionModel(nn.Module):
         self.trunk = Transformer(config.trunk)
         self.head = Linear(dim, self.vocabulary.size)
         self.patches = nn.ModuleList(build_patches(modality, dim) for modality in config.modalities)
+        self.held_dtype = torch.float32  # of the matrices, see ``held``
 
     def initialise_weights(self, seed: int) -> None:
         """Give all parameters their initial values for a seed."""
@@ -127,6 +128,9 @@ class TransfusionModel(nn.Module):
         Returns:
             Logits of ``text_slots`` and a prediction for every group of spans.
         """
+        if self.held_dtype is not torch.float32 and not is_autocast(self.embed.weight):
+            with torch.autocast(self.device.type, self.held_dtype):
+                return self.forward(columns, spans, text_slots, mask, cache)
         x = self.embed(columns.tokens).flatten(0, 1)  # (B * T, D)
         skips: list[tuple[Tensor, ...]] = []
         for group in spans:

@@ -26,7 +26,7 @@ def tiny() -> RunConfig:
         name="demo",
         model=ModelConfig(
             trunk=TransformerConfig(dim=192, depth=5, num_heads=4),
-            modalities=(ModalityConfig(max_grid=(4, 4)),),
+            modalities=(ModalityConfig(max_grid=(0, 0)),),
             init=InitConfig(embedding_std=1.5, position_std=1.5),
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),
@@ -41,7 +41,7 @@ def tiny() -> RunConfig:
         train=TrainConfig(
             steps=1400,
             batch_size=64,
-            row_length=128,
+            row_length=0,
             optimizer=OptimizerConfig(
                 kind="muon",
                 lr=2e-3,

@@ -20,8 +20,9 @@ from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.pictures import encoded, sheet
 from transfusion.pretrained import Transfusion
 from transfusion.train.changes import record_begin, record_changes, record_stop
-from transfusion.train.checkpoint import step_directory
+from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.lock import RunLock, hold_run
+from transfusion.train.manifest import CheckpointError
 from transfusion.train.metrics import Metrics
 from transfusion.train.optimizer import clip_gradient, lr_factor
 from transfusion.train.state import NotFiniteError, TrainState
@@ -167,12 +168,25 @@ def _keep(state: TrainState, run: Path, error: BaseException, stop: threading.Ev
         # What led to it is in the weights already: the last checkpoint is the better one to go on from.
         record_stop(run, state.step)
         return
-    if stop.is_set() and any(isinstance(cause, KeyboardInterrupt) for cause in (error, error.__context__)):
-        return
-    note = _saved(state, run)
+    is_hurried = stop.is_set() and any(isinstance(cause, KeyboardInterrupt) for cause in (error, error.__context__))
+    note = _left(state, run) if is_hurried else _saved(state, run)
     error.add_note(note)
     if isinstance(error, GeneratorExit):
         _log.warning("training ends: %s", note)
+
+
+def _left(state: TrainState, run: Path) -> str:
+    """Say what is there already, where nobody waits for more."""
+    try:
+        published = checkpoints(run)  # a checkpoint is whole or not there, wherever the interrupt came
+    except CheckpointError as error:
+        return f"what is saved of step {state.step} cannot be seen: {error}"
+    last = published[-1] if published else None
+    if last == step_directory(run, state.step):
+        return f"the state after step {state.step} is saved in {last}"
+    return f"step {state.step} is not saved; " + (
+        f"the last checkpoint is {last}" if last else "there is no checkpoint"
+    )
 
 
 def _saved(state: TrainState, run: Path) -> str:

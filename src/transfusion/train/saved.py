@@ -7,19 +7,58 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.checkpoint import CHECKPOINTS, newest, verified
 from transfusion.train.manifest import EMA_FILE, MANIFEST, MODEL_FILE, RESUMED_FILES, CheckpointError, reading
-from transfusion.train.tensors import save_tensors
+from transfusion.train.tensors import load_weights, save_tensors
 
 
 def write_pretrained(folder: Path, model: TransfusionModel, tokenizer: Tokenizer, config: RunConfig) -> None:
-    """Write what ``from_pretrained`` needs into a folder."""
+    """Write what ``from_pretrained`` needs into a folder.
+
+    Raises:
+        CheckpointError: The model holds matrices in a lower precision than a checkpoint has: weights would be lost.
+    """
+    if model.held_dtype is not torch.float32:
+        raise CheckpointError(
+            f"the model holds its matrices in {model.held_dtype}, which would lose weights; load it with precision "
+            "'fp32' and save that"
+        )
     (folder / CONFIG_FILE).write_text(config.to_json())
     save_tensors(model.state_dict(), folder / MODEL_FILE)
     tokenizer.save(folder)
+
+
+def unrounded(model: TransfusionModel, file: Path | None) -> TransfusionModel:
+    """Return a model with every bit of its weights: itself, or, where it holds matrices rounded, read once more.
+
+    Args:
+        model: The model.
+        file: Where its weights were read, if they were.
+
+    Raises:
+        CheckpointError: The file is gone, or its weights are not those that the model holds.
+    """
+    if model.held_dtype is torch.float32:
+        return model
+    remedy = "load it with precision='fp32' to save it"
+    if file is None or not file.is_file():
+        raise CheckpointError(
+            f"the model holds its matrices in {model.held_dtype}, and {file}, where they were whole, is gone; {remedy}"
+        )
+    whole = made_model(model.config, file.parent)
+    load_weights(whole, file)
+    found = whole.state_dict()
+    for name, held in model.state_dict().items():
+        if not torch.equal(held.cpu(), found[name].to(held.dtype)):
+            raise CheckpointError(
+                f"{name} is not as {file} has it: it was changed while held in {held.dtype}; {remedy}"
+            )
+    return whole
 
 
 class Settings(NamedTuple):
@@ -81,6 +120,8 @@ def check_no_model(folder: Path) -> None:
 def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Path:
     """Return the checkpoint that a path means, checked: itself, or the newest whole one of a run's folder.
 
+    For use: what only a training needs to go on may be gone, and is not read.
+
     Args:
         path: A checkpoint, or the folder of a run.
         hashed: Files of which the content is checked, where not all of them will be read.
@@ -91,8 +132,8 @@ def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Pat
     is_checkpoint = any((path / name).exists() for name in (MANIFEST, MODEL_FILE))
     is_run = path.is_dir() and ((path / CHECKPOINTS).is_dir() or not is_checkpoint)
     if not is_run:
-        return verified(path, hashed=hashed)
-    found = newest(path, hashed=hashed)
+        return verified(path, hashed=hashed, unneeded=RESUMED_FILES)
+    found = newest(path, hashed=hashed, unneeded=RESUMED_FILES)
     if found is None:
         raise CheckpointError(f"no checkpoint at {path}; expected a checkpoint's folder or a run's, such as runs/demo")
     return found

@@ -57,6 +57,7 @@ from transfusion.train.optimizer import (
     told_rates,
 )
 from transfusion.train.saved import check_no_model, find_checkpoint, load_settings, made_model, write_pretrained
+from transfusion.train.sizes import sized
 from transfusion.train.tensors import load_tensors, load_weights, save_tensors
 
 LOWER = 10  # a rate that is too high by far is found in a few tries
@@ -355,7 +356,7 @@ def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel)
 
 
 def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, pixels: PixelConfig | None) -> RunConfig:
-    """Fill in what only a run can know: the tokenizer's size, the precision and the spread of the pixels.
+    """Fill in what only a run can know: sizes, the tokenizer's among them, the precision and the spread of the pixels.
 
     Raises:
         ConfigError: The settings name another size than the tokenizer's.
@@ -365,6 +366,7 @@ def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, pixels: P
             f"model.text_vocab_size is {config.model.text_vocab_size}; the tokenizer has {tokenizer.size} ids: leave "
             "it out (model.text_vocab_size=null)"
         )
+    config = sized(config)
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"text_vocab_size": tokenizer.size}),

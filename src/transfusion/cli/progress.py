@@ -1,0 +1,56 @@
+"""That something is under way, and how far it has come: on standard error if that is a terminal, and nowhere else."""
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+Follow = Callable[[object, int, float, Mapping[str, Any]], None]
+
+
+@contextmanager
+def drawing(count: int) -> Generator[Follow | None]:
+    """Show a bar while pictures are drawn; it is gone at the end.
+
+    Args:
+        count: How many pictures.
+
+    Yields:
+        What ``generate_images`` shall call after each step of each picture; None where nobody sees it.
+    """
+    with _progress(BarColumn(), TaskProgressColumn()) as progress:
+        if progress.disable:
+            yield None
+            return
+        task = progress.add_task(f"drawing {count}" if count > 1 else "drawing", total=None)
+
+        def follow(model: object, step: int, t: float, preview: Mapping[str, Any]) -> None:
+            del model, step, t
+            progress.update(task, advance=1, total=count * preview["num_steps"])
+
+        yield follow
+
+
+@contextmanager
+def working(doing: str) -> Generator[None]:
+    """Show what is done meanwhile, and for how long already; it is gone at the end."""
+    with _progress(SpinnerColumn()) as progress:
+        progress.add_task(doing, total=None)
+        yield
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    console = Console(stderr=True)
+    is_seen = console.is_terminal
+    told = TextColumn("{task.description}", markup=False)
+    return Progress(told, *columns, TimeElapsedColumn(), console=console, transient=True, disable=not is_seen)

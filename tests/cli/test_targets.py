@@ -1,0 +1,40 @@
+"""Where several pictures go."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import call
+from test_write import mixed as mixed  # a fixture
+
+from transfusion.cli.targets import targets
+from transfusion.config import ConfigError
+
+
+def test_one_name_is_a_sheet_and_a_folder_or_a_pattern_has_a_file_each(tmp_path: Path) -> None:
+    assert targets(f"{tmp_path}/a.png", 3) == [tmp_path / "a.png"]
+    assert targets(f"{tmp_path}/{{}}-x.jpg", 2) == [tmp_path / "1-x.jpg", tmp_path / "2-x.jpg"]
+    assert targets(f"{tmp_path}/new/", 2) == [tmp_path / "new" / "001.png", tmp_path / "new" / "002.png"]
+    (tmp_path / "new" / "007.png").symlink_to("nowhere")
+    assert targets(f"{tmp_path}/new", 1) == [tmp_path / "new" / "008.png"]
+    for bad in ("", f"{tmp_path}/out", f"{tmp_path}/{{}}.txt"):
+        with pytest.raises(ConfigError):
+            targets(bad, 2)
+
+
+def test_each_file_is_the_picture_of_its_prompt(mixed: Path, tmp_path: Path) -> None:
+    told = call("generate", mixed, "a star", "a circle", "--num", "2", "-o", f"{tmp_path}/out/", "--seed", "5").stdout
+    files = sorted((tmp_path / "out").iterdir())
+    assert told.splitlines() == [f"wrote {file}" for file in files] and len(files) == 4
+    for seed, prompt, file in zip((5, 6, 7, 8), ("a star", "a star", "a circle", "a circle"), files, strict=True):
+        call("generate", mixed, prompt, "--seed", seed, "-o", tmp_path / "one.png")
+        ours, alone = (np.asarray(Image.open(path)).astype(int) for path in (file, tmp_path / "one.png"))
+        assert np.abs(ours - alone).max() <= 2  # in company products of matrices round elsewhere
+
+
+def test_a_negative_prompt_leads_elsewhere(mixed: Path, tmp_path: Path) -> None:
+    for name, options in (("a", ()), ("b", ("--negative-prompt", "a circle")), ("c", ("--negative-prompt", ""))):
+        call("generate", mixed, "a star", "--guidance", "3", "-o", tmp_path / f"{name}.png", *options)
+    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert a == c != b
