@@ -35,11 +35,12 @@ ALLOWED: dict[str, set[str]] = {
     "devices": {"config"},
     "pretrained": {*LOWER, "devices", "train"},
     "evaluate": {*LOWER, "evaluate"},
-    "train": {*LOWER, "devices", "pretrained", "train"},
-    "run": {*LOWER, "devices", "train"},
-    "report": {*LOWER, "evaluate", "train"},
+    "train": {*LOWER, "devices", "train"},
+    "samples": {*LOWER, "pretrained"},
+    "run": {*LOWER, "devices", "evaluate", "pretrained", "report", "samples", "train"},
+    "report": {*LOWER, "evaluate", "samples", "train"},
     "recipes": {*LOWER, "train", "recipes"},
-    "cli": {*LOWER, "devices", "pretrained", "train", "run", "report", "evaluate", "recipes", "cli"},
+    "cli": {*LOWER, "devices", "pretrained", "train", "run", "report", "samples", "evaluate", "recipes", "cli"},
 }
 MAX_FILE, MAX_CLASS, MAX_FUNCTION, MAX_TRAIN, MAX_PARAMETERS, MAX_POSITIONAL = 450, 250, 60, 120, 8, 5
 ONE_PLACE: dict[str, set[str]] = {

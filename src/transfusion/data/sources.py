@@ -16,6 +16,7 @@ from transfusion.data.encode import Encoder
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, Passage, TextFile, has_pictures, read_captions, sample_folder
 from transfusion.data.shapes import caption, corpus, edit, question, render, sample_scene, story
+from transfusion.data.splits import TEST
 from transfusion.keyed import Key, generator
 from transfusion.segments import Document
 
@@ -297,6 +298,16 @@ def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Sour
         return TextSource(_text_file(config), encoder, chunk_length)
     pictures = ImageFolder(config.path, config.resolution, split=config.split, hold_out=config.hold_out)
     return FolderSource(config, encoder, pictures)
+
+
+def held_out_config(config: DataConfig) -> DataConfig | None:
+    """Return the settings of what is held out of the data that a run trains on, None where nothing is.
+
+    The built-in world has no end: what is read of it to take losses lies beyond any run.
+    """
+    if isinstance(config, ShapesConfig):
+        return config
+    return config.model_copy(update={"split": TEST}) if config.hold_out else None
 
 
 def _text_file(config: FolderConfig) -> TextFile:

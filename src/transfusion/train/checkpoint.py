@@ -276,8 +276,9 @@ def newest(run: Path, *, hashed: Collection[str] | None = None, needed: Collecti
     return None
 
 
-def prune(published: Path, num_kept: int) -> None:
-    """Delete all checkpoints of a run but the ``num_kept`` newest up to the one just published.
+def prune(published: Path, num_kept: int, *, spared: Collection[int] = ()) -> None:
+    """Delete all checkpoints of a run but the ``num_kept`` newest up to the one just published, and those of the steps
+    that are ``spared``.
 
     Later ones are left alone: a run that was resumed from before them found them damaged. So are links. What lacks a
     file is no checkpoint to keep: it counts for none, and goes with those older than the kept.
@@ -286,7 +287,8 @@ def prune(published: Path, num_kept: int) -> None:
     earlier = [path for path in saved if _step(path) < _step(published)]
     kept = [*(path for path in earlier if _is_whole(path, hashed=())), published][-num_kept:]
     for directory in earlier:
-        if len(kept) == num_kept and _step(directory) < _step(kept[0]):
+        is_old = len(kept) == num_kept and _step(directory) < _step(kept[0])
+        if is_old and _step(directory) not in spared:
             remove(directory)
 
 

@@ -19,6 +19,7 @@ from transfusion.data.sources import corpus_of, sample_pictures
 from transfusion.devices import choose_precision
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
+from transfusion.train.best import read_best
 from transfusion.train.changes import CHANGEABLE, Change, changed_since, differences, may_change
 from transfusion.train.checkpoint import (
     CHECKPOINTS,
@@ -140,7 +141,8 @@ class TrainState:
             )
 
     def save(self, run: Path) -> Path:
-        """Publish a checkpoint of the present step and delete old ones; those of a training before are renamed.
+        """Publish a checkpoint of the present step and delete old ones, all but the newest and the best; those of a
+        training before are renamed.
 
         Raises:
             NotFiniteError: The weights are not finite; the checkpoints stay as they are.
@@ -165,7 +167,8 @@ class TrainState:
         published = publish(directory, write)
         self.saved_step = self.step
         self.seen = (self.seen or frozenset()) | seen(run)
-        prune(published, self.config.train.num_checkpoints)
+        best = read_best(run)
+        prune(published, self.config.train.num_checkpoints, spared=() if best is None else (best.step,))
         return published
 
     def not_finite(self, what: str, run: Path, *, facts: str = "") -> NotFiniteError:
