@@ -217,7 +217,7 @@ class _Between:
         assert self._held_out is not None
         settings = state.config.train
         objective = TransfusionObjective(state.config.diffusion, state.config.objective, model.vocabulary)
-        limit = Limit(model.vocabulary, settings.row_length, "cut" if settings.too_long == "cut" else "drop")
+        limit = Limit(model.vocabulary, settings.row_length, settings.too_long)
         dtype = PRECISIONS[settings.precision]
         with torch.autocast(model.device.type, dtype, enabled=dtype is not torch.float32):
             losses = evaluate_losses(

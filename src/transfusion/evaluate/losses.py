@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from transfusion.batch import Batch, collate
+from transfusion.data.errors import DataError
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.pack import plan_rows
@@ -38,7 +39,8 @@ def evaluate_losses(
         source: Where documents come from; an endless source is read far beyond any run.
         num_documents: How many at most, spread evenly over a source that ends.
         seed: Key of times and noise, which are the same whenever the same document is measured.
-        limit: What becomes of documents that are longer than a row, as training has it; None: they are measured whole.
+        limit: What becomes of documents that are longer than a row: they are cut as in training, or left out; None:
+            they are measured whole.
 
     Returns:
         Text in nats per token, a modality in mean squared error per latent value; what the documents lack is absent.
@@ -49,7 +51,7 @@ def evaluate_losses(
     places = _places(source.size, num_documents)
     for start in range(0, len(places), DOCUMENTS_AT_ONCE):
         told = [source.document(index, 0) for index in places[start : start + DOCUMENTS_AT_ONCE]]
-        fitted = told if limit is None else [limit.fitted(document) for document in told]
+        fitted = told if limit is None else [_fitted(document, limit) for document in told]
         for batch in _batches([document for document in fitted if document is not None], model, draw):
             for name, loss in objective(model, batch.to(model.device)).items():
                 sums[name] = sums.get(name, 0.0) + float(loss.sum)
@@ -60,6 +62,13 @@ def evaluate_losses(
 def total_loss(losses: Mapping[str, float], config: ObjectiveConfig) -> float:
     """Return the sum of mean losses, each by its weight in training (paper Eq. 4)."""
     return sum(config.weight(name) * value for name, value in losses.items())
+
+
+def _fitted(document: Document, limit: Limit) -> Document | None:
+    try:
+        return limit.fitted(document)
+    except DataError:  # training is refused for such a one; here it is only a document less
+        return None
 
 
 def _batches(documents: Sequence[Document], model: TransfusionModel, draw: KeyedDraw) -> Iterator[Batch]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from transfusion.config import RunConfig
 from transfusion.data.sources import FolderConfig, ShapesConfig
+from transfusion.objective import TEXT
+from transfusion.report.curves import read_curves
 from transfusion.report.html import table
 from transfusion.train.best import BEST, read_best
 
@@ -23,17 +25,21 @@ FILES = {
 }
 
 
-def knows_pictures(config: RunConfig) -> bool:
-    """Return whether a run was told pictures, and not text alone."""
-    return config.encode.pixels is not None or isinstance(config.data, ShapesConfig)
+def knows_pictures(run: Path, config: RunConfig) -> bool:
+    """Return whether a run was told pictures, and not text alone: its losses say so, or before those its settings."""
+    names = {curve.name for curve in read_curves(run)}
+    return isinstance(config.data, ShapesConfig) or (
+        bool(names - {TEXT}) if names else config.encode.pixels is not None
+    )
 
 
 def commands(run: Path, config: RunConfig, prompts: Sequence[str], *, is_finished: bool) -> str:
     """List commands that fit a run: its kind of data and tasks, its own prompts."""
     name = shlex.quote(str(run))
-    lines = _of_pictures(name, config, prompts) if knows_pictures(config) else _of_text(name)
+    has_pictures = knows_pictures(run, config)
+    lines = _of_pictures(name, config, prompts) if has_pictures else _of_text(name)
     if read_best(run) is not None:
-        verb = "generate" if knows_pictures(config) else "write"
+        verb = "generate" if has_pictures else "write"
         lines.append((f"transfusion {verb} {name}/{BEST} ...", "by the checkpoint with the best held-out losses"))
     if isinstance(config.data, FolderConfig) and config.data.hold_out != 0:
         lines.append((f"transfusion evaluate {name} data.split=test", "losses on what was held out"))
