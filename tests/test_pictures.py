@@ -35,6 +35,11 @@ def test_each_caption_stands_under_its_picture() -> None:
     assert [bool(is_dark[start : start + 96].any()) for start in (4, 104, 204)] == [True, False, True]
 
 
+def test_a_long_caption_takes_several_lines() -> None:
+    heights = [sheet(PICTURES, num_columns=3, captions=[caption]).height for caption in ("word", ODD[0], "word " * 99)]
+    assert heights == [104 + count * LINE_HEIGHT for count in (1, 3, CAPTION_LINES)]
+
+
 @pytest.mark.parametrize("font", ["own", "bitmap"])
 def test_any_caption_is_drawn_within_its_column(monkeypatch: pytest.MonkeyPatch, font: str) -> None:
     if font == "bitmap":  # Pillow without FreeType

@@ -45,7 +45,7 @@ def sheet(pictures: Sequence[Image.Image], *, num_columns: int, captions: Sequen
         line, column = divmod(i, num_columns)
         x, y = GAP + column * (width + GAP), GAP + line * (height + below + GAP)
         result.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
-        if told and told[i]:
+        if i < len(told) and told[i]:
             result.paste(_written(told[i], (width, below)), (x, y + height))
     return result
 

@@ -97,7 +97,11 @@ def test_a_finished_run_says_so_and_the_best_checkpoint_is_named(run: Path, tmp_
     folder = tmp_path / "copy"
     shutil.copytree(run, folder)
     told = call("train", "tiny", *SMALL, "--run", folder).stderr
-    assert "finished: step 4 of 4" in told and "train.steps=8" in told and "resuming at" not in told
+    assert (
+        "finished: step 4 of 4" in told
+        and "train.steps=8 --change" in " ".join(told.split())
+        and "resuming at" not in told
+    )
     assert f"{folder / 'best'} is that checkpoint" in " ".join(told.split()) and "report: " in told
     call("generate", folder / "best", "a star", "-o", tmp_path / "p.png", "--steps", "1")
     assert "no checkpoint at" in call("generate", folder / "worst", "a star", "-o", tmp_path / "p.png", code=1).stderr

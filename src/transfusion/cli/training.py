@@ -138,7 +138,7 @@ def _open(
     if state.step >= total:
         console.print(
             f"finished: step {state.step} of {total}; to go on for longer: transfusion train {run} "
-            f"train.steps={2 * total}   Begin anew: add --anew",
+            f"train.steps={2 * total} --change   Begin anew: add --anew",
             markup=False,
         )
     elif state.step:

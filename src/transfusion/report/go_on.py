@@ -47,7 +47,7 @@ def commands(run: Path, config: RunConfig, prompts: Sequence[str], *, is_finishe
     if not is_finished:
         lines.append((f"transfusion train {name}", "goes on to the last step"))
     else:
-        lines.append((f"transfusion train {name} train.steps={2 * config.train.steps}", "goes on for longer"))
+        lines.append((f"transfusion train {name} train.steps={2 * config.train.steps} --change", "goes on for longer"))
     width = max(len(line) for line, _ in lines)
     return "<pre>" + "\n".join(escape(f"{line:{width}}   # {comment}") for line, comment in lines) + "</pre>"
 

@@ -79,7 +79,7 @@ MUTANTS = [
            "test_run.py -k no_time"),
     Mutant("between: a stop waits for evaluations", "run.py", "if is_last or not self._stop.is_set():", "if True:", "test_run.py -k stop"),
     Mutant("held out: none at a checkpoint", "run.py", "(report.checkpoint or report.step % self._every == 0)", "report.step % self._every == 0",
-           "test_run.py -k best_checkpoint"),
+           "test_run.py -k saves_is_told"),
     Mutant("held out: a checkpoint of a stop is never a candidate", "run.py", "        between.catch_up()\n", "", "test_run.py -k stop"),
     Mutant("held out: measured on what is trained on", "data/sources.py", 'update={"split": TEST}', 'update={}', "test_run.py -k folder"),
     Mutant("held out: the plain weights are measured", "run.py", "        state, model = self._state, self._state.best_model\n        assert",
