@@ -40,11 +40,12 @@ ALLOWED: dict[str, set[str]] = {
     "hub": {"data", "config", "train"},
     "pretrained": {*LOWER, "devices", "train", "prompts", "asking", "drawing", "describing", "hub"},
     "evaluate": {*LOWER, "evaluate"},
-    "train": {*LOWER, "devices", "pretrained", "train"},
-    "run": {*LOWER, "devices", "train"},
-    "report": {*LOWER, "evaluate", "train"},
+    "train": {*LOWER, "devices", "train"},
+    "samples": {*LOWER, "pretrained"},
+    "run": {*LOWER, "devices", "evaluate", "pretrained", "report", "samples", "train"},
+    "report": {*LOWER, "evaluate", "samples", "train"},
     "recipes": {*LOWER, "train", "recipes"},
-    "cli": {*LOWER, "devices", "pretrained", "train", "run", "report", "evaluate", "recipes", "cli"},
+    "cli": {*LOWER, "devices", "pretrained", "train", "run", "report", "samples", "evaluate", "recipes", "cli"},
 }
 MANY_NAMES = {"generate_images"}  # takes the names that users of other libraries know beside our own
 MAX_FILE, MAX_CLASS, MAX_FUNCTION, MAX_TRAIN, MAX_PARAMETERS, MAX_POSITIONAL = 450, 250, 60, 120, 8, 5

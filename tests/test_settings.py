@@ -20,7 +20,7 @@ from transfusion.data.errors import DataError
 from transfusion.data.loader import LoaderConfig, Steps
 from transfusion.objective import KeyedDraw
 from transfusion.pretrained import Transfusion
-from transfusion.run import open_run
+from transfusion.run import open_run, train_run
 from transfusion.segments import Document, Latent, Text
 from transfusion.tokenizer import train_tokenizer
 from transfusion.train import loop
@@ -117,7 +117,7 @@ def trained(config: RunConfig) -> object:
     """Return the weights and averages after training, and what lies in the run's folder."""
     folder = Path(mkdtemp(dir=HERE)) / "run"
     state, source = open_run(config, folder, is_resumed=False)
-    reports = list(loop.train(state, source, folder, threading.Event()))
+    reports = list(train_run(state, source, folder, threading.Event()))
     weights = [float(weight.double().sum()) for weight in state.model.parameters()]
     averages = [float(weight.double().sum()) for weight in state.best_model.parameters()]
     files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.*") if "tfevents" not in file.name)
@@ -315,9 +315,10 @@ EFFECTS: dict[str, list[Effect]] = {
     "train.optimizer.final_ratio": [Effect("1", trained)],
     "train.ema_decay": [Effect("0", trained), Effect("null", trained)],
     "train.checkpoint_every": [Effect("1", trained)],
-    "train.num_checkpoints": [Effect("1", trained, ["train.checkpoint_every=1"])],
+    "train.num_checkpoints": [Effect("1", trained, ["train.checkpoint_every=1", "train.evaluate_every=0"])],
     "train.log_every": [Effect("2", trained)],
     "train.preview_every": [Effect("3", trained)],
+    "train.evaluate_every": [Effect("0", trained), Effect("2", trained)],
     "denoising.sampler": [Effect("ddpm", drawn)],
     "denoising.num_steps": [Effect("5", drawn)],
     "denoising.shift": [Effect("3", drawn)],

@@ -1,7 +1,16 @@
-"""Opening a run: from settings and a folder to a state and a source that the loop can work on."""
+"""A run: opened, from settings and a folder to a state and a source that the loop can work on; and trained, with what
+happens between its steps: held-out losses, the best checkpoint, samples and the report.
+"""
 
-from contextlib import ExitStack
+import logging
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+import torch
 
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import Encoder
@@ -10,12 +19,28 @@ from transfusion.data.fit import FittedSource
 from transfusion.data.layouts import layout_of
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
-from transfusion.data.sources import FolderConfig, open_source
-from transfusion.devices import find_device
+from transfusion.data.sources import FolderConfig, held_out_config, open_source
+from transfusion.devices import PRECISIONS, find_device
+from transfusion.evaluate.losses import evaluate_losses, total_loss
+from transfusion.memory import is_used_up
+from transfusion.objective import TransfusionObjective
+from transfusion.pretrained import Transfusion
+from transfusion.report import write_run_report
+from transfusion.samples import FIRST_SECONDS, draw_samples, is_due, list_samples
+from transfusion.train.best import forget_best, offer_best
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
+from transfusion.train.loop import StepReport, train
+from transfusion.train.metrics import HELD_OUT, Metrics, read_metrics
 from transfusion.train.saved import check_no_model
 from transfusion.train.state import TrainState, begin, resume, seen
+
+NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
+NUM_EVALUATIONS = 50  # of a run, where its settings leave it open
+MAX_SHARE = 0.02  # of a run that evaluations may take then
+PASSES = 3  # a step costs about three forwards
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 def open_run(
@@ -94,3 +119,169 @@ def _fitted(state: TrainState, source: Source) -> Source:
         return FittedSource(source, limit, train.max_dropped)
     except DataError as error:
         raise ConfigError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a step did, and what was done after it.
+
+    Attributes:
+        step: The loop's report.
+        held_out: Held-out losses measured after the step; none where none were.
+        is_best: Whether the step's checkpoint is the best by them.
+        samples: File of pictures or texts drawn after the step, if any.
+        report: The report, where it was written after the step.
+    """
+
+    step: StepReport
+    held_out: Mapping[str, float] = field(default_factory=dict)
+    is_best: bool = False
+    samples: Path | None = None
+    report: Path | None = None
+
+
+def train_run(
+    state: TrainState, source: Source, run: Path, stop: threading.Event, *, lock: RunLock | None = None
+) -> Generator[RunReport]:
+    """Train as ``train.loop.train`` does, and between steps evaluate, keep the best checkpoint, draw and report.
+
+    What is done between steps moves no bit of the training and counts as none of its time. Where it fails, that is
+    said and training goes on; but memory that is used up is the run's affair: the next step would end less gently.
+    Once ``stop`` is set, nothing but the report is made.
+
+    Args:
+        state: Is changed by every step.
+        source: The documents.
+        run: Folder of the run.
+        stop: When set, the step under way is finished and saved before training ends.
+        lock: The lock of ``run``, where the caller holds it; else it is held while this runs.
+
+    Yields:
+        A report after every step.
+
+    Raises:
+        FloatingPointError: As ``train``, and so for the others.
+        BusyError: Another training is at work in ``run``, or was since the state was opened.
+        ValueError: An error left the state in the middle of an update; the run must be opened again.
+    """
+    with ExitStack() as stack:
+        lock = stack.enter_context(hold_run(run)) if lock is None else lock
+        state.check_folder(run)
+        forget_best(run, beyond=state.step)
+        metrics = stack.enter_context(Metrics(run, state.step))
+        between = _Between(state, source, run, metrics, stop)
+        reports = stack.enter_context(closing(train(state, source, run, stop, lock=lock, metrics=metrics)))
+        between.catch_up()
+        for report in reports:
+            try:
+                yield between.after(report)
+            except BaseException as error:
+                reports.throw(error)  # it saves the step, says so on the error and raises it again
+        between.end()
+
+
+class _Between:
+    """What happens between the steps of a run."""
+
+    def __init__(self, state: TrainState, source: Source, run: Path, metrics: Metrics, stop: threading.Event) -> None:
+        self._state, self._source, self._run, self._metrics, self._stop = state, source, run, metrics, stop
+        self._every = evaluation_distance(state.config)
+        self._held_out = self._tried("held-out data", self._opened) if self._every else None
+        self._reported_step: int | None = None
+        self._has_samples = bool(list_samples(run)) and state.step > 0
+
+    def catch_up(self) -> None:
+        """Take the held-out losses that the checkpoint lacks from which training goes on: it was saved at a stop."""
+        state = self._state
+        is_saved = state.is_whole and state.step > 0 and state.saved_step == state.step
+        if self._held_out is None or not is_saved:
+            return
+        known = [row for row in read_metrics(self._run) if row["step"] == state.step and held_out_of(row)]
+        losses = held_out_of(known[-1]) if known else self._tried("held-out losses", self._evaluate) or {}
+        self._offer(losses)
+
+    def after(self, report: StepReport) -> RunReport:
+        """Do what is due after a step."""
+        is_last = report.step == self._state.config.train.steps
+        losses: Mapping[str, float] = {}
+        samples, is_best = None, False
+        if is_last or not self._stop.is_set():
+            if self._held_out is not None and (report.checkpoint or report.step % self._every == 0):
+                losses = self._tried("held-out losses", self._evaluate) or {}
+            is_best = report.checkpoint is not None and self._offer(losses)
+            if self._is_sampled():
+                samples = self._tried("samples", self._draw)
+                self._has_samples = True
+        written = self._tried("report", self._report) if report.checkpoint or samples else None
+        return RunReport(report, losses, is_best, samples, written)
+
+    def end(self) -> None:
+        """Write the report of a run that was stopped, or was finished before; of the last step it is there."""
+        if self._reported_step != self._state.step:
+            self._tried("report", self._report)
+
+    def _is_sampled(self) -> bool:
+        state, train_config = self._state, self._state.config.train
+        is_first = not self._has_samples and state.train_seconds >= FIRST_SECONDS and train_config.preview_every > 0
+        return is_first or is_due(train_config, state.step)
+
+    def _report(self) -> Path:
+        self._reported_step = self._state.step
+        return write_run_report(self._run, self._state.config)
+
+    def _draw(self) -> Path | None:
+        state = self._state
+        model = Transfusion(state.best_model, state.tokenizer, state.config)
+        return draw_samples(model, self._source, self._run, state.step)
+
+    def _evaluate(self) -> dict[str, float]:
+        """Measure the averaged weights, in the run's precision, and write the losses down."""
+        state, model = self._state, self._state.best_model
+        assert self._held_out is not None
+        settings = state.config.train
+        objective = TransfusionObjective(state.config.diffusion, state.config.objective, model.vocabulary)
+        limit = Limit(model.vocabulary, settings.row_length, settings.too_long)
+        dtype = PRECISIONS[settings.precision]
+        with torch.autocast(model.device.type, dtype, enabled=dtype is not torch.float32):
+            losses = evaluate_losses(
+                model, objective, self._held_out, num_documents=NUM_HELD_OUT, seed=settings.seed, limit=limit
+            )
+        self._metrics.write(state.step, {f"{HELD_OUT}{name}": value for name, value in losses.items()})
+        return losses
+
+    def _opened(self) -> Source | None:
+        """Open the documents that the run holds out; None where it holds out none."""
+        state = self._state
+        config = held_out_config(state.config.data)
+        encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
+        return None if config is None else open_source(config, encoder, state.config.train.row_length - 1)
+
+    def _offer(self, losses: Mapping[str, float]) -> bool:
+        """Let the present checkpoint be the best if it is."""
+        total = total_loss(losses, self._state.config.objective)
+        return bool(losses) and offer_best(self._run, self._state.step, total, losses)
+
+    def _tried(self, what: str, work: Callable[[], _Result]) -> _Result | None:
+        """Do something that is not worth a run; where it fails, say so and go on."""
+        try:
+            return work()
+        except Exception as error:
+            if is_used_up(error):
+                raise
+            step = self._state.step
+            _log.warning("no %s after step %d (%s: %s); training goes on", what, step, type(error).__name__, error)
+            return None
+
+
+def evaluation_distance(config: RunConfig) -> int:
+    """Return the steps between held-out losses; 0: there are none."""
+    train_config = config.train
+    if train_config.evaluate_every is not None:
+        return train_config.evaluate_every
+    cost = NUM_HELD_OUT / (PASSES * train_config.batch_size)  # in steps
+    return max(round(train_config.steps / NUM_EVALUATIONS), round(cost / MAX_SHARE), 1)
+
+
+def held_out_of(row: Mapping[str, float]) -> dict[str, float]:
+    """Return the held-out losses of a row of metrics, by their names."""
+    return {name.removeprefix(HELD_OUT): value for name, value in row.items() if name.startswith(HELD_OUT)}

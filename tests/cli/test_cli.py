@@ -72,9 +72,40 @@ def picture(tmp_path: Path) -> Path:
 
 def test_a_run_leaves_checkpoints_metrics_and_samples(run: Path) -> None:
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_00000002", "step_00000004"]
-    assert [path.name for path in sorted((run / "samples").iterdir())] == ["step_00000002.png", "step_00000004.png"]
+    names = ["prompts.json", "step_00000002.png", "step_00000004.png"]
+    assert [path.name for path in sorted((run / "samples").iterdir())] == names
+    assert json.loads((run / "best.json").read_text())["step"] in (2, 4)
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 4
     assert any((run / "tensorboard").iterdir())
+
+
+def test_the_report_is_written_again_from_the_folder(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "copy"
+    shutil.copytree(run, folder)
+    written = (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
+    (folder / "scores.json").write_text('{"geneval": {"overall": 0.5}, "caption": 0.25}')
+    assert json.loads(call("report", folder, "--json").stdout) == {"file": str(folder / "report.html")}
+    page = (folder / "report.html").read_text()
+    assert "step 4 of 4" in written and "step 4 of 4" in page and "data:image/png" in page
+    assert "geneval overall" in page and "0.25" in page and "held out" in page
+    assert "is not the folder of a run" in call("report", tmp_path, code=2).stderr
+    assert "is not the folder of a run" in call("report", tmp_path / "no", code=2).stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "runs"]
+
+
+def test_a_finished_run_says_so_and_the_best_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(run, folder)
+    told = call("train", "tiny", *SMALL, "--run", folder).stderr
+    assert (
+        "finished: step 4 of 4" in told
+        and "train.steps=8 --change" in " ".join(told.split())
+        and "resuming at" not in told
+    )
+    assert f"{folder / 'best'} is that checkpoint" in " ".join(told.split()) and "report: " in told
+    call("generate", folder / "best", "a star", "-o", tmp_path / "p.png", "--steps", "1")
+    assert "no checkpoint at" in call("generate", folder / "worst", "a star", "-o", tmp_path / "p.png", code=1).stderr
 
 
 def test_generate(run: Path, tmp_path: Path) -> None:

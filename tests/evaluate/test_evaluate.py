@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 from tiny import ToySource, image, make_model, run_config
 
+from transfusion.data.limit import Limit
 from transfusion.data.shapes import CATEGORIES, Scene, caption, detect, edit, prompts, render, sample_scene, scene_for
 from transfusion.data.shapes.scene import SceneObject
 from transfusion.data.shapes.tasks import true_answer
-from transfusion.evaluate.losses import bits_per_byte, evaluate_losses
+from transfusion.evaluate import losses
+from transfusion.evaluate.losses import bits_per_byte, evaluate_losses, total_loss
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
 from transfusion.keyed import generator
 from transfusion.model.transfusion import Outputs, TransfusionModel
@@ -103,6 +105,7 @@ def test_report_is_one_file_and_escapes(tmp_path: Path) -> None:
     page = write_report(tmp_path, scores(items), hostile, ["a <b>"], run_config()).read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page and "a &lt;b&gt;" in page
     assert "http" not in page and page.count("<svg") == 1 and "step 2" in page
+    assert "nats per token" in page and "How to go on" in page and "✗" in page
     bare = tmp_path / "bare"
     bare.mkdir()
     assert "no metrics" in write_report(bare, scores(items), items, [], run_config()).read_text()
@@ -175,6 +178,35 @@ def test_bits_per_byte_agree_with_the_nats() -> None:
     nats = evaluate_losses(model, objective, source, num_documents=9, seed=0)["text"]
     found = bits_per_byte(model, objective, source, ByteTokenizer(), num_documents=9, seed=0)
     assert found == pytest.approx(nats / math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("row", [24, 64, 1000])
+def test_packed_documents_have_the_losses_of_single_ones(monkeypatch: pytest.MonkeyPatch, row: int) -> None:
+    """Of 40 documents some are longer than the shortest row."""
+    model, config = make_model(), run_config()
+    objective = TransfusionObjective(config.diffusion, config.objective, model.vocabulary)
+    monkeypatch.setattr(losses, "MIN_ROW", row)
+    found = evaluate_losses(model, objective, ToySource(), num_documents=40, seed=0)
+    monkeypatch.setattr(losses, "MIN_ROW", 0)  # each by itself
+    # float32 sums in another order
+    assert evaluate_losses(model, objective, ToySource(), num_documents=40, seed=0) == pytest.approx(found, rel=1e-5)
+    weights = config.objective
+    expected = weights.text_weight * found["text"] + weights.diffusion_weight * (found["image"] + found["sound"])
+    assert total_loss(found, weights) == pytest.approx(expected)
+
+
+def test_what_is_too_long_is_left_out_or_cut_as_in_training() -> None:
+    model, config, source = make_model(), run_config(), ToySource(8)
+    objective = TransfusionObjective(config.diffusion, config.objective, model.vocabulary)
+
+    def measured(limit: Limit | None) -> dict[str, float]:
+        return evaluate_losses(model, objective, source, num_documents=8, seed=0, limit=limit)
+
+    whole = measured(Limit(model.vocabulary, 64, "drop"))
+    assert whole == measured(None)
+    dropped, cut, refused = (measured(Limit(model.vocabulary, 7, what)) for what in ("drop", "cut", "refuse"))
+    assert len({tuple(found.items()) for found in (whole, dropped, cut)}) == 3 and refused == dropped
+    assert measured(Limit(model.vocabulary, 1, "drop")) == {}
 
 
 @pytest.mark.parametrize(

@@ -187,34 +187,15 @@ def test_a_metrics_file_that_cannot_be_written_costs_nothing(tmp_path: Path, mon
         finish(start(), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("error", "is_fatal"),
-    [
-        (ValueError("odd"), False),
-        (OSError(28, "No space left on device"), False),
-        (MemoryError("full"), True),
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
-        (KeyboardInterrupt(), True),
-    ],
-)
-def test_a_preview_that_fails_costs_the_run_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, whole: TrainState,
-    error: BaseException, is_fatal: bool,
-) -> None:  # fmt: skip
-    def fail(*arguments: object) -> None:
-        raise error
-
-    monkeypatch.setattr(loop, "draw_previews", fail)
-    state = start(override(CONFIG, ["train.preview_every=3"]))
-    if is_fatal:
-        with pytest.raises(type(error), match="the state after step 3 is saved"):
-            finish(state, tmp_path)
-        assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
-    else:
-        finish(state, tmp_path)
-        assert "no preview after step 3" in caplog.text
-        assert equal(tensors(whole), tensors(state))
+def test_an_error_thrown_in_ends_it_as_one_of_its_own(tmp_path: Path, whole: TrainState) -> None:
+    reports = train(start(), ToySource(), tmp_path, threading.Event())
+    assert [next(reports).step for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(MemoryError, match="the state after step 3 is saved"):
+        reports.throw(MemoryError("full"))
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
+    resumed = go_on(CONFIG, tmp_path)
+    finish(resumed, tmp_path)
+    assert equal(tensors(whole), tensors(resumed))
 
 
 def test_two_trainings_in_one_folder(tmp_path: Path) -> None:

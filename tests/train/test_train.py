@@ -85,6 +85,7 @@ def test_settings_that_move_no_bit_may_change(tmp_path: Path) -> None:
     whole = run(config, tmp_path / "whole")
     run(config, tmp_path / "parts", stop_after=2)
     free = {"num_workers": None, "checkpoint_every": 5, "num_checkpoints": 7, "log_every": 2, "preview_every": 4}
+    free |= {"evaluate_every": 3}
     assert all(getattr(config.train, name) != value for name, value in free.items())
     denoising = config.denoising.model_copy(update={"num_steps": config.denoising.num_steps + 1})
     train_config = config.train.model_copy(update=free)

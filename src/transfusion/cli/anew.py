@@ -11,13 +11,14 @@ from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.evaluate.suite import SCORES_FILE
 from transfusion.files import PARTIAL, beside
 from transfusion.report import REPORT_FILE
+from transfusion.samples import SAMPLES, SAMPLES_FOLDER
+from transfusion.train.best import BEST_FILE
 from transfusion.train.changes import CHANGES_FILE
 from transfusion.train.checkpoint import CHECKPOINTS, remove_all
-from transfusion.train.loop import SAMPLES_FOLDER
 from transfusion.train.metrics import BOARD_FOLDER, METRICS_FILE
 
-FILES = (METRICS_FILE, CHANGES_FILE, QUARANTINE_FILE, SCORES_FILE, REPORT_FILE)
-WRITTEN = {SAMPLES_FOLDER: r"step_\d+\.png", BOARD_FOLDER: r"events\.out\.tfevents\..*"}
+FILES = (METRICS_FILE, CHANGES_FILE, BEST_FILE, QUARANTINE_FILE, SCORES_FILE, REPORT_FILE)
+WRITTEN = {SAMPLES_FOLDER: SAMPLES, BOARD_FOLDER: r"events\.out\.tfevents\..*"}
 _log = logging.getLogger(__name__)
 
 

@@ -90,6 +90,17 @@ def train(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/demo")], as_json: AsJson = False
+) -> None:
+    """Write a run's report.html again, from what lies in its folder."""
+    from transfusion.cli.training import rewrite_report
+
+    file = rewrite_report(run)
+    say({"file": str(file)}, as_json=as_json, text=f"wrote {file}")
+
+
+@app.command()
 def recipes(as_json: AsJson = False) -> None:
     """List the recipes and the question that each answers."""
     from transfusion.recipes import RECIPES

@@ -20,13 +20,13 @@ from transfusion.devices import AUTO, find_device
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
 from transfusion.pretrained import Transfusion
 from transfusion.recipes import RECIPES
-from transfusion.report import write_report
-from transfusion.run import open_run
+from transfusion.report import REPORT_FILE, write_report, write_run_report
+from transfusion.run import RunReport, open_run, train_run
 from transfusion.tokenizer import TOKENIZER_FILE
+from transfusion.train.best import BEST, read_best
 from transfusion.train.checkpoint import CHECKPOINTS, checkpoints, newest
 from transfusion.train.init import begun_from
 from transfusion.train.lock import RunLock, hold_run
-from transfusion.train.loop import StepReport, train
 from transfusion.train.optimizer import num_trained
 from transfusion.train.saved import check_no_model, find_checkpoint, load_settings
 from transfusion.train.state import TrainState
@@ -152,8 +152,24 @@ def run_training(
             is_change_wanted=is_change_wanted,
         )
         state, source = _told(opened, lock, is_anew=is_anew, console=console)
-        is_done = _train(state, source, lock, console)
-    return DONE if is_done else _say_stopped(asked.directory, name, console)
+        if not _train(state, source, lock, console):
+            return _say_stopped(asked.directory, name, console)
+    _say_done(asked.directory, console)
+    return DONE
+
+
+def rewrite_report(path: Path) -> Path:
+    """Write the report of a run again, from what lies in its folder.
+
+    Raises:
+        ConfigError: The path is no run's.
+        CheckpointError: The run has no checkpoint yet.
+    """
+    run = _run_of(path)
+    if not (run / CHECKPOINTS).is_dir():
+        raise ConfigError(f"{path} is not the folder of a run, which has a folder {CHECKPOINTS} in it, as runs/demo")
+    settings = load_settings(find_checkpoint(run, hashed={CONFIG_FILE, TOKENIZER_FILE}))
+    return write_run_report(run, settings.config)
 
 
 def _run_of(folder: Path) -> Path:
@@ -215,8 +231,15 @@ def _told(
     if is_anew:
         clear(run)
     console.print(f"{_parameters(state)}, {state.config.train.precision}")
-    if state.step:
-        console.print(f"resuming at step {state.step} of {state.config.train.steps} (--anew begins anew)")
+    total = state.config.train.steps
+    if state.step >= total:
+        console.print(
+            f"finished: step {state.step} of {total}; to go on for longer: transfusion train {run} "
+            f"train.steps={2 * total} --change   Begin anew: add --anew",
+            markup=False,
+        )
+    elif state.step:
+        console.print(f"resuming at step {state.step} of {total} (--anew begins anew)")
     _tell_left_out(source, run, console)
     return state, source
 
@@ -242,29 +265,41 @@ def _say_stopped(run: Path, name: str, console: Console) -> int:
     return STOPPED
 
 
+def _say_done(run: Path, console: Console) -> None:
+    best = read_best(run)
+    if best is not None:
+        console.print(f"best held-out losses at step {best.step}: {run / BEST} is that checkpoint", markup=False)
+    if (run / REPORT_FILE).exists():
+        console.print(f"report: {run / REPORT_FILE}", markup=False)
+
+
 def _train(state: TrainState, source: Source, lock: RunLock, console: Console) -> bool:
     """Train with progress; return whether the run reached its end."""
-    with stop_on_signals() as stop, closing(train(state, source, lock.run, stop, lock=lock)) as reports:
+    with stop_on_signals() as stop, closing(train_run(state, source, lock.run, stop, lock=lock)) as reports:
         show = _show_bars if console.is_terminal else _show_lines
         show(reports, state, console)
     return state.step >= state.config.train.steps and not stop.is_set()
 
 
 class _Smoothed:
-    """Moving averages of losses and speed, as one line."""
+    """Moving averages of losses and speed, and the last held-out losses, as one line."""
 
     def __init__(self) -> None:
         self._means: dict[str, float] = {}
+        self._held_out: dict[str, float] = {}
 
-    def line(self, report: StepReport) -> str:
-        for name, value in {**report.losses, "slots/s": report.num_slots / report.seconds}.items():
+    def line(self, report: RunReport) -> str:
+        step = report.step
+        for name, value in {**step.losses, "slots/s": step.num_slots / step.seconds}.items():
             self._means[name] = self._means.get(name, value) + SMOOTHING * (value - self._means.get(name, value))
+        self._held_out.update({f"held out {name}": value for name, value in report.held_out.items()})
+        shown = {**self._means, **self._held_out}
         return "  ".join(
-            f"{name} {value:.0f}" if value > 99 else f"{name} {value:.3f}" for name, value in self._means.items()
+            f"{name} {value:.0f}" if value > 99 else f"{name} {value:.3f}" for name, value in shown.items()
         )
 
 
-def _show_bars(reports: Iterator[StepReport], state: TrainState, console: Console) -> None:
+def _show_bars(reports: Iterator[RunReport], state: TrainState, console: Console) -> None:
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -277,17 +312,18 @@ def _show_bars(reports: Iterator[StepReport], state: TrainState, console: Consol
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=state.config.train.steps, completed=state.step)
         for report in reports:
-            progress.update(task, completed=report.step, description=smoothed.line(report))
+            progress.update(task, completed=report.step.step, description=smoothed.line(report))
 
 
-def _show_lines(reports: Iterator[StepReport], state: TrainState, console: Console) -> None:
+def _show_lines(reports: Iterator[RunReport], state: TrainState, console: Console) -> None:
     smoothed, total = _Smoothed(), state.config.train.steps
     begun = last = time.perf_counter()
     first = state.step
     for report in reports:
         line, now = smoothed.line(report), time.perf_counter()
-        if now - last >= PLAIN_SECONDS or report.step == total:
+        step = report.step.step
+        if now - last >= PLAIN_SECONDS or step == total:
             last = now
-            left = (now - begun) / max(report.step - first, 1) * (total - report.step)
-            print(f"step {report.step}/{total}  {line}  left {left:.0f} s", file=sys.stderr, flush=True)
+            left = (now - begun) / max(step - first, 1) * (total - step)
+            print(f"step {step}/{total}  {line}  left {left:.0f} s", file=sys.stderr, flush=True)
     del console

@@ -1,42 +1,64 @@
 """Losses of any model on any source: the objective's own, at keyed times and noise."""
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
-from transfusion.batch import collate
+from transfusion.batch import Batch, collate
+from transfusion.data.errors import DataError
+from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
+from transfusion.data.pack import plan_rows
 from transfusion.layout import num_slots
 from transfusion.model.transfusion import TransfusionModel
-from transfusion.objective import TEXT, KeyedDraw, TransfusionObjective
+from transfusion.objective import TEXT, KeyedDraw, ObjectiveConfig, TransfusionObjective
+from transfusion.segments import Document
 from transfusion.tokenizer import Tokenizer
 
 BEYOND_ANY_RUN = 10**12
+DOCUMENTS_AT_ONCE = 32
+MIN_ROW = 256  # shorter documents share a row of so many slots
 
 
 @torch.inference_mode()
 def evaluate_losses(
-    model: TransfusionModel, objective: TransfusionObjective, source: Source, *, num_documents: int, seed: int
+    model: TransfusionModel,
+    objective: TransfusionObjective,
+    source: Source,
+    *,
+    num_documents: int,
+    seed: int,
+    limit: Limit | None = None,
 ) -> dict[str, float]:
     """Return the mean of every loss over a source's documents: held out if the source is, or has no end.
+
+    The documents are packed into rows, which moves no number but by the order of sums.
 
     Args:
         model: The network.
         objective: The losses.
         source: Where documents come from; an endless source is read far beyond any run.
         num_documents: How many at most, spread evenly over a source that ends.
-        seed: Key of times and noise.
+        seed: Key of times and noise, which are the same whenever the same document is measured.
+        limit: What becomes of documents that are longer than a row: they are cut as in training, or left out; None:
+            they are measured whole.
+
+    Returns:
+        Text in nats per token, a modality in mean squared error per latent value; what the documents lack is absent.
     """
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     draw = KeyedDraw(objective.process.config, seed)
-    for index in _places(source.size, num_documents):
-        document = source.document(index, 0)
-        batch = collate([[document]], model.vocabulary, draw, num_slots(document, model.vocabulary))
-        for name, loss in objective(model, batch.to(model.device)).items():
-            sums[name] = sums.get(name, 0.0) + float(loss.sum)
-            counts[name] = counts.get(name, 0) + loss.count
+    places = _places(source.size, num_documents)
+    for start in range(0, len(places), DOCUMENTS_AT_ONCE):
+        told = [source.document(index, 0) for index in places[start : start + DOCUMENTS_AT_ONCE]]
+        fitted = told if limit is None else [_fitted(document, limit) for document in told]
+        for batch in _batches([document for document in fitted if document is not None], model, draw):
+            for name, loss in objective(model, batch.to(model.device)).items():
+                sums[name] = sums.get(name, 0.0) + float(loss.sum)
+                counts[name] = counts.get(name, 0) + loss.count
     return {name: sums[name] / count for name, count in counts.items() if count}
 
 
@@ -77,6 +99,30 @@ def bits_per_byte(
         nats += float(objective(model, alone)[TEXT].sum)
         num_bytes += tokenizer.num_bytes(targets[is_text].tolist())
     return nats / math.log(2) / num_bytes if num_bytes else None
+
+
+def total_loss(losses: Mapping[str, float], config: ObjectiveConfig) -> float:
+    """Return the sum of mean losses, each by its weight in training (paper Eq. 4)."""
+    return sum(config.weight(name) * value for name, value in losses.items())
+
+
+def _fitted(document: Document, limit: Limit) -> Document | None:
+    try:
+        return limit.fitted(document)
+    except DataError:  # training is refused for such a one; here it is only a document less
+        return None
+
+
+def _batches(documents: Sequence[Document], model: TransfusionModel, draw: KeyedDraw) -> Iterator[Batch]:
+    """Pack documents into batches: one of short rows, and each document that is longer than those by itself."""
+    lengths = [num_slots(document, model.vocabulary) for document in documents]
+    is_short = [length <= MIN_ROW for length in lengths]
+    short = [place for place, fits in enumerate(is_short) if fits]
+    rows = plan_rows([lengths[place] for place in short], MIN_ROW)
+    packed = [[short[place] for place in row] for row in rows]
+    for batch in ([packed] if packed else []) + [[[place]] for place, fits in enumerate(is_short) if not fits]:
+        longest = max(sum(lengths[place] for place in row) for row in batch)
+        yield collate([[documents[place] for place in row] for row in batch], model.vocabulary, draw, longest)
 
 
 def _places(size: int | None, count: int) -> list[int]:

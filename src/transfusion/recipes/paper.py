@@ -33,6 +33,7 @@ def paper() -> RunConfig:
             batch_size=512,
             row_length=4096,
             ema_decay=None,
+            preview_every=5000,
             optimizer=OptimizerConfig(lr=3e-4, warmup_steps=4000, schedule="cosine", final_ratio=0.05),
         ),
         denoising=DenoisingOptions(sampler="ddpm", num_steps=250, guidance=Guidance(scale=3.0)),

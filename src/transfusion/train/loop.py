@@ -1,4 +1,8 @@
-"""The only loop: batch → objective → backward → clip → step → average, for every model, objective and data set."""
+"""The only loop: batch → objective → backward → clip → step → average, for every model, objective and data set.
+
+It yields a report of every step. What else happens between steps, such as pictures and evaluations, is done by who
+reads the reports (``run.train_run``), and it must not know of it.
+"""
 
 import logging
 import os
@@ -14,20 +18,16 @@ import torch
 from transfusion.batch import Batch
 from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
 from transfusion.devices import PRECISIONS
-from transfusion.files import write_whole
-from transfusion.memory import is_used_up
 from transfusion.objective import KeyedDraw, TransfusionObjective
-from transfusion.pictures import encoded, sheet
-from transfusion.pretrained import Transfusion
+from transfusion.train.best import forget_best
 from transfusion.train.changes import record_begin, record_changes, record_stop
 from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.manifest import CheckpointError
-from transfusion.train.metrics import Metrics
+from transfusion.train.metrics import LOSS, Metrics
 from transfusion.train.optimizer import clip_gradient, lr_factor
 from transfusion.train.state import NotFiniteError, TrainState
 
-SAMPLES_FOLDER = "samples"
 _log = logging.getLogger(__name__)
 
 
@@ -42,10 +42,9 @@ class StepReport:
         lr_factor: Learning rates over their peaks.
         num_slots: Slots that the step trained on, without padding.
         num_dropped: Documents of the step that were too long for a row and left out.
-        seconds: Time from the end of the last step to the end of this one: waiting for data
-            included, and what was saved and drawn after the last step.
+        seconds: Time of the step, waiting for its data included; what is saved, drawn or evaluated between two steps
+            is of neither.
         checkpoint: Folder published after the step, if any.
-        preview: Sheet of sample pictures saved after the step, if any.
     """
 
     step: int
@@ -56,12 +55,11 @@ class StepReport:
     num_dropped: int
     seconds: float
     checkpoint: Path | None = None
-    preview: Path | None = None
 
     def numbers(self) -> dict[str, float]:
         """Return the row of metrics."""
         return {
-            **{f"loss/{name}": value for name, value in self.losses.items()},
+            **{f"{LOSS}{name}": value for name, value in self.losses.items()},
             "gradient_norm": self.gradient_norm,
             "lr_factor": self.lr_factor,
             "slots_per_second": self.num_slots / self.seconds,
@@ -70,7 +68,13 @@ class StepReport:
 
 
 def train(
-    state: TrainState, source: Source, run: Path, stop: threading.Event, *, lock: RunLock | None = None
+    state: TrainState,
+    source: Source,
+    run: Path,
+    stop: threading.Event,
+    *,
+    lock: RunLock | None = None,
+    metrics: Metrics | None = None,
 ) -> Generator[StepReport]:
     """Train from the state's step to the end of the run, or until asked to stop.
 
@@ -81,12 +85,13 @@ def train(
     Args:
         state: Is changed by every step.
         source: The documents.
-        run: Folder of the run: checkpoints, metrics and samples go there.
+        run: Folder of the run: checkpoints and metrics go there.
         stop: When set, the step under way is finished and saved before the loop ends.
         lock: The lock of ``run``, where the caller holds it; else it is held while this runs.
+        metrics: The run's files of numbers, where the caller writes there, too; else they are open while this runs.
 
     Yields:
-        A report after every step.
+        A report after every step. An error that is thrown into the generator there ends the training as one of its own.
 
     Raises:
         FloatingPointError: The gradient or the weights are not finite; the last checkpoint is whole.
@@ -103,7 +108,9 @@ def train(
             record_begin(run, state.step, state.begin_facts())
         record_changes(run, state.step, state.changes)
         state.changes = ()
-        metrics = stack.enter_context(Metrics(run, state.step))
+        forget_best(run, beyond=state.step)
+        if metrics is None:
+            metrics = stack.enter_context(Metrics(run, state.step))
         try:
             yield from _steps(state, source, run, stop, metrics)
         except BaseException as error:
@@ -130,23 +137,21 @@ def _steps(
                 raise state.not_finite("the gradient is", run, facts=f" (losses {losses})")
             state.update(factor)
             seconds = time.perf_counter() - begun
-            begun += seconds
             state.train_seconds += seconds
             is_last = state.step == config.steps or stop.is_set()
-            checkpoint = preview = None
+            checkpoint = None
             num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
             report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds)
             if is_last or state.step % config.log_every == 0:
                 metrics.write(state.step, report.numbers())
             if is_last or state.step % config.checkpoint_every == 0:
                 checkpoint = state.save(run)
-            if config.preview_every and (state.step % config.preview_every == 0 or state.step == config.steps):
-                preview = _try_previews(state, source, run)
-            yield replace(report, checkpoint=checkpoint, preview=preview)
+            yield replace(report, checkpoint=checkpoint)
             if stop.is_set():
                 if checkpoint is None:
                     state.save(run)
                 return
+            begun = time.perf_counter()
 
 
 def _batches(state: TrainState, source: Source) -> Generator[list[Batch]]:
@@ -231,26 +236,3 @@ def _accumulate(
         for name, loss in losses.items():
             sums[name] += float(loss.sum.detach())
     return {name: sums[name] / counts[name] for name in counts if counts[name]}
-
-
-def _try_previews(state: TrainState, source: Source, run: Path) -> Path | None:
-    """Draw previews; where that fails, say so and go on. A sheet to look at is not worth a run, but memory that is
-    used up is the run's affair: the next step would end less gently.
-    """
-    try:
-        return draw_previews(state, source, run)
-    except Exception as error:
-        if is_used_up(error):
-            raise
-        _log.warning("no preview after step %d (%s: %s); training goes on", state.step, type(error).__name__, error)
-        return None
-
-
-def draw_previews(state: TrainState, source: Source, run: Path) -> Path | None:
-    """Draw the source's preview prompts with the averaged weights and save them as one sheet."""
-    prompts = source.preview_prompts()
-    if not prompts:
-        return None
-    pictures = Transfusion(state.best_model, state.tokenizer, state.config).generate_images(prompts, seed=0)
-    file = run / SAMPLES_FOLDER / f"step_{state.step:08d}.png"
-    return write_whole(file, encoded(sheet(pictures, num_columns=len(pictures))))

@@ -12,6 +12,7 @@ from transfusion.files import read_rows, row_of, write_whole
 
 METRICS_FILE = "metrics.jsonl"
 BOARD_FOLDER = "tensorboard"
+LOSS, HELD_OUT = "loss/", "held_out/"  # what names of losses begin with: of the step; of documents held out
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:

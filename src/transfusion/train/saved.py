@@ -3,6 +3,7 @@
 It must not know what is done with a model.
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,8 @@ import torch
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.tokenizer import Tokenizer, load_tokenizer
-from transfusion.train.checkpoint import CHECKPOINTS, newest, verified
+from transfusion.train.best import BEST, read_best
+from transfusion.train.checkpoint import CHECKPOINTS, newest, step_directory, verified
 from transfusion.train.manifest import EMA_FILE, MANIFEST, MODEL_FILE, RESUMED_FILES, CheckpointError, reading
 from transfusion.train.tensors import load_weights, save_tensors
 
@@ -118,17 +120,20 @@ def check_no_model(folder: Path) -> None:
 
 
 def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Path:
-    """Return the checkpoint that a path means, checked: itself, or the newest whole one of a run's folder.
+    """Return the checkpoint that a path means, checked: itself, the newest whole one of a run's folder, or the one of
+    ``RUN/best`` that foretells held-out documents best.
 
     For use: what only a training needs to go on may be gone, and is not read.
 
     Args:
-        path: A checkpoint, or the folder of a run.
+        path: A checkpoint, the folder of a run, or ``best`` in it.
         hashed: Files of which the content is checked, where not all of them will be read.
 
     Raises:
         CheckpointError: There is none, or it is damaged.
     """
+    if path.name == BEST and not os.path.lexists(path) and (best := read_best(path.parent)) is not None:
+        return verified(step_directory(path.parent, best.step), hashed=hashed, unneeded=RESUMED_FILES)
     is_checkpoint = any((path / name).exists() for name in (MANIFEST, MODEL_FILE))
     is_run = path.is_dir() and ((path / CHECKPOINTS).is_dir() or not is_checkpoint)
     if not is_run:

@@ -20,6 +20,7 @@ from transfusion.devices import choose_precision
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
+from transfusion.train.best import read_best
 from transfusion.train.changes import Change, accepted, differences, with_taken
 from transfusion.train.checkpoint import (
     CHECKPOINTS,
@@ -160,7 +161,8 @@ class TrainState:
             )
 
     def save(self, run: Path) -> Path:
-        """Publish a checkpoint of the present step and delete old ones; those of a training before are renamed.
+        """Publish a checkpoint of the present step and delete old ones, all but the newest and the best; those of a
+        training before are renamed.
 
         Raises:
             NotFiniteError: The weights are not finite; the checkpoints stay as they are.
@@ -184,7 +186,7 @@ class TrainState:
         published = publish(directory, write)
         self.saved_step = self.step
         self.seen = (self.seen or frozenset()) | seen(run)
-        prune(published, self.config.train.num_checkpoints, spared=self._steps_to_prolong_from(run))
+        prune(published, self.config.train.num_checkpoints, spared=self._spared(run))
         return published
 
     def begin_facts(self) -> dict[str, object] | None:
@@ -194,11 +196,14 @@ class TrainState:
         parts = [{"name": name, "shape": shape, "what": what} for name, shape, what in self.parts]
         return {"from": self.origin._asdict(), **({"parts": parts} if parts else {})}
 
-    def _steps_to_prolong_from(self, run: Path) -> tuple[int, ...]:
-        """Return the newest checkpoint before the cool-down, from which a longer run goes on without a jump."""
+    def _spared(self, run: Path) -> tuple[int, ...]:
+        """Return steps whose checkpoints stay: the best one's, and the newest before the cool-down, from which a longer
+        run goes on without a jump.
+        """
+        best = read_best(run)
         most = steps_before_cooldown(self.config.train.optimizer, self.config.train.steps)
-        step = None if most is None else newest_step(run, most)
-        return () if step is None else (step,)
+        level = None if most is None else newest_step(run, most)
+        return tuple(step for step in (None if best is None else best.step, level) if step is not None)
 
     def not_finite(self, what: str, run: Path, *, facts: str = "") -> NotFiniteError:
         """Make the error that says ``what`` is not finite at the present step, with what is known, and how to go on."""

@@ -1,0 +1,116 @@
+"""Samples of a run: what the model draws, or writes where it knows text alone, saved every so many steps.
+
+    samples/step_00000250.png     a sheet of pictures, each with its prompt under it
+    samples/step_00000250.txt     a few texts; a model of text alone
+    samples/prompts.json          the prompts of the sheets, in their order
+
+It must not know the loop.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+from transfusion.config import TrainConfig
+from transfusion.data.loader import Source
+from transfusion.files import write_whole
+from transfusion.generate.options import TokenOptions
+from transfusion.pictures import encoded, sheet
+from transfusion.pretrained import Transfusion
+from transfusion.segments import Document, Text
+
+SAMPLES_FOLDER, PROMPTS_FILE = "samples", "prompts.json"
+SAMPLES = r"step_\d+\.(png|txt)|prompts\.json"  # names of what is written there
+SHEET_COLUMNS = 8
+FIRST_STEP, FIRST_SECONDS = 50, 60.0
+NUM_TEXTS, NUM_BEGUN, NUM_WRITTEN, TEMPERATURE = 4, 8, 128, 0.8
+_SAMPLE = re.compile(r"step_(\d+)\.(?:png|txt)")
+
+
+class Sample(NamedTuple):
+    """A file of samples."""
+
+    step: int
+    file: Path
+
+
+def list_samples(run: Path) -> list[Sample]:
+    """List the samples of a run, oldest first."""
+    folder = run / SAMPLES_FOLDER
+    named = [(_SAMPLE.fullmatch(file.name), file) for file in (folder.iterdir() if folder.is_dir() else ())]
+    return sorted(Sample(int(found[1]), file) for found, file in named if found)
+
+
+def is_due(train: TrainConfig, step: int) -> bool:
+    """Return whether samples are drawn after a step: after every ``preview_every`` and the last, and before the first
+    of those at 50, 100, 200 and so on, where most is learnt and one looks first.
+    """
+    every = train.preview_every
+    if not every:
+        return False
+    early = step < every and step % FIRST_STEP == 0 and (step // FIRST_STEP).bit_count() == 1
+    return early or step % every == 0 or step == train.steps
+
+
+def draw_samples(model: Transfusion, source: Source, run: Path, step: int) -> Path | None:
+    """Draw the source's preview prompts, or write a few texts where it has none, and save them.
+
+    Args:
+        model: Draws and writes.
+        source: Has the prompts; texts begin as its documents do.
+        run: Folder of the run.
+        step: Steps that the model has learnt.
+
+    Returns:
+        The file; None where there is nothing to begin with.
+    """
+    prompts = [prompt for prompt in source.preview_prompts() if prompt.strip()]
+    stem = run / SAMPLES_FOLDER / f"step_{step:08d}"
+    if prompts:
+        pictures = model.generate_images(prompts, seed=0)
+        drawn = sheet(pictures, num_columns=min(len(pictures), SHEET_COLUMNS), captions=prompts)
+        write_whole(run / SAMPLES_FOLDER / PROMPTS_FILE, json.dumps(prompts) + "\n")
+        return write_whole(stem.with_suffix(".png"), encoded(drawn))
+    beginnings = list(_beginnings(source))
+    return write_whole(stem.with_suffix(".txt"), _written(model, beginnings, step)) if beginnings else None
+
+
+def read_prompts(run: Path) -> list[str]:
+    """Return the prompts of a run's sheets; none where it says none."""
+    file = run / SAMPLES_FOLDER / PROMPTS_FILE
+    try:
+        prompts = json.loads(file.read_bytes()) if file.is_file() else []
+    except ValueError:
+        return []
+    return [text for text in prompts if isinstance(text, str)] if isinstance(prompts, list) else []
+
+
+def _beginnings(source: Source) -> Iterator[Text]:
+    """Yield the first tokens of documents that begin with text, spread over the source."""
+    size = source.size
+    places = range(NUM_TEXTS) if size is None else sorted({number * size // NUM_TEXTS for number in range(NUM_TEXTS)})
+    for place in places:
+        parts = takewhile(lambda part: isinstance(part, Text), source.outline(place).segments)
+        tokens = tuple(token for part in parts if isinstance(part, Text) for token in part.tokens)[:NUM_BEGUN]
+        if tokens:
+            yield Text(tokens)
+
+
+def _written(model: Transfusion, beginnings: Sequence[Text], step: int) -> str:
+    """Let a model go on from beginnings, and tell both."""
+    options = model.options(max_tokens=NUM_WRITTEN, max_images=0).model_copy(
+        update={"tokens": TokenOptions(temperature=TEMPERATURE), "stop_tokens": ()}
+    )
+    requests = [(Document((text,), is_complete=False), options) for text in beginnings]
+    told = [f"step {step}, temperature {TEMPERATURE}; what stands before | was given, the rest is written"]
+    for text, result in zip(beginnings, model.engine().run(requests), strict=True):
+        tokens = [token for part in result.generated if isinstance(part, Text) for token in part.tokens]
+        told.append(f"{_decoded(model, text.tokens)}|{_decoded(model, tokens)}")
+    return "\n\n---\n\n".join(told) + "\n"
+
+
+def _decoded(model: Transfusion, tokens: Sequence[int]) -> str:
+    return model.tokenizer.decode(list(tokens)).encode("utf-8", "replace").decode()

@@ -1,0 +1,63 @@
+"""Which checkpoint of a run foretells held-out documents best: ``best.json``, beside the newest checkpoints.
+
+    {"step": 1000, "total": 1.62, "losses": {"text": 0.84, "image": 0.26}}
+
+``RUN/best`` means that checkpoint wherever a model is asked for. It must not know how losses are taken.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from transfusion.files import row_of, write_whole
+from transfusion.train.checkpoint import step_directory
+from transfusion.train.manifest import MANIFEST
+
+BEST_FILE = "best.json"
+BEST = "best"
+
+
+class Best(NamedTuple):
+    """The best checkpoint so far.
+
+    Attributes:
+        step: Steps after which it was taken.
+        total: Its held-out losses, each by its weight in training.
+        losses: Each of them, by its name.
+    """
+
+    step: int
+    total: float
+    losses: dict[str, float]
+
+
+def read_best(run: Path) -> Best | None:
+    """Return the best checkpoint of a run, None where none is known or it is there no more."""
+    file = run / BEST_FILE
+    row = (row_of(file.read_bytes()) or {}) if file.is_file() else {}
+    step, total, losses = row.get("step"), row.get("total"), row.get("losses")
+    if type(step) is not int or not isinstance(losses, dict):
+        return None
+    if any(type(number) not in (int, float) for number in (total, *losses.values())):
+        return None
+    if not (step_directory(run, step) / MANIFEST).exists():
+        return None
+    return Best(step, float(f"{total}"), {name: float(f"{value}") for name, value in losses.items()})
+
+
+def offer_best(run: Path, step: int, total: float, losses: Mapping[str, float]) -> bool:
+    """Make the checkpoint of a step the best if its losses are lower than the best's; return whether it is now."""
+    best = read_best(run)
+    if not math.isfinite(total) or (best is not None and best.step != step and best.total <= total):
+        return False
+    write_whole(run / BEST_FILE, json.dumps({"step": step, "total": total, "losses": dict(losses)}) + "\n")
+    return True
+
+
+def forget_best(run: Path, *, beyond: int) -> None:
+    """Forget a best checkpoint that came ``beyond`` the step a training goes on from: it is of another."""
+    best = read_best(run)
+    if best is None or best.step > beyond:
+        (run / BEST_FILE).unlink(missing_ok=True)
