@@ -4,9 +4,10 @@ Responsible for turning captions, questions and pictures into requests to the en
 not know training; the format of a checkpoint is ``train.checkpoint``'s.
 """
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from transfusion.batch import collate
 from transfusion.config import ConfigError, RunConfig, described
 from transfusion.data.encode import IMAGE, Encoder, Picture, told_question
 from transfusion.data.readers import open_picture
+from transfusion.data.tasks import told_tasks
 from transfusion.devices import PRECISIONS
 from transfusion.diffusion.process import make_process
 from transfusion.generate.engine import Engine
@@ -36,6 +38,7 @@ from transfusion.train.tensors import load_weights
 
 MAX_CAPTION_TOKENS = 64
 MAX_ANSWER_TOKENS = 16
+_log = logging.getLogger(__name__)
 PictureLike = Image.Image | Picture | Path | str
 
 
@@ -55,11 +58,12 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Transfusion:
-    """A model, its tokenizer and the settings it was trained with."""
+    """A model, its tokenizer, the settings it was trained with, and where its weights were read, if they were."""
 
     model: TransfusionModel
     tokenizer: Tokenizer
     config: RunConfig
+    weights_file: Path | None = field(default=None, compare=False)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str = "cpu", use_ema: bool = True) -> "Transfusion":
@@ -75,10 +79,9 @@ class Transfusion:
         """
         folder = find_checkpoint(Path(path))
         config, tokenizer = load_settings(folder)
-        model = made_model(config.model, folder)
-        is_averaged = use_ema and (folder / EMA_FILE).exists()
-        load_weights(model, folder / (EMA_FILE if is_averaged else MODEL_FILE))
-        return cls(model.to(device).eval(), tokenizer, config)
+        file = folder / (EMA_FILE if use_ema and (folder / EMA_FILE).exists() else MODEL_FILE)
+        load_weights(model := made_model(config.model, folder), file)
+        return cls(model.to(device).eval(), tokenizer, config, file)
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write the model as a checkpoint that ``from_pretrained`` reads; it appears whole or not at all.
@@ -86,11 +89,12 @@ class Transfusion:
         Raises:
             CheckpointError: Something lies there that is no checkpoint, or more than one; nothing was written.
         """
+        return publish(Path(path), lambda folder: write_pretrained(folder, self.model, self.tokenizer, self.config))
 
-        def write(folder: Path) -> None:
-            write_pretrained(folder, self.model, self.tokenizer, self.config)
-
-        return publish(Path(path), write)
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes: ``torch.float32`` or ``torch.bfloat16``."""
+        return PRECISIONS.get(self.config.train.precision, torch.float32)
 
     @property
     def resolution(self) -> int:
@@ -99,10 +103,9 @@ class Transfusion:
 
     def engine(self, *, max_rows: int = 128) -> Engine:
         """Make an engine over the model; it keeps clean estimates within the range of standardised pixels."""
-        precision = PRECISIONS.get(self.config.train.precision, torch.float32)
         ranges = {IMAGE: pixel_range(self.config.encode.standardisation)}
         process = make_process(self.config.diffusion)
-        return Engine(self.model, process, precision=precision, max_rows=max_rows, ranges=ranges)
+        return Engine(self.model, process, precision=self.dtype, max_rows=max_rows, ranges=ranges)
 
     def options(
         self,
@@ -191,6 +194,7 @@ class Transfusion:
             RGB pictures.
         """
         denoising = self.denoising(guidance=guidance, steps=steps, sampler=sampler)
+        _warn_untold(self.config, "draw")
         _check_several(prompts, "prompts")
         _check_said(prompts, "a prompt")
         requests = [
@@ -221,6 +225,7 @@ class Transfusion:
 
     def caption(self, images: Sequence[PictureLike]) -> list[str]:
         """Describe pictures."""
+        _warn_untold(self.config, "caption")
         _check_several(images, "pictures")
         prompts = [self._encoder.caption_prompt(self.picture(image)) for image in images]
         return self._texts(prompts, MAX_CAPTION_TOKENS)
@@ -231,6 +236,7 @@ class Transfusion:
 
     def ask_many(self, images: Sequence[PictureLike], questions: Sequence[str]) -> list[str]:
         """Answer one question about each picture."""
+        _warn_untold(self.config, "ask")
         _check_said([told_question(asked) for asked in questions], "a question")
         prompts = [
             self._encoder.question_prompt(self.picture(image), asked)
@@ -246,6 +252,7 @@ class Transfusion:
         self, images: Sequence[PictureLike], instructions: Sequence[str], *, seed: int = 0
     ) -> list[Image.Image]:
         """Change each picture as its instruction says."""
+        _warn_untold(self.config, "edit")
         _check_said(instructions, "an instruction")
         requests = [
             (
@@ -279,9 +286,8 @@ class Transfusion:
         """Turn a picture, an array or a file into (resolution, resolution, 3) uint8."""
         if isinstance(image, Image.Image):
             return open_picture(image, self.resolution)
-        if isinstance(image, np.ndarray):
-            return open_picture(Image.fromarray(image), self.resolution)
-        return open_picture(Path(image), self.resolution)
+        source = Image.fromarray(image) if isinstance(image, np.ndarray) else Path(image)
+        return open_picture(source, self.resolution)
 
     def image(self, latent: Latent) -> Image.Image:
         """Turn a generated latent into an RGB picture."""
@@ -305,6 +311,13 @@ class Transfusion:
 
 def _as_target(part: Segment) -> Segment:
     return replace(part, is_target=True, max_t=1.0) if isinstance(part, Latent) else replace(part, is_target=True)
+
+
+def _warn_untold(config: RunConfig, task: str) -> None:
+    told = told_tasks(config.data, config.encode)
+    known = ", ".join(told) or "nothing"
+    if task not in told:
+        _log.warning("this model never learnt to %s (it was told: %s): what comes is noise", task, known)
 
 
 def _check_several(content: object, what: str) -> None:

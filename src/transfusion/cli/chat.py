@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.text import Text as RichText
 
 from transfusion.cli.output import check_file
+from transfusion.cli.signed import signer_of
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.generate.options import Generated
 from transfusion.layout import num_slots
+from transfusion.notes import Note, noted
 from transfusion.pictures import encoded
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Document, Latent, Text
@@ -30,7 +32,7 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
     console.print(HELP, style="dim")
     document, number = model.document([]), 0
     encoder = Encoder(model.tokenizer, model.config.encode, seed)
-    engine = model.engine(max_rows=1)
+    engine, signer = model.engine(max_rows=1), signer_of(model)
     while (line := _read()) is not None:
         if line == "/quit":
             return
@@ -47,7 +49,9 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
             options = model.options(max_tokens=MAX_TOKENS, max_images=1, seed=seed + number)
             result = engine.run([(prompt, options)])[0]
             document = result.document
-            _tell(model, result, folder, console)
+            said = [model.tokenizer.decode(part.tokens).strip() for part in prompt.segments if isinstance(part, Text)]
+            note = signer.note("chat", said, seed=options.seed, denoising=options.denoising)
+            _tell(model, result, folder, console, note)
 
 
 def _read() -> str | None:
@@ -68,7 +72,7 @@ def _shown(model: Transfusion, encoder: Encoder, document: Document, file: Path,
     return shown
 
 
-def _tell(model: Transfusion, result: Generated, folder: Path, console: Console) -> None:
+def _tell(model: Transfusion, result: Generated, folder: Path, console: Console, note: Note) -> None:
     if not any(isinstance(part, Latent) or model.tokenizer.decode(part.tokens).strip() for part in result.generated):
         console.print("(no answer; /new begins anew)", style="dim")
     for part in result.generated:
@@ -79,14 +83,14 @@ def _tell(model: Transfusion, result: Generated, folder: Path, console: Console)
             if console.is_terminal:
                 console.print(half_blocks(picture))
             try:
-                console.print(f"[drew {save_numbered(picture, folder)}]", markup=False, style="dim")
+                console.print(f"[drew {save_numbered(picture, folder, note)}]", markup=False, style="dim")
             except OSError as error:
                 console.print(f"error: the picture is not saved: {error}", style="red", markup=False)
 
 
-def save_numbered(picture: Image.Image, folder: Path) -> Path:
+def save_numbered(picture: Image.Image, folder: Path, note: Note | None = None) -> Path:
     """Write a picture into a folder under the first free number behind those that are taken: none is written over."""
-    data = encoded(picture)
+    data = encoded(picture) if note is None else noted(picture, "PNG", note)
     folder.mkdir(parents=True, exist_ok=True)
     taken = [int(file.stem) for file in folder.glob("*.png") if file.stem.isdecimal()]
     for number in itertools.count(max(taken, default=0) + 1):

@@ -10,6 +10,7 @@ from PIL.Image import Image, registered_extensions
 from rich.console import Console
 
 from transfusion.cli.output import check_picture
+from transfusion.cli.signed import signer_of
 from transfusion.config import ConfigError, override
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
@@ -19,8 +20,9 @@ from transfusion.evaluate.losses import evaluate_losses
 from transfusion.evaluate.suite import evaluate_shapes, scores_table, summarise
 from transfusion.files import write_whole
 from transfusion.layout import num_slots
+from transfusion.notes import Note, noted
 from transfusion.objective import TransfusionObjective
-from transfusion.pictures import encoded, sheet
+from transfusion.pictures import sheet
 from transfusion.pretrained import Transfusion
 
 SHEET_COLUMNS = 4
@@ -49,13 +51,15 @@ def load_for_pictures(path: Path) -> Transfusion:
 def change(path: Path, image: Path, instruction: str, file: Path, *, seed: int) -> Path:
     """Edit a picture into a file."""
     check_picture(file)
-    return save([load_for_pictures(path).edit(image, instruction, seed=seed)], file)
+    model = load_for_pictures(path)
+    note = signer_of(model).note("edit", [instruction], seed=seed, picture=image)
+    return save([model.edit(image, instruction, seed=seed)], file, note)
 
 
-def save(pictures: Sequence[Image], file: Path) -> Path:
-    """Write one picture, or several as a sheet."""
+def save(pictures: Sequence[Image], file: Path, note: Note) -> Path:
+    """Write one picture, or several as a sheet, with a note on where they come from."""
     single = pictures[0] if len(pictures) == 1 else sheet(pictures, num_columns=min(len(pictures), SHEET_COLUMNS))
-    return write_whole(file, encoded(single, registered_extensions()[file.suffix.lower()]))
+    return write_whole(file, noted(single, registered_extensions()[file.suffix.lower()], note))
 
 
 def draw(
@@ -75,8 +79,10 @@ def draw(
     """
     check_picture(file)
     model = load_for_pictures(path)
+    denoising = model.denoising(guidance=guidance, steps=steps, sampler=sampler)
+    note = signer_of(model).note("generate", prompts, seed=seed, denoising=denoising)
     pictures = model.generate_images(prompts, guidance=guidance, steps=steps, sampler=sampler, seed=seed)
-    return save(pictures, file)
+    return save(pictures, file, note)
 
 
 def score(path: Path, overrides: Sequence[str], *, num_prompts: int, seed: int) -> tuple[str, str]:

@@ -210,7 +210,7 @@ def _is_whole(directory: Path, *, hashed: Collection[str] | None = None) -> bool
     return True
 
 
-def verified(directory: Path, *, hashed: Collection[str] | None = None) -> Path:
+def verified(directory: Path, *, hashed: Collection[str] | None = None, unneeded: Collection[str] = ()) -> Path:
     """Return where the checkpoint of a name is whole: there, or beside it after a kill between two renames.
 
     Raises:
@@ -219,7 +219,7 @@ def verified(directory: Path, *, hashed: Collection[str] | None = None) -> Path:
     faults: list[CheckpointError] = []
     for path in _left(directory):
         try:
-            verify(path, hashed=hashed)
+            verify(path, hashed=hashed, unneeded=unneeded)
         except CheckpointError as error:
             faults.append(error)
         else:
@@ -254,20 +254,27 @@ def _step(directory: Path) -> int:
     return int((left_over["name"] if left_over else directory.name).removeprefix(STEP_PREFIX))
 
 
-def newest(run: Path, *, hashed: Collection[str] | None = None, needed: Collection[str] = ()) -> Path | None:
+def newest(
+    run: Path,
+    *,
+    hashed: Collection[str] | None = None,
+    needed: Collection[str] = (),
+    unneeded: Collection[str] = (),
+) -> Path | None:
     """Return the newest checkpoint of a run that verifies, or None; damaged ones are named in the log.
 
     Args:
         run: The run's folder.
         hashed: As for ``verify``.
         needed: Files without which a checkpoint is skipped, too.
+        unneeded: As for ``verify``.
     """
     left = (_LEFT_OVER.fullmatch(path.name) for path in _entries(run))
     beside_them = {run / CHECKPOINTS / found["name"] for found in left if found}
     named = {*checkpoints(run), *(path for path in beside_them if _left(path))}
     for directory in sorted(named, key=_step, reverse=True):
         try:
-            found = verified(directory, hashed=hashed)
+            found = verified(directory, hashed=hashed, unneeded=unneeded)
             if lacking := sorted(set(needed) - read_manifest(found).keys()):
                 raise CheckpointError(f"{found} lacks {', '.join(lacking)}, which a training needs to go on")
             return found

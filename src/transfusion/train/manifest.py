@@ -70,18 +70,21 @@ def read_manifest(directory: Path) -> dict[str, FileFacts]:
     return {name: FileFacts(facts["bytes"], facts["sha256"]) for name, facts in rows.items()}
 
 
-def verify(directory: Path, *, hashed: Collection[str] | None = None) -> None:
+def verify(directory: Path, *, hashed: Collection[str] | None = None, unneeded: Collection[str] = ()) -> None:
     """Check every file of a checkpoint against its manifest.
 
     Args:
         directory: The checkpoint.
         hashed: Files of which the content is checked; of the others existence and size. None: of all.
+        unneeded: Files that may be gone or damaged.
 
     Raises:
         CheckpointError: The manifest or a file is missing, damaged or unreadable, or differs in size or content.
     """
     with reading(directory):
         for name, expected in read_manifest(directory).items():
+            if name in unneeded:
+                continue
             file = directory / name
             if not file.is_file():
                 raise CheckpointError(f"{directory} lacks {name}, which its manifest names")

@@ -11,7 +11,7 @@ from transfusion.config import CONFIG_FILE, RunConfig, from_json
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.checkpoint import CHECKPOINTS, newest, verified
-from transfusion.train.manifest import MANIFEST, MODEL_FILE, CheckpointError, reading
+from transfusion.train.manifest import MANIFEST, MODEL_FILE, RESUMED_FILES, CheckpointError, reading
 from transfusion.train.tensors import save_tensors
 
 
@@ -60,6 +60,8 @@ def made_model(config: ModelConfig, folder: Path) -> TransfusionModel:
 def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Path:
     """Return the checkpoint that a path means, checked: itself, or the newest whole one of a run's folder.
 
+    For use: what only a training needs to go on may be gone, and is not read.
+
     Args:
         path: A checkpoint, or the folder of a run.
         hashed: Files of which the content is checked, where not all of them will be read.
@@ -70,8 +72,8 @@ def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Pat
     is_checkpoint = any((path / name).exists() for name in (MANIFEST, MODEL_FILE))
     is_run = path.is_dir() and ((path / CHECKPOINTS).is_dir() or not is_checkpoint)
     if not is_run:
-        return verified(path, hashed=hashed)
-    found = newest(path, hashed=hashed)
+        return verified(path, hashed=hashed, unneeded=RESUMED_FILES)
+    found = newest(path, hashed=hashed, unneeded=RESUMED_FILES)
     if found is None:
         raise CheckpointError(f"no checkpoint at {path}; expected a checkpoint's folder or a run's, such as runs/demo")
     return found

@@ -1,5 +1,6 @@
 """Named tensors in safetensors files, and models filled from them; nothing is ever unpickled."""
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,15 +13,18 @@ from transfusion.train.manifest import CheckpointError, reading
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write named tensors as safetensors.
+    """Write named tensors as safetensors, readable for whom any new file is: the library alone would hide it.
 
     Raises:
         OSError: The disk is full or fails, which the library tells by an error of its own.
     """
+    file.touch()
+    mode = stat.S_IMODE(file.stat().st_mode)
     try:
         save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, str(file))
     except SafetensorError as error:
         raise OSError(f"{file} cannot be written: {error}") from error
+    file.chmod(mode)
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
