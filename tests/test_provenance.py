@@ -13,9 +13,7 @@ from transfusion.generate.options import DenoisingOptions
 from transfusion.provenance import Origin, Provenance, ProvenanceError, changed_options, from_record
 
 DENOISING = DenoisingOptions(sampler="heun", num_steps=7, shift=6.0, guidance=Guidance(scale=0.1), clip=1.5)
-FULL = Provenance(
-    "edit", ("make it blue",), 3, DENOISING, Origin("/m", "ab"), Origin("/p.png", "cd"), "cuda:1", "bf16"
-)
+FULL = Provenance("edit", ("make it blue",), 3, DENOISING, Origin("/m", "ab"), Origin("/p.png", "cd"), "cuda:1", "bf16")
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=())), max_size=3), st.integers(), st.text())

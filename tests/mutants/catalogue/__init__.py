@@ -1,6 +1,6 @@
 """The seeded bugs, by room of the house."""
 
-from mutants.catalogue import core, data, diffusion, generate, model, train
+from mutants.catalogue import cli, core, data, diffusion, generate, model, train
 from mutants.mutant import Mutant
 
 MUTANTS: list[Mutant] = [
@@ -10,4 +10,5 @@ MUTANTS: list[Mutant] = [
     *generate.MUTANTS,
     *data.MUTANTS,
     *train.MUTANTS,
+    *cli.MUTANTS,
 ]
