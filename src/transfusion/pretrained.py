@@ -79,7 +79,8 @@ class Transfusion:
         """
         folder = find_checkpoint(Path(path))
         config, tokenizer = load_settings(folder)
-        file = folder / (EMA_FILE if use_ema and (folder / EMA_FILE).exists() else MODEL_FILE)
+        is_averaged = use_ema and (folder / EMA_FILE).exists()
+        file = folder / (EMA_FILE if is_averaged else MODEL_FILE)
         load_weights(model := made_model(config.model, folder), file)
         return cls(model.to(device).eval(), tokenizer, config, file)
 
@@ -103,8 +104,7 @@ class Transfusion:
 
     def engine(self, *, max_rows: int = 128) -> Engine:
         """Make an engine over the model; it keeps clean estimates within the range of standardised pixels."""
-        ranges = {IMAGE: pixel_range(self.config.encode.standardisation)}
-        process = make_process(self.config.diffusion)
+        ranges, process = {IMAGE: pixel_range(self.config.encode.standardisation)}, make_process(self.config.diffusion)
         return Engine(self.model, process, precision=self.dtype, max_rows=max_rows, ranges=ranges)
 
     def options(
