@@ -32,17 +32,19 @@ class Note:
     lines: Mapping[str, str]
 
 
-def noted(picture: Image.Image, form: str, note: Note) -> bytes:
+def noted(picture: Image.Image, form: str, note: Note | None) -> bytes:
     """Return the bytes of a picture's file in a format, with a note in it.
 
     Args:
         picture: What is shown; a note changes no pixel.
         form: The format by Pillow's name of it.
         note: Goes into text chunks of PNG, the EXIF of JPEG, WebP and TIFF, the comment of GIF. BMP and PPM have no
-            place for it: the file has none then, and the log says so.
+            place for it: the file has none then, and the log says so. None: nothing is said.
     """
     data = BytesIO()
-    if form in SILENT_FORMS:
+    if note is None:
+        picture.save(data, format=form)
+    elif form in SILENT_FORMS:
         _log.warning("a file of %s cannot say where its picture comes from; a .png can", form)
         picture.save(data, format=form)
     elif form == "PNG":

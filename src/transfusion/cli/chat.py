@@ -16,7 +16,6 @@ from transfusion.data.errors import DataError
 from transfusion.generate.options import Generated
 from transfusion.layout import num_slots
 from transfusion.notes import Note, noted
-from transfusion.pictures import encoded
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Document, Latent, Text
 
@@ -90,7 +89,7 @@ def _tell(model: Transfusion, result: Generated, folder: Path, console: Console,
 
 def save_numbered(picture: Image.Image, folder: Path, note: Note | None = None) -> Path:
     """Write a picture into a folder under the first free number behind those that are taken: none is written over."""
-    data = encoded(picture) if note is None else noted(picture, "PNG", note)
+    data = noted(picture, "PNG", note)
     folder.mkdir(parents=True, exist_ok=True)
     taken = [int(file.stem) for file in folder.glob("*.png") if file.stem.isdecimal()]
     for number in itertools.count(max(taken, default=0) + 1):

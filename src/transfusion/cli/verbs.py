@@ -56,7 +56,7 @@ def change(path: Path, image: Path, instruction: str, file: Path, *, seed: int) 
     return save([model.edit(image, instruction, seed=seed)], file, note)
 
 
-def save(pictures: Sequence[Image], file: Path, note: Note) -> Path:
+def save(pictures: Sequence[Image], file: Path, note: Note | None = None) -> Path:
     """Write one picture, or several as a sheet, with a note on where they come from."""
     single = pictures[0] if len(pictures) == 1 else sheet(pictures, num_columns=min(len(pictures), SHEET_COLUMNS))
     return write_whole(file, noted(single, registered_extensions()[file.suffix.lower()], note))
