@@ -15,6 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 BASE = {"keyed", "segments", "layout", "mask"}
 NETWORK = {*BASE, "batch", "model", "diffusion", "tokenizer"}
 LOWER = {*NETWORK, "objective", "generate", "data", "autoencoder", "config", "memory", "pictures", "files"}
+SIGNING = {"notes", "provenance"}
 ALLOWED: dict[str, set[str]] = {
     "keyed": set(),
     "memory": set(),
@@ -26,6 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "tokenizer": set(),
     "autoencoder": set(),
     "pictures": set(),
+    "notes": set(),
+    "provenance": {"notes", "generate"},
     "files": set(),
     "model": {*BASE, "model"},
     "objective": {*BASE, "batch", "model", "diffusion"},
@@ -45,7 +48,19 @@ ALLOWED: dict[str, set[str]] = {
     "run": {*LOWER, "devices", "evaluate", "pretrained", "report", "samples", "train"},
     "report": {*LOWER, "evaluate", "samples", "train"},
     "recipes": {*LOWER, "train", "recipes"},
-    "cli": {*LOWER, "devices", "pretrained", "train", "run", "report", "samples", "evaluate", "recipes", "cli"},
+    "cli": {
+        *LOWER,
+        *SIGNING,
+        "devices",
+        "pretrained",
+        "train",
+        "run",
+        "report",
+        "samples",
+        "evaluate",
+        "recipes",
+        "cli",
+    },
 }
 MANY_NAMES = {"generate_images"}  # takes the names that users of other libraries know beside our own
 MAX_FILE, MAX_CLASS, MAX_FUNCTION, MAX_TRAIN, MAX_PARAMETERS, MAX_POSITIONAL = 450, 250, 60, 120, 8, 5

@@ -99,11 +99,13 @@ class Asking:
             stop_tokens=self.prompts.encoder.stop_tokens(told_tasks(config.data, config.encode)),
         )
 
-    def drawing(self, *, seed: int, denoising: DenoisingOptions, negative: str = "") -> GenerationOptions:
+    def drawing(
+        self, *, seed: int, denoising: DenoisingOptions, negative: str = "", is_apart: bool = False
+    ) -> GenerationOptions:
         """Make options that draw one picture at once."""
         made = self.options(max_tokens=0, max_images=1, begins_with_image=True)
         told = self.prompts.tokenizer.encode(negative)
-        return made.model_copy(update={"seed": seed, "denoising": denoising, "negative": told})
+        return made.model_copy(update={"seed": seed, "denoising": denoising, "negative": told, "is_apart": is_apart})
 
     def denoising(self, *, guidance: float | None, steps: int | None, sampler: str | None) -> DenoisingOptions:
         """Return the model's sampling with some of it changed.

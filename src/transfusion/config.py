@@ -269,13 +269,19 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
 
 def _of_kind(path: Sequence[str], kind: Any) -> type[BaseModel] | None:
     """Return the model of a kind where several may stand at a path, which have settings of their own."""
+    return kinds_at(path).get(kind) if isinstance(kind, str) else None
+
+
+def kinds_at(path: Sequence[str]) -> dict[str, type[BaseModel]]:
+    """Return the models that may stand at a path by their kinds; empty where there is only one."""
     models: list[type[BaseModel]] = [RunConfig]
     for name in path:
         if not name.isdecimal():
             fields = [model.model_fields[name] for model in models if name in model.model_fields]
             models = [found for field in fields for found in _models(field.annotation)]
-    fitting = [model for model in models if kind in get_args(model.model_fields["kind"].annotation)]
-    return fitting[0] if len(models) > 1 and fitting else None
+    if len(models) < 2:
+        return {}
+    return {kind: model for model in models for kind in get_args(model.model_fields["kind"].annotation)}
 
 
 def _models(annotation: Any) -> Iterable[type[BaseModel]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from transfusion.cli.allocator import keep_freed_memory
 from transfusion.cli.defaults import TEMPERATURE
@@ -102,19 +103,64 @@ def report(
 
 @app.command()
 def recipes(as_json: AsJson = False) -> None:
-    """List the recipes and the question that each answers."""
+    """List the recipes: the question that each answers, and its command."""
+    from transfusion.cli.listing import laid_out, listed, width
     from transfusion.recipes import RECIPES
 
-    questions = {name: (recipe.__doc__ or "").splitlines()[0] for name, recipe in RECIPES.items()}
-    say(questions, as_json=as_json, text="\n".join(f"{name:8} {question}" for name, question in questions.items()))
+    rows = [listed(name, recipe) for name, recipe in RECIPES.items()]
+    say({row.name: row.question for row in rows}, as_json=as_json, text=laid_out(rows, width()))
 
 
 @app.command()
-def config(recipe: str, overrides: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """Print the settings of a recipe or saved config, overrides applied, as JSON."""
+def config(
+    recipe: Annotated[str, typer.Argument(help="A recipe, a file of settings, or a run")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="PATH=VALUE; or a group to explain")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each means")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print all settings of a recipe or a run, overrides applied, as JSON; or explain them."""
+    from transfusion.cli.explain import as_value, explained, told
+    from transfusion.cli.listing import width
     from transfusion.cli.training import find_config
 
-    print(find_config(recipe, overrides or []).to_json())
+    paths = [part for part in overrides or [] if explain and "=" not in part]
+    found = find_config(recipe, [part for part in overrides or [] if part not in paths])
+    if not explain:
+        print(found.to_json())
+        return
+    rows = explained(found, paths)
+    say(as_value(rows), as_json=as_json, text=told(rows, width()))
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="A picture, or a model's folder")],
+    as_json: AsJson = False,
+) -> None:
+    """Say where a picture comes from and what draws it again; or what is known of a model."""
+    from transfusion.cli.show import show as tell
+
+    verbs = typer.main.get_command(app)
+    assert isinstance(verbs, TyperGroup)
+    flags = {name: {flag for part in verb.params for flag in part.opts} for name, verb in verbs.commands.items()}
+    value, text = tell(path, flags)
+    say(value, as_json=as_json, text=text)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A run or a checkpoint")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write")],
+    weights: Annotated[str | None, typer.Option(help="averaged or trained")] = None,
+    dtype: Annotated[str, typer.Option(help="fp32, or bf16 for half the size")] = "fp32",
+    as_json: AsJson = False,
+) -> None:
+    """Write a model without what only training needs: what others load."""
+    from transfusion.cli.export import export as write
+
+    told = write(model, folder, weights=weights, dtype=dtype)
+    size = f"{told['weights']} weights, {told['dtype']}, {told['bytes'] / 1e6:.1f} MB"
+    say(told, as_json=as_json, text=f"wrote {folder}: {size}")
 
 
 @app.command()
@@ -128,6 +174,9 @@ def generate(
     sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, euler, heun or dpm_solver_2m")] = None,
     guidance: Annotated[float | None, typer.Option(help="Scale of guidance; 1 is none")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from")] = None,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Draw each by itself: slower; in bf16, too, no bit depends on the others")
+    ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: AsJson = False,
@@ -135,7 +184,7 @@ def generate(
     """Draw pictures; several become one sheet, or a file each."""
     from transfusion.cli.verbs import Sampling, Use, draw
 
-    sampling = Sampling(steps, sampler, guidance, negative_prompt)
+    sampling = Sampling(steps, sampler, guidance, negative_prompt, is_apart=apart)
     files = draw(Use(model, device, precision), prompts, output, num=num, seed=seed, sampling=sampling)
     names = [str(file) for file in files]
     told = {"files": names, "prompts": prompts, "seed": seed}

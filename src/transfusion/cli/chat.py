@@ -10,6 +10,7 @@ from rich.text import Text as RichText
 
 from transfusion.cli.defaults import TEMPERATURE
 from transfusion.cli.output import check_file
+from transfusion.cli.signed import signer_of
 from transfusion.cli.targets import free_numbers
 from transfusion.data.encode import TURN_END, Encoder
 from transfusion.data.errors import DataError
@@ -17,7 +18,7 @@ from transfusion.data.tasks import is_text_alone
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import Generated
 from transfusion.layout import num_slots
-from transfusion.pictures import encoded
+from transfusion.notes import Note, noted
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Document, Latent, Text
 from transfusion.tokenizer import Tokenizer
@@ -38,7 +39,7 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
     console.print(told, style="dim")
     document, number = model.document([]), 0
     encoder = Encoder(model.tokenizer, model.config.encode, seed)
-    engine = model.engine(max_rows=1)
+    engine, signer = model.engine(max_rows=1), signer_of(model)
     while (line := _read()) is not None:
         if line == "/quit":
             return
@@ -55,7 +56,9 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
             answer = _line if is_text else _turn
             result = answer(model, engine, prompt, seed + number)
             document = result.document
-            _tell(model, result, folder, console)
+            said = [model.tokenizer.decode(part.tokens).strip() for part in prompt.segments if isinstance(part, Text)]
+            note = signer.note("chat", said, seed=seed + number)
+            _tell(model, result, folder, console, note)
 
 
 def _read() -> str | None:
@@ -103,7 +106,7 @@ def _shown(model: Transfusion, encoder: Encoder, document: Document, file: Path,
     return shown
 
 
-def _tell(model: Transfusion, result: Generated, folder: Path, console: Console) -> None:
+def _tell(model: Transfusion, result: Generated, folder: Path, console: Console, note: Note) -> None:
     if not any(isinstance(part, Latent) or model.tokenizer.decode(part.tokens).strip() for part in result.generated):
         console.print("(no answer; /new begins anew)", style="dim")
     for part in result.generated:
@@ -115,14 +118,14 @@ def _tell(model: Transfusion, result: Generated, folder: Path, console: Console)
             if console.is_terminal:
                 console.print(half_blocks(picture))
             try:
-                console.print(f"[drew {save_numbered(picture, folder)}]", markup=False, style="dim")
+                console.print(f"[drew {save_numbered(picture, folder, note)}]", markup=False, style="dim")
             except OSError as error:
                 console.print(f"error: the picture is not saved: {error}", style="red", markup=False)
 
 
-def save_numbered(picture: Image.Image, folder: Path) -> Path:
+def save_numbered(picture: Image.Image, folder: Path, note: Note | None = None) -> Path:
     """Write a picture into a folder under the first free number behind those that are taken: none is written over."""
-    data = encoded(picture)
+    data = noted(picture, "PNG", note)
     folder.mkdir(parents=True, exist_ok=True)
     for file in free_numbers(folder):
         with suppress(FileExistsError), file.open("xb") as stream:

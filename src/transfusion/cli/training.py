@@ -23,7 +23,7 @@ from transfusion.recipes import RECIPES
 from transfusion.report import REPORT_FILE, write_report, write_run_report
 from transfusion.run import RunReport, open_run, train_run
 from transfusion.tokenizer import TOKENIZER_FILE
-from transfusion.train.best import BEST, read_best
+from transfusion.train.best import BEST, meant, read_best
 from transfusion.train.checkpoint import CHECKPOINTS, checkpoints, newest
 from transfusion.train.init import begun_from
 from transfusion.train.lock import RunLock, hold_run
@@ -50,6 +50,7 @@ def find_config(name: str, overrides: Sequence[str], *, run: Path | None = None)
     Raises:
         ConfigError: There is no such recipe or file, or a setting is bad.
     """
+    name = str(meant(Path(name)))
     base = _base(name)
     given = override(base, [text for text in overrides if text.partition("=")[0] in INIT_SETTINGS])
     is_told = base.train.init is not None  # a file that names weights has been made for them
@@ -92,6 +93,7 @@ def _asked(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bo
     Raises:
         ConfigError: They would be.
     """
+    name = str(meant(Path(name)))
     folder = None if name in RECIPES or not Path(name).is_dir() else Path(name)
     if folder is None:
         directory = run or Path("runs") / override(_base(name), _only(overrides, "name")).name

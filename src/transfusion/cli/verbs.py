@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from transfusion.cli.output import check_picture
 from transfusion.cli.progress import drawing, working
+from transfusion.cli.signed import signer_of
 from transfusion.cli.targets import targets
 from transfusion.cli.texts import plain
 from transfusion.config import ConfigError, override
@@ -26,8 +28,9 @@ from transfusion.evaluate.losses import bits_per_byte, evaluate_losses
 from transfusion.evaluate.suite import evaluate_shapes, scores_table, summarise
 from transfusion.files import write_whole
 from transfusion.layout import num_slots
+from transfusion.notes import Note, noted
 from transfusion.objective import TransfusionObjective
-from transfusion.pictures import encoded, sheet
+from transfusion.pictures import sheet
 from transfusion.pretrained import Transfusion
 
 SHEET_COLUMNS = 4
@@ -57,12 +60,14 @@ class Sampling(NamedTuple):
         sampler: Its name.
         guidance: Scale of guidance.
         negative: What guidance leads away from.
+        is_apart: Whether each is drawn by itself, so that in bf16 too it is the same to the bit in any company.
     """
 
     steps: int | None = None
     sampler: str | None = None
     guidance: float | None = None
     negative: str | None = None
+    is_apart: bool = False
 
 
 def load(use: Use) -> Transfusion:
@@ -98,15 +103,16 @@ def change(use: Use, image: Path, instruction: str, file: Path, *, seed: int) ->
     told = plain(instruction, "the instruction")
     check_picture(file)
     model = load_for_pictures(use)
+    note = signer_of(model).note("edit", [told], seed=seed, picture=image)
     with working("editing"):
         edited = model.edit(image, told, seed=seed)
-    return save([edited], file)
+    return save([edited], file, note)
 
 
-def save(pictures: Sequence[Image], file: Path) -> Path:
-    """Write one picture, or several as a sheet."""
+def save(pictures: Sequence[Image], file: Path, note: Note | None = None) -> Path:
+    """Write one picture, or several as a sheet, with a note on where they come from."""
     single = pictures[0] if len(pictures) == 1 else sheet(pictures, num_columns=min(len(pictures), SHEET_COLUMNS))
-    return write_whole(file, encoded(single, registered_extensions()[file.suffix.lower()]))
+    return write_whole(file, noted(single, registered_extensions()[file.suffix.lower()], note))
 
 
 def draw(
@@ -123,26 +129,30 @@ def draw(
     Raises:
         ConfigError: The sampler is unknown, a number is out of range, or a file cannot be written.
     """
-    texts = [plain(prompt, "a prompt") for prompt in prompts]
+    texts = [plain(prompt, "a prompt") for prompt in prompts for _ in range(num)]
     if sampling.negative is not None:
         plain(sampling.negative, "the negative prompt")
-    count = num * len(texts)
-    files = targets(output, count)
+    files = targets(output, len(texts))
     model = load_for_pictures(use)
-    with drawing(count) as follow:
+    denoising = model.denoising(guidance=sampling.guidance, steps=sampling.steps, sampler=sampling.sampler)
+    signer = signer_of(model)
+    with drawing(len(texts)) as follow:
         pictures = model.generate_images(
             texts,
             guidance=sampling.guidance,
             steps=sampling.steps,
             sampler=sampling.sampler,
             seed=seed,
-            num_images_per_prompt=num,
             negative_prompt=sampling.negative,
             callback_on_step_end=follow,
+            is_apart=sampling.is_apart,
         )
+    sign = partial(signer.note, "generate", denoising=denoising, negative=sampling.negative)
     if len(files) == 1:
-        return [save(pictures, files[0])]
-    return [save([picture], file) for picture, file in zip(pictures, files, strict=True)]
+        return [save(pictures, files[0], sign(texts, seed=seed))]
+    beside = 0 if sampling.is_apart else len(files) - 1
+    notes = [sign([text], seed=seed + place, beside=beside) for place, text in enumerate(texts)]
+    return [save([picture], file, note) for picture, file, note in zip(pictures, files, notes, strict=True)]
 
 
 def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from transfusion.cli.chat import save_numbered
 from transfusion.cli.output import check_file
+from transfusion.cli.signed import signer_of
 from transfusion.cli.verbs import Use, load
 from transfusion.data.tasks import is_text_alone
 from transfusion.layout import num_slots
@@ -66,6 +67,7 @@ def go_on(use: Use, prompt: str, wanted: Wanted, folder: Path, *, is_shown: bool
         ConfigError: A number is out of range, the prompt is longer than a row, or the folder cannot be written to.
     """
     model = load(use)
+    signer = signer_of(model)
     document = model.document([prompt])
     options = model.options(
         max_tokens=_budget(model, document, wanted.tokens),
@@ -87,7 +89,8 @@ def go_on(use: Use, prompt: str, wanted: Wanted, folder: Path, *, is_shown: bool
                 if is_shown:
                     print(piece, end="", flush=True)
             else:
-                files.append(str(save_numbered(piece, folder)))
+                note = signer.note("write", [prompt + "".join(texts)], seed=wanted.seed)
+                files.append(str(save_numbered(piece, folder, note)))
                 print(f"[drew {files[-1]}]", file=sys.stderr)
     finally:
         if is_new:

@@ -7,6 +7,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,13 @@ class Best(NamedTuple):
     step: int
     total: float
     losses: dict[str, float]
+
+
+def meant(path: Path) -> Path:
+    """Return a run's best checkpoint where a path names it, ``RUN/best``, and nothing lies there; else the path."""
+    if path.name != BEST or os.path.lexists(path) or (best := read_best(path.parent)) is None:
+        return path
+    return step_directory(path.parent, best.step)
 
 
 def read_best(run: Path) -> Best | None:

@@ -3,7 +3,6 @@
 It must not know what is done with a model.
 """
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +12,8 @@ import torch
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.tokenizer import Tokenizer, load_tokenizer
-from transfusion.train.best import BEST, read_best
-from transfusion.train.checkpoint import CHECKPOINTS, newest, step_directory, verified
+from transfusion.train.best import meant
+from transfusion.train.checkpoint import CHECKPOINTS, newest, verified
 from transfusion.train.manifest import EMA_FILE, MANIFEST, MODEL_FILE, RESUMED_FILES, CheckpointError, reading
 from transfusion.train.tensors import load_weights, save_tensors
 
@@ -132,8 +131,7 @@ def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Pat
     Raises:
         CheckpointError: There is none, or it is damaged.
     """
-    if path.name == BEST and not os.path.lexists(path) and (best := read_best(path.parent)) is not None:
-        return verified(step_directory(path.parent, best.step), hashed=hashed, unneeded=RESUMED_FILES)
+    path = meant(path)
     is_checkpoint = any((path / name).exists() for name in (MANIFEST, MODEL_FILE))
     is_run = path.is_dir() and ((path / CHECKPOINTS).is_dir() or not is_checkpoint)
     if not is_run:

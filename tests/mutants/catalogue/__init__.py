@@ -1,6 +1,6 @@
 """The seeded bugs, by room of the house."""
 
-from mutants.catalogue import core, data, diffusion, generate, model, train, verbs
+from mutants.catalogue import cli, core, data, diffusion, generate, model, train, verbs
 from mutants.mutant import Mutant
 
 MUTANTS: list[Mutant] = [
@@ -11,4 +11,5 @@ MUTANTS: list[Mutant] = [
     *data.MUTANTS,
     *train.MUTANTS,
     *verbs.MUTANTS,
+    *cli.MUTANTS,
 ]

@@ -88,7 +88,7 @@ MUTANTS = [
     Mutant("best: the newest, not the lowest", "train/best.py", " and best.total <= total", " and False", "test_run.py -k best_checkpoint"),
     Mutant("best: a number that is none is the best", "train/best.py", "not math.isfinite(total) or", "", "train/test_best.py"),
     Mutant("best: of a training before", "train/best.py", "best is None or best.step > beyond", "best is None", "train/test_best.py"),
-    Mutant("best: no name for it", "train/saved.py", "path.name == BEST and", "False and", "test_run.py -k best_checkpoint"),
+    Mutant("best: no name for it", "train/saved.py", "    path = meant(path)\n", "", "test_run.py -k best_checkpoint"),
     Mutant("samples: the first come late", "samples.py", "    return early or step", "    return step", "test_samples.py -k due"),
     Mutant("samples: text alone shows nothing", "samples.py", " if beginnings else None", " if None else None", "test_run.py -k text_alone"),
     Mutant("sheet: without captions", "samples.py", ", captions=prompts)", ")", "test_samples.py -k sheet"),

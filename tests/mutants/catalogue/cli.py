@@ -1,0 +1,35 @@
+"""Bugs in the command line: notes in pictures, show, export and explanations."""
+
+from mutants.mutant import Mutant
+
+MUTANTS = [
+    Mutant("notes: pictures say nothing", "cli/verbs.py", "    return write_whole(file, noted(single, registered_extensions()[file.suffix.lower()], note))",
+           "    single.save(file)\n    return file", "cli/test_show.py -k chunks"),
+    Mutant("notes: TIFF loses its comment", "notes.py", "    raw = exif.tobytes()  # as", "    raw = exif.tobytes()[:0]  # as", "test_notes.py -k pixel"),
+    Mutant("notes: chunks of half a surrogate pair", "notes.py", "        chunks.add_text(name, _unicode(text))", "        chunks.add_text(name, text)",
+           "test_notes.py -k pixel"),
+    Mutant("notes: a JPEG with a long note is not written", "notes.py", 'if form == "JPEG" and len(raw) > MAX_EXIF_BYTES:', "if False:",
+           "test_notes.py -k too_long"),
+    Mutant("notes: formats without a place are silent", "notes.py", '        _log.warning("a file of %s cannot', '        _log.debug("a file of %s cannot',
+           "test_notes.py -k say_so"),
+    Mutant("provenance: a digest of the weights that did not draw", "cli/signed.py", "read_manifest(file.parent)[file.name].sha256",
+           'read_manifest(file.parent)["model.safetensors"].sha256', "cli/test_show.py -k chunks"),
+    Mutant("show: a prompt that begins with dashes is an option", "cli/show.py", '*told, "--", *named', "*told, *named", "cli/test_show.py -k printed_command"),
+    Mutant("show: the command forgets the seed", "cli/show.py", '        "--seed": str(found.seed),\n', "", "cli/test_show.py -k printed_command"),
+    Mutant("show: a prompt commands the terminal", "cli/show.py", "    if all(character in KEPT_CONTROLS or not _is_hidden(character) for character in part):",
+           "    if True:", "cli/test_show.py -k terminal"),
+    Mutant("show: another model draws without a word", "cli/show.py", "        if now != found.model.sha256:", "        if False:", "cli/test_show.py -k changed"),
+    Mutant("show: losses from beyond the checkpoint", "cli/card.py", '        if step is None or row["step"] <= step:', "        if True:", "cli/test_show.py -k described"),
+    Mutant("show: a damaged checkpoint is whole", "cli/card.py", "        verify(folder, unneeded=RESUMED_FILES)", "        verify(folder, hashed=())", "cli/test_show.py -k damage"),
+    Mutant("export: the weights of the last step", "cli/export.py", "            shutil.copyfile(source / WEIGHTS[chosen], new / MODEL_FILE)",
+           "            shutil.copyfile(source / MODEL_FILE, new / MODEL_FILE)", "cli/test_export.py -k holds"),
+    Mutant("export: weights are hidden from others", "train/tensors.py", "    file.chmod(mode)", "    file.chmod(0o600)", "cli/test_export.py -k asked_for"),
+    Mutant("export: a checkpoint without its optimizer is useless", "train/manifest.py", "            if name in unneeded:", "            if False:",
+           "cli/test_export.py -k optimizer"),
+    Mutant("model: a task never told is done without a word", "drawing.py", '    self.warn_untold("edit")\n', "", "cli/test_untold.py"),
+    Mutant("explain: kinds have no meaning", "cli/explain.py", "or (_first_line(model) if kinds else", "or (_first_line(model) if None else",
+           "cli/test_explain.py -k meaning"),
+    Mutant("explain: what a setting needs is not said", "cli/explain.py", "        needs=_needs(path),", '        needs="",', "cli/test_explain.py -k may_be"),
+    Mutant("recipes: commands are broken in two", "cli/listing.py", 'lines += [row.name, *asked, f"{INDENT}{row.command}"]',
+           "lines += [row.name, *asked, *textwrap.wrap(row.command, 30)]", "cli/test_explain.py -k narrow_terminal_with"),
+]  # fmt: skip
