@@ -93,6 +93,28 @@ def test_other_formats_say_it_too(run: Path, tmp_path: Path, suffix: str) -> Non
     assert equal(drawn_again(file), file)
 
 
+def test_each_of_several_files_says_what_draws_it_alone(run: Path, tmp_path: Path) -> None:
+    options = ("--num", "2", "--seed", "5", "--negative-prompt", "a 'red' circle", "--precision", "fp32")
+    call("generate", run, "a star", "a longer prompt about a cross", "-o", tmp_path / "x-{}.png", *options)
+    files = [tmp_path / f"x-{number}.png" for number in range(1, 5)]
+    told = [json.loads(call("show", file, "--json").stdout) for file in files]
+    assert [row["seed"] for row in told] == [5, 6, 7, 8] and {row["negative"] for row in told} == {"a 'red' circle"}
+    assert [row["prompts"] for row in told] == [["a star"]] * 2 + [["a longer prompt about a cross"]] * 2
+    assert {row["beside"] for row in told} == {3} and all("rounded" in row["warnings"][0] for row in told)
+    pairs = [[np.asarray(Image.open(each), dtype=int) for each in (file, drawn_again(file))] for file in files]
+    assert all(np.abs(one - other).max() <= 1 and (one != other).mean() < 0.01 for one, other in pairs)
+    assert "away from  a 'red' circle" in call("show", files[0]).stdout
+
+
+def test_in_bf16_company_is_told_or_kept_apart(run: Path, tmp_path: Path) -> None:
+    prompts = ("a star", "a longer prompt about a cross", "-o", tmp_path / "x-{}.png", "--precision", "bf16")
+    call("generate", run, *prompts)
+    assert "drawn together with 1 other in bf16" in call("show", tmp_path / "x-1.png").stdout
+    call("generate", run, *prompts, "--apart")
+    assert json.loads(call("show", tmp_path / "x-2.png", "--json").stdout)["warnings"] == []
+    assert all(equal(drawn_again(file), file) for file in (tmp_path / "x-1.png", tmp_path / "x-2.png"))
+
+
 def test_the_chunks_of_a_png(run: Path, tmp_path: Path) -> None:
     call("generate", run, "a stär ✓", "-o", tmp_path / "a.png", "--seed", "7")
     chunks = Image.open(tmp_path / "a.png").info

@@ -28,6 +28,7 @@ SAMPLING = """
 import signal, sys
 import transfusion.generate.engine as engine
 from transfusion.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 def interrupted(self, rows):
     signal.raise_signal(signal.SIGINT)
 engine.Forwards.evaluate = interrupted

@@ -21,7 +21,10 @@ from transfusion.train.saved import load_settings
 
 AGAIN = "-again"
 SHORT_DIGEST = 12
-EXACT = "fp32"  # in it no picture depends on those beside it
+DEVIATIONS = {
+    "fp32": "some of its values may be rounded to the next of 255 levels",
+    "bf16": "it differs by a few of 255 levels",
+}
 KEPT_CONTROLS = "\n\t"  # in quotes a shell takes these as they are, and a terminal shows them as what they are
 
 
@@ -146,10 +149,11 @@ def _doubts(found: Provenance) -> Iterator[str]:
             )
         for name, (was, is_now) in changed_options(found.denoising, config.denoising).items():
             yield f"denoising.{name} was {was}; the model's settings say {is_now}: the command draws another picture"
-    if found.beside and found.precision != EXACT:
+    if found.beside:
+        many = "others" if found.beside > 1 else "other"
         yield (
-            f"it was drawn together with {found.beside} others in {found.precision}: by itself it differs by a few of "
-            "255 levels (generate --apart, or --precision fp32, draws what does not)"
+            f"it was drawn together with {found.beside} {many} in {found.precision}; drawn by itself "
+            f"{DEVIATIONS.get(found.precision, 'it differs a little')} (generate --apart draws what does not)"
         )
     yield from _doubts_of_picture(found)
 
