@@ -40,15 +40,15 @@ def explained(name: str, config: RunConfig) -> str:
             "Minus the logarithm of the probability that the model gave to the token that came, a mean over the tokens "
             f"that it learns to foretell: e to the loss is among how many equally likely ones it hesitates.{blind} It "
             "falls steeply over the first hundreds of steps and slowly after that, and never to 0: nobody knows before "
-            "what a caption or a text will say. Captions of a small collection end at 0.7 to 1.0, plain text at 1.3 to "
-            "1.6 with bytes for tokens and at 3 to 4 with tokens of whole words."
+            "what a caption or a text will say. As a rule of thumb, captions of a small collection end at 0.7 to 1.0, "
+            "plain text at 1.3 to 1.6 with bytes for tokens and at 3 to 4 with tokens of whole words."
         )
     return (
         f"The squared distance between what the model says {KINDS[config.diffusion.loss]} and what is true, a mean "
         "over all values of a latent; values are standardised, so 1 is their own spread. A model that knows nothing "
-        "stands near 1, of a velocity near 2, which is where a run begins. A good one comes to a tenth of that, and "
-        "never to 0: noise hides what was there. Look at the samples beside it: pictures go on getting better while "
-        "the curve seems level."
+        "stands near 1, of a velocity near 2, which is where a run begins. As a rule of thumb, a good one comes to a "
+        "tenth of that, and never to 0: noise hides what was there. Look at the samples beside it: pictures go on "
+        "getting better while the curve seems level."
     )
 
 

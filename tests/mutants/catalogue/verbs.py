@@ -21,7 +21,7 @@ MUTANTS = [
     Mutant(
         "write: pictures are not saved",
         "cli/write.py",
-        "files.append(str(save_numbered(piece, folder)))",
+        "files.append(str(save_numbered(piece, folder, note)))",
         'files.append("x.png")',
         f"{WRITE} -k on_the_way",
     ),
