@@ -18,7 +18,7 @@ FULL = Provenance("edit", ("make it blue",), 3, DENOISING, Origin("/m", "ab"), O
 
 @given(st.lists(st.text(st.characters(exclude_categories=())), max_size=3), st.integers(), st.text())
 def test_it_round_trips_whatever_the_text(prompts: list[str], seed: int, path: str) -> None:
-    drawn = replace(FULL, prompts=tuple(prompts), seed=seed, model=Origin(path, "ab"))
+    drawn = replace(FULL, prompts=tuple(prompts), seed=seed, model=Origin(path, "ab"), negative=path, beside=seed)
     text = drawn.to_json()
     assert text.isascii() and from_record(json.loads(text)) == drawn
 

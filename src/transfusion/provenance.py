@@ -48,11 +48,11 @@ class Provenance:
         denoising: How it was sampled, in full.
         model: The checkpoint, with the digest of the weights; None where the model came from no file.
         picture: What was edited.
+        device: Where it was drawn.
+        precision: Compute dtype.
         negative: What guidance led away from.
         beside: How many others were drawn in the same forwards, and are in files of their own: in bf16 that moves a
             picture a little.
-        device: Where it was drawn.
-        precision: Compute dtype.
     """
 
     task: Task
@@ -61,10 +61,10 @@ class Provenance:
     denoising: DenoisingOptions
     model: Origin | None = None
     picture: Origin | None = None
-    negative: str | None = None
-    beside: int = 0
     device: str = "cpu"
     precision: str = "fp32"
+    negative: str | None = None
+    beside: int = 0
 
     def to_json(self) -> str:
         """Write it as a JSON object in ASCII: what is not, half a surrogate pair included, is escaped."""

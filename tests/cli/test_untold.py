@@ -13,10 +13,10 @@ WORDS = "never learnt to"
 
 
 def told(arguments: Sequence[str | Path], caplog: pytest.LogCaptureFixture) -> int:
-    """Count the warnings of a verb that does its work: logged, which goes to standard error, or printed there."""
+    """Count the warnings of a verb that does its work: on standard error, or in the log where that is caught."""
     caplog.clear()
     lines = call(*arguments).stderr.splitlines()
-    return sum(WORDS in line for line in [*lines, *caplog.messages])
+    return max(sum(WORDS in line for line in told) for told in (lines, caplog.messages))
 
 
 def verbs(run: Path, tmp_path: Path) -> dict[str, tuple[str | Path, ...]]:
