@@ -11,7 +11,7 @@ from tiny import FLOW, ToySource, image, make_model, text
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.loader import LoaderConfig, Steps
 from transfusion.data.shapes import corpus, prompts
-from transfusion.data.sources import ShapesConfig, ShapesSource, sample_pictures
+from transfusion.data.sources import ShapesConfig, ShapesSource, open_reader
 from transfusion.diffusion.process import make_process
 from transfusion.evaluate.understanding import evaluate_captions, evaluate_edits, evaluate_questions
 from transfusion.generate import row
@@ -84,6 +84,7 @@ def test_draws_do_not_change_between_versions() -> None:
 
 
 PICTURE = np.zeros((16, 16, 3), np.uint8)
+SMALL_WORLD = ShapesConfig(resolution=16)
 
 
 def encoder(seed: int) -> Encoder:
@@ -142,7 +143,11 @@ DRAWS: list[tuple[Callable[..., object], tuple[Key, ...], tuple[Key, ...]]] = [
     (scene, (0, 0, 0), (1, 1, 1)),
     (lambda seed: ShapesSource(ShapesConfig(), encoder(seed)).preview_prompts(), (0,), (1,)),
     (lambda seed: list(corpus(seed, 5)), (0,), (1,)),
-    (lambda seed: sample_pictures(ShapesConfig(resolution=16), seed).mean((1, 2)).tolist(), (0,), (1,)),
+    (
+        lambda seed: np.asarray(open_reader(ShapesConfig(resolution=16), seed).sample_pictures()).mean((1, 2)).tolist(),
+        (0,),
+        (1,),
+    ),
     (lambda category, seed: [p.text for p in prompts(category, 5, seed)], ("colors", 0), ("counting", 1)),
     (lambda seed: [c.scene for c in evaluate_captions(Silent(), 16, num_scenes=5, seed=seed)], (0,), (1,)),
     (lambda seed: [a.question for a in evaluate_questions(Silent(), 16, num_scenes=5, seed=seed)], (0,), (1,)),

@@ -14,7 +14,7 @@ from transfusion.data.layouts import is_note, layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile
 from transfusion.data.settings import Layout
-from transfusion.data.sources import FolderConfig, is_text, open_source
+from transfusion.data.sources import FolderConfig, open_source
 from transfusion.data.tree import scan
 from transfusion.tokenizer import ByteTokenizer
 
@@ -54,7 +54,7 @@ def test_pairs_are_captioned_pictures(tmp_path: Path) -> None:
         ("sub/a.b.webp", "this is sub/a.b.txt", None),
     ]
     source = opened(tmp_path)
-    assert source.size == 3 and next(iter(source.texts())) == "a cat on a sofa" and not is_text(tmp_path)
+    assert source.size == 3 and next(iter(source.texts())) == "a cat on a sofa"
     assert (source.found.pictures, source.found.captions, source.found.texts) == (3, 3, 3) and not source.found.left_out
 
 
@@ -161,7 +161,7 @@ def test_two_layouts_at_once_are_named_and_settled(
     fill(tmp_path, *names, **table)
     with pytest.raises(DataError, match="two layouts at once") as caught:
         opened(tmp_path)
-    assert all(text in str(caught.value) for text in (*layouts, *told, "data.layout=")) and not is_text(tmp_path)
+    assert all(text in str(caught.value) for text in (*layouts, *told, "data.layout="))
     for layout in layouts:
         if not (layout == "pairs" and "story.txt" in names):
             assert opened(tmp_path, layout=layout).found.layout == layout

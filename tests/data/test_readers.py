@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transfusion.data.layouts import layout_of
 from transfusion.data.readers import (
     BrokenPicture,
     DataError,
@@ -16,7 +17,6 @@ from transfusion.data.readers import (
     read_captions,
     save_quarantine,
 )
-from transfusion.data.sources import is_text
 
 EMOJI = Path(__file__).parents[3] / "shared" / "data" / "emoji"
 RED = (255, 0, 0)
@@ -149,10 +149,10 @@ def test_captions_may_hold_other_line_breaks(tmp_path: Path) -> None:
 
 def test_a_note_beside_pictures_is_no_text_to_learn(tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("classes of animals")
-    assert is_text(tmp_path)
+    assert layout_of(tmp_path) == "text"
     (tmp_path / "cat").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "1.png")
-    assert not is_text(tmp_path) and is_text(tmp_path / "README.txt")
+    assert layout_of(tmp_path) == "classes" and layout_of(tmp_path / "README.txt") == "text"
 
 
 @pytest.mark.parametrize(

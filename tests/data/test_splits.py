@@ -17,8 +17,8 @@ from transfusion.data.sources import (
     TextSource,
     held_out_config,
     of_other_data,
+    open_reader,
     open_source,
-    resolve_layout,
 )
 from transfusion.data.splits import choose, default_share
 from transfusion.tokenizer import ByteTokenizer
@@ -97,9 +97,9 @@ def test_one_at_least_is_held_out() -> None:
 
 def test_the_held_out_split_of_a_training(tmp_path: Path) -> None:
     data = FolderConfig(path=classes(tmp_path / "d", 60), resolution=8)
-    settled, held = resolve_layout(data), held_out_config(data)
+    settled, held = open_reader(data).config, held_out_config(data)
     assert isinstance(settled, FolderConfig) and isinstance(held, FolderConfig)
-    assert settled.layout == "classes" and settled.hold_out and resolve_layout(settled) == settled
+    assert settled.layout == "classes" and settled.hold_out and open_reader(settled).config == settled
     assert held == settled.model_copy(update={"split": "test"}) and held_out_config(settled) == held
     parts = [open_source(part, ENCODER, 10) for part in (data, held)]
     files = [{part.name(i) for i in range(part.size or 0)} for part in parts]

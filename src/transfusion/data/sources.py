@@ -9,7 +9,6 @@ A reader reads names and captions at once and pictures when they are needed. It 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from transfusion.data.captions import FolderCaptions, folder_captions
 from transfusion.data.documents import CORPUS_SIZE, FolderSource, ShapesSource, TextSource, shapes_digest
 from transfusion.data.encode import Encoder
-from transfusion.data.errors import DataError, MarkedError
+from transfusion.data.errors import MarkedError
 from transfusion.data.layouts import layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile, sample_folder
@@ -38,12 +37,9 @@ __all__ = [
     "TaskWeights",
     "TextSource",
     "held_out_config",
-    "is_text",
     "of_other_data",
     "open_reader",
     "open_source",
-    "resolve_layout",
-    "sample_pictures",
     "settled_like",
 ]
 NUM_MEASURED = 400
@@ -216,19 +212,6 @@ def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Sour
     return open_reader(config, encoder.seed).source(encoder, chunk_length)
 
 
-def sample_pictures(config: DataConfig, seed: int) -> Pictures | None:
-    """Return a few hundred of the data's pictures, (count, H, W, 3) uint8, to measure them; None for plain text."""
-    return open_reader(config, seed).sample_pictures()
-
-
-def resolve_layout(config: DataConfig) -> DataConfig:
-    """Return settings with what they leave open as the data have it: the layout and the share that is held out.
-
-    A run keeps these, so what it held out stays held out when records are added to its data later.
-    """
-    return open_reader(config).config
-
-
 def held_out_config(config: DataConfig) -> DataConfig | None:
     """Return the settings of what is held out of the data that a run trains on, None where nothing is.
 
@@ -246,11 +229,3 @@ def of_other_data(config: FolderConfig) -> FolderConfig:
     except MarkedError:
         return config.model_copy(update={"hold_out": 0.0})
     return config
-
-
-def is_text(path: Path) -> bool:
-    """Return whether a path holds plain text and no pictures; a note beside classes of pictures is no text to learn."""
-    try:
-        return layout_of(path) == "text"
-    except DataError:
-        return False
