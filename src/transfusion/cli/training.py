@@ -141,7 +141,7 @@ def run_training(
 ) -> int:
     """Train to the end or to Ctrl-C; return the exit code."""
     asked = _asked(name, overrides, run, is_anew=is_anew)
-    console = Console(stderr=True, markup=False)
+    console = _console()
     with hold_run(asked.directory) as lock:
         _say_where(device, lock, console)
         opened = open_run(
@@ -190,7 +190,7 @@ def run_demo(
 
 def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, device: str, as_json: bool) -> int:
     begun = time.perf_counter()
-    console, run = Console(stderr=True, markup=False), lock.run
+    console, run = _console(), lock.run
     overrides = [] if steps is None else [f"train.steps={steps}"]
     _say_where(device, lock, console)
     opened = open_run(find_config("tiny", overrides), run, is_resumed=not is_anew, device=device, lock=lock)
@@ -209,7 +209,7 @@ def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, 
     finally:  # also where the reader of a pipe is gone
         scores.save(run)
         report = write_report(run, scores, items, source.preview_prompts(), state.config)
-    console.print(f"report: {report}", markup=False)
+    console.print(f"report: {report}")
     return DONE
 
 
@@ -220,9 +220,14 @@ def _scores(items: Items, state: TrainState, begun: float) -> Scores:
     )
 
 
+def _console() -> Console:
+    """Make what says where a run stands, on standard error: a command that it names is not broken into lines."""
+    return Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+
+
 def _say_where(device: str, lock: RunLock, console: Console) -> None:
     """Say what computes, before the data are read: that may take long."""
-    console.print(f"{find_device(device)}, run {lock.run}", highlight=False, soft_wrap=True)
+    console.print(f"{find_device(device)}, run {lock.run}")
 
 
 def _told(
@@ -237,8 +242,7 @@ def _told(
     if state.step >= total:
         console.print(
             f"finished: step {state.step} of {total}; to go on for longer: transfusion train {run} "
-            f"train.steps={2 * total} --change   Begin anew: add --anew",
-            markup=False,
+            f"train.steps={2 * total} --change   Begin anew: add --anew"
         )
     elif state.step:
         console.print(f"resuming at step {state.step} of {total} (--anew begins anew)")
@@ -255,10 +259,10 @@ def _parameters(state: TrainState) -> str:
 
 def _tell_left_out(source: Source, run: Path, console: Console) -> None:
     """Say what was found of the data, and what is not trained on."""
-    console.print(source.found.line(), markup=False, highlight=False, soft_wrap=True)
+    console.print(source.found.line())
     if source.quarantine:
         file = save_quarantine(source.quarantine, run)
-        console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}", markup=False)
+        console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}")
 
 
 def _say_stopped(run: Path, name: str, console: Console) -> int:
@@ -270,9 +274,9 @@ def _say_stopped(run: Path, name: str, console: Console) -> int:
 def _say_done(run: Path, console: Console) -> None:
     best = read_best(run)
     if best is not None:
-        console.print(f"best held-out losses at step {best.step}: {run / BEST} is that checkpoint", markup=False)
+        console.print(f"best held-out losses at step {best.step}: {run / BEST} is that checkpoint")
     if (run / REPORT_FILE).exists():
-        console.print(f"report: {run / REPORT_FILE}", markup=False)
+        console.print(f"report: {run / REPORT_FILE}")
 
 
 def _train(state: TrainState, source: Source, lock: RunLock, console: Console) -> bool:
