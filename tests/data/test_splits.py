@@ -201,3 +201,10 @@ def test_text_is_held_out_in_blocks(tmp_path: Path) -> None:
     assert train.digest() != test.digest() and set(train.left_for_others) == {"test"}
     source = open_source(FolderConfig(path=tmp_path, split="test", hold_out=0.2), ENCODER, 100)
     assert isinstance(source, TextSource) and source.texts() is not None
+
+
+def test_what_is_not_held_out_is_told_why() -> None:
+    """A run that has settled its share says the same as before it did."""
+    few, many = (choose([str(i) for i in range(count)], [None] * count, None, 0.0, where=Path("x")) for count in (3, 60))
+    assert choose(["0", "1", "2"], [None] * 3, None, None, where=Path("x")).told == few.told
+    assert "3 records, fewer than 50" in few.told and many.told == "nothing is held out (data.hold_out=0)"

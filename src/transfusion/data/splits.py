@@ -74,8 +74,9 @@ def choose(
     share = hold_out if hold_out is not None else 0.0 if is_marked else default_share(names)
     if not share and not is_marked:
         if split is None:
-            few = f"{counted(len(set(names)), unit)}, fewer than {FEWEST_NAMES}; data.hold_out=0.1 holds some out"
-            why = few if hold_out is None else "data.hold_out=0"
+            count = len(set(names))
+            few = f"{counted(count, unit)}, fewer than {FEWEST_NAMES}; data.hold_out=0.1 holds some out"
+            why = few if count < FEWEST_NAMES else "data.hold_out=0"
             return Chosen(list(range(len(names))), None, {}, told=f"nothing is held out ({why})")
         raise DataError(
             f"{where} has no splits, so there is no split {split!r} of it; train with data.hold_out=0.05 to hold out a "
