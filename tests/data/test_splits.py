@@ -205,6 +205,7 @@ def test_text_is_held_out_in_blocks(tmp_path: Path) -> None:
 
 def test_what_is_not_held_out_is_told_why() -> None:
     """A run that has settled its share says the same as before it did."""
-    few, many = (choose([str(i) for i in range(count)], [None] * count, None, 0.0, where=Path("x")) for count in (3, 60))
+    names = {count: [str(number) for number in range(count)] for count in (3, 60)}
+    few, many = (choose(found, [None] * len(found), None, 0.0, where=Path("x")) for found in names.values())
     assert choose(["0", "1", "2"], [None] * 3, None, None, where=Path("x")).told == few.told
     assert "3 records, fewer than 50" in few.told and many.told == "nothing is held out (data.hold_out=0)"
