@@ -4,16 +4,18 @@ import logging
 from collections.abc import Sequence
 
 import pytest
+import tokenizers
 import torch
 from PIL import Image
 from tiny import small
+from tokenizers import decoders, models
 
 from transfusion import describing
 from transfusion.asking import Letters
 from transfusion.config import ConfigError, override
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Latent, Text
-from transfusion.tokenizer import ByteTokenizer, Tokenizer, train_tokenizer
+from transfusion.tokenizer import ByteTokenizer, JsonTokenizer, Tokenizer, train_tokenizer
 
 MODEL = small()
 PICTURE = Image.new("RGB", (40, 30), "red")
@@ -33,7 +35,18 @@ def pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
     return [*found, *letters.end()]
 
 
-@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), train_tokenizer([TEXT], 300)], ids=["bytes", "bpe"])
+def byte_fallback() -> Tokenizer:
+    """Make a tokenizer as Llama's: a letter that has no token is told byte by byte, and half of one as many signs."""
+    vocabulary = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}, "b": 257}
+    library = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
+    library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return JsonTokenizer(library)
+
+
+TOKENIZERS = {"bytes": ByteTokenizer(), "bpe": train_tokenizer([TEXT], 300), "byte_fallback": byte_fallback()}
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
 def test_no_piece_breaks_a_letter(tokenizer: Tokenizer) -> None:
     found = pieces(tokenizer, tokenizer.encode(TEXT))
     assert "".join(found) == TEXT and len(found) > 40
@@ -148,8 +161,9 @@ def test_a_task_that_was_never_told_is_warned_of_once(caplog: pytest.LogCaptureF
     ]
     config = override(MODEL.config, ["data.kind=folder"])  # no pixels were measured: it was text alone
     text = Transfusion(MODEL.model, MODEL.tokenizer, config)
-    warnings = told(caplog, text)
-    assert len(warnings) == 4 and "draw pictures (it was told: write): what comes is noise" in warnings[0]
+    with pytest.raises(ConfigError, match="cannot draw pictures: it was trained on text alone; it writes"):
+        text.generate_images("a star")
+    assert text.options().max_latents == 0
 
 
 def test_a_stream_that_is_left_early_leaves_nothing() -> None:

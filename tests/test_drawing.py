@@ -173,3 +173,13 @@ def test_what_a_callback_raises_comes_out_and_breaks_nothing() -> None:
         MODEL.generate_images(["a star"], steps=3, callback_on_step_end=stop)
     assert MODEL.generate_images([], callback_on_step_end=stop) == []
     assert MODEL.denoising(guidance=2.0).guidance == Guidance(scale=2.0)
+
+
+def test_a_negative_prompt_longer_than_a_row_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the prompt takes"):
+        small("train.row_length=128").generate_images("a star", negative_prompt="x" * 128)
+    for bad in ({"seed": 1.5}, {"seed": None}):
+        with pytest.raises(ConfigError, match="expected a whole number"):
+            MODEL.edit(PICTURE, "x", **bad)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="expected a torch.Generator"):
+        MODEL.generate_images("a star", generator=np.random.default_rng())  # pyright: ignore[reportArgumentType]

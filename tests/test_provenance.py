@@ -13,6 +13,7 @@ from transfusion.generate.options import DenoisingOptions
 from transfusion.provenance import Origin, Provenance, ProvenanceError, changed_options, from_record
 
 DENOISING = DenoisingOptions(sampler="heun", num_steps=7, shift=6.0, guidance=Guidance(scale=0.1), clip=1.5)
+TOLD = {"sampler", "num_steps", "guidance.scale"}
 FULL = Provenance("edit", ("make it blue",), 3, DENOISING, Origin("/m", "ab"), Origin("/p.png", "cd"), "cuda:1", "bf16")
 
 
@@ -59,8 +60,8 @@ def test_what_is_damaged_is_named(entry: str, value: Any, message: str) -> None:
 
 def test_options_that_no_verb_is_told() -> None:
     other = DenoisingOptions(sampler="ddpm", num_steps=9, shift=2.0, guidance=Guidance(scale=2.0, rescale=0.5))
-    assert changed_options(DENOISING, DENOISING) == {}
-    assert changed_options(DENOISING, other) == {
+    assert changed_options(DENOISING, DENOISING, ()) == {}
+    assert changed_options(DENOISING, other, TOLD) == {
         "shift": (6.0, 2.0),
         "clip": (1.5, None),
         "guidance.rescale": (0.0, 0.5),

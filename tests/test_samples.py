@@ -58,6 +58,14 @@ def test_a_sheet_has_its_prompts_in_it_and_beside_it(model: Transfusion, tmp_pat
     assert read_prompts(tmp_path) == source.preview_prompts()[:2]  # nothing is drawn of a caption that says nothing
 
 
+def test_a_caption_that_is_too_long_costs_the_others_nothing(model: Transfusion, tmp_path: Path) -> None:
+    class Long(ToySource):
+        def preview_prompts(self) -> list[str]:
+            return ["x" * model.config.train.row_length, "a red circle"]
+
+    assert draw_samples(model, Long(), tmp_path, 7) is not None and read_prompts(tmp_path) == ["a red circle"]
+
+
 def test_without_prompts_texts_go_on(model: Transfusion, tmp_path: Path) -> None:
     file = draw_samples(model, ToySource(9), tmp_path, 7)
     assert file is not None and file.name == "step_00000007.txt"

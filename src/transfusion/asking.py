@@ -88,16 +88,23 @@ class Asking:
         return Engine(self.model, process, precision=self.dtype, max_rows=max_rows, ranges=ranges)
 
     def options(self, *, max_tokens: int, max_images: int, begins_with_image: bool = False) -> GenerationOptions:
-        """Make options in which pictures have the size and the sampling that the model was trained for."""
+        """Make options in which pictures have the size and the sampling that the model was trained for.
+
+        Raises:
+            ConfigError: A number is out of range.
+        """
         shapes, config = self.prompts.shapes, self.prompts.config
-        return GenerationOptions(
-            max_tokens=max_tokens,
-            max_latents=max_images if shapes else 0,
-            begin_with=IMAGE if begins_with_image else None,
-            shapes=shapes,
-            denoising=config.denoising,
-            stop_tokens=self.prompts.encoder.stop_tokens(told_tasks(config.data, config.encode)),
-        )
+        try:
+            return GenerationOptions(
+                max_tokens=max_tokens,
+                max_latents=max_images if shapes else 0,
+                begin_with=IMAGE if begins_with_image else None,
+                shapes=shapes,
+                denoising=config.denoising,
+                stop_tokens=self.prompts.encoder.stop_tokens(told_tasks(config.data, config.encode)),
+            )
+        except ValidationError as error:
+            raise ConfigError(f"bad options: {described(error)}") from error
 
     def drawing(
         self, *, seed: int, denoising: DenoisingOptions, negative: str = "", is_apart: bool = False
@@ -149,11 +156,10 @@ class Asking:
         """
         config = self.prompts.config
         if not self.prompts.shapes:
-            known = ", ".join(modality.name for modality in config.model.modalities) or "none"
-            raise ConfigError(
-                f"this model cannot {DOINGS[task]}: it has no modality {IMAGE!r} (model.modalities: {known}); "
-                "it writes, with generate and stream_text"
-            )
+            names = [modality.name for modality in config.model.modalities]
+            missing = f"it has no modality {IMAGE!r} (model.modalities: {', '.join(names) or 'none'})"
+            why = "it was trained on text alone" if IMAGE in names else missing
+            raise ConfigError(f"this model cannot {DOINGS[task]}: {why}; it writes, with generate and stream_text")
         told = told_tasks(config.data, config.encode)
         if task in told:
             return None
@@ -276,10 +282,17 @@ class Letters:
         """Take a token, and yield the text that is whole now, if any."""
         self._tokens.append(token)
         text = self._tokenizer.decode(self._tokens)
-        yield from self._tell(text.removesuffix(BROKEN))
+        yield from self._tell(text.rstrip(BROKEN))
         if len(self._tokens) > HELD_TOKENS and not text.endswith(BROKEN):
-            self._tokens = self._tokens[-CONTEXT_TOKENS:]
-            self._told = self._tokenizer.decode(self._tokens)
+            self._shorten(text)
+
+    def _shorten(self, text: str) -> None:
+        """Keep the fewest last tokens that are whole letters by themselves and decode to the end of the text."""
+        for count in range(CONTEXT_TOKENS, len(self._tokens)):
+            told = self._tokenizer.decode(self._tokens[-count:])
+            if BROKEN not in told and text.endswith(told):
+                self._tokens, self._told = self._tokens[-count:], told
+                return
 
     def end(self) -> Iterator[str]:
         """Yield what was held back, and begin anew."""

@@ -301,6 +301,11 @@ def _child(node: Any, name: str, path: str, tree: Mapping[str, Any]) -> Any:
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
     ending = [leaf for leaf in known if leaf.split(".")[-1] == path.split(".")[-1]]
     hint = f"did you mean {(ending or near)[0]!r}?" if ending or near else "`transfusion config RECIPE` prints all"
+    group, _, last = path.rpartition(".")
+    kinds = kinds_at(group.split(".")) if group else {}
+    others = [kind for kind, model in kinds.items() if last in model.model_fields]
+    if others:
+        hint = f"it is one of {group}.kind={' or '.join(others)}"
     raise ConfigError(f"unknown setting {path!r}; {hint}")
 
 

@@ -114,9 +114,11 @@ def generate_images(  # noqa: D417
     num_steps = agreed("steps", steps, "num_inference_steps", num_inference_steps)
     denoising = self.asking.denoising(guidance=scale, steps=num_steps, sampler=sampler)
     negatives = _negatives(negative_prompt, len(told), denoising)
+    encoder = self.asking.prompts.encoder
+    for text in set(negatives):
+        self.asking.checked(encoder.draw_prompt(text))  # guidance's other branch has to fit, too
     seeds = _seeds(seed, generator, len(told) * count)
     rows = [pair for pair in zip(told, negatives, strict=True) for _ in range(count)]
-    encoder = self.asking.prompts.encoder
     requests = [
         (
             encoder.draw_prompt(text),
@@ -143,10 +145,10 @@ def edit(self: Asked, image: Pictures, instruction: Texts, *, seed: int = 0) -> 
     pictures, instructions, is_many = paired(image, instruction, "an instruction")
     check_said(instructions, "an instruction")
     self.warn_untold("edit")
-    asking = self.asking
+    asking, first = self.asking, _whole(seed)
     encoder, found = asking.prompts.encoder, asking.prompts.pictures(pictures)
     requests = [
-        (encoder.edit_prompt(picture, told), asking.drawing(seed=seed + i, denoising=asking.prompts.config.denoising))
+        (encoder.edit_prompt(picture, told), asking.drawing(seed=first + i, denoising=asking.prompts.config.denoising))
         for i, (picture, told) in enumerate(zip(found, instructions, strict=True))
     ]
     edited = asking.pictures(requests)
@@ -166,18 +168,17 @@ def _negatives(given: str | Sequence[str] | None, count: int, denoising: Denoisi
     if is_list and len(found) != count:
         raise ConfigError(f"{len(found)} negative prompts and {count} prompts; give as many, or one for all")
     if any(found) and denoising.guidance.scale == 1:
-        raise ConfigError("negative_prompt reaches nothing at a guidance of 1, which is none; give guidance_scale=3")
+        raise ConfigError(
+            "negative_prompt reaches nothing at a guidance of 1, which is none; give guidance_scale=3 (--guidance 3)"
+        )
     return found if is_list else found * count
 
 
 def _seeds(seed: int | None, generator: Generators | None, count: int) -> list[int]:
     """Return a seed for each picture."""
-    if isinstance(generator, torch.Generator) or generator is None:
-        first = None if generator is None else generator.initial_seed()
-        try:
-            given = None if seed is None else index(seed)
-        except TypeError as error:
-            raise ConfigError(f"seed is {seed!r}; expected a whole number") from error
+    if isinstance(generator, torch.Generator) or generator is None or not isinstance(generator, Sequence):
+        first = None if generator is None else _initial_seed(generator)
+        given = None if seed is None else _whole(seed)
         chosen = agreed("seed", given, "generator.initial_seed()", first) or 0
         return [chosen + place for place in range(count)]
     seeds = [_initial_seed(each) for each in generator]
@@ -187,6 +188,13 @@ def _seeds(seed: int | None, generator: Generators | None, count: int) -> list[i
             "picture, or a single one, or a seed"
         )
     return seeds
+
+
+def _whole(seed: int) -> int:
+    try:
+        return index(seed)
+    except TypeError as error:
+        raise ConfigError(f"seed is {seed!r}; expected a whole number") from error
 
 
 def _initial_seed(generator: object) -> int:

@@ -57,6 +57,15 @@ class Transfusion:
     weights_file: Path | None = field(default=None, compare=False)
     _warned: set[str] = field(default_factory=set[str], init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        """Check the precision.
+
+        Raises:
+            ConfigError: It is unknown.
+        """
+        if self.precision not in (None, *PRECISIONS):
+            raise ConfigError(f"precision {self.precision!r} is unknown; expected {' or '.join(PRECISIONS)}")
+
     @classmethod
     def from_pretrained(
         cls,

@@ -19,6 +19,7 @@ from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import IMAGE, Encoder, Picture
 from transfusion.data.errors import DataError
 from transfusion.data.readers import open_picture
+from transfusion.data.tasks import is_text_alone
 from transfusion.segments import Document, Latent, Segment, Text
 from transfusion.tokenizer import Tokenizer
 
@@ -53,7 +54,9 @@ class Prompts:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape (C, H, W) of the latent of a picture, by its modality; none where the model knows no pictures."""
-        has_pictures = any(modality.name == IMAGE for modality in self.config.model.modalities)
+        config = self.config
+        has_pictures = any(modality.name == IMAGE for modality in config.model.modalities)
+        has_pictures = has_pictures and not is_text_alone(config.data, config.encode)  # then they were never told
         return {IMAGE: (3, self.resolution, self.resolution)} if has_pictures else {}
 
     @property

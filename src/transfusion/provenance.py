@@ -4,7 +4,7 @@ One value, written into a picture's file as a note and read back from it. It mus
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, TypeVar, get_args
@@ -53,6 +53,7 @@ class Provenance:
         negative: What guidance led away from.
         beside: How many others were drawn in the same forwards, and are in files of their own: in bf16 that moves a
             picture a little.
+        is_apart: Whether each was drawn by itself.
     """
 
     task: Task
@@ -65,6 +66,7 @@ class Provenance:
     precision: str = "fp32"
     negative: str | None = None
     beside: int = 0
+    is_apart: bool = False
 
     def to_json(self) -> str:
         """Write it as a JSON object in ASCII: what is not, half a surrogate pair included, is escaped."""
@@ -117,6 +119,7 @@ def from_record(record: object) -> Provenance:
             picture=_origin(record.get("picture"), "picture"),
             negative=_optional(record.get("negative"), "negative"),
             beside=_of(int, record.get("beside", 0), "beside"),
+            is_apart=record.get("is_apart") is True,
             device=_of(str, record.get("device", "cpu"), "device"),
             precision=_of(str, record.get("precision", "fp32"), "precision"),
         )
@@ -151,11 +154,12 @@ def _of(kind: type[Found], found: object, name: str) -> Found:
     return found
 
 
-def changed_options(drawn: DenoisingOptions, now: DenoisingOptions) -> Mapping[str, tuple[object, object]]:
-    """Return the options of sampling that no verb can be told and that differ: what they were, what they are."""
-    told = {"sampler", "num_steps"}
+def changed_options(
+    drawn: DenoisingOptions, now: DenoisingOptions, told: Collection[str]
+) -> Mapping[str, tuple[object, object]]:
+    """Return the options of sampling that differ, but for those that a verb is ``told``: what they were, are now."""
     trees = [_flat(options.model_dump(mode="json")) for options in (drawn, now)]
-    names = [name for name in trees[0] if name not in told | {"guidance.scale"}]
+    names = [name for name in trees[0] if name not in told]
     return {name: (trees[0][name], trees[1][name]) for name in names if trees[0][name] != trees[1][name]}
 
 

@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from transfusion.config import TrainConfig
+from transfusion.config import ConfigError, TrainConfig
 from transfusion.data.loader import Source
 from transfusion.files import write_whole
 from transfusion.generate.options import TokenOptions
@@ -67,7 +67,7 @@ def draw_samples(model: Transfusion, source: Source, run: Path, step: int) -> Pa
     Returns:
         The file; None where there is nothing to begin with.
     """
-    prompts = [prompt for prompt in source.preview_prompts() if prompt.strip()]
+    prompts = [prompt for prompt in source.preview_prompts() if prompt.strip() and _fits(model, prompt)]
     stem = run / SAMPLES_FOLDER / f"step_{step:08d}"
     if prompts:
         pictures = model.generate_images(prompts, seed=0)
@@ -76,6 +76,15 @@ def draw_samples(model: Transfusion, source: Source, run: Path, step: int) -> Pa
         return write_whole(stem.with_suffix(".png"), encoded(drawn))
     beginnings = list(_beginnings(source))
     return write_whole(stem.with_suffix(".txt"), _written(model, beginnings, step)) if beginnings else None
+
+
+def _fits(model: Transfusion, prompt: str) -> bool:
+    """Return whether a caption fits into a row: what the data hold may be longer, and is left out or cut there."""
+    try:
+        model.asking.checked(model.prompts.encoder.draw_prompt(prompt))
+    except ConfigError:
+        return False
+    return True
 
 
 def read_prompts(run: Path) -> list[str]:

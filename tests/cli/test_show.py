@@ -171,8 +171,22 @@ def test_a_model_that_changed_is_told(run: Path, tmp_path: Path) -> None:
     assert "has other weights now" in told and "denoising.shift was 6.0; the model's settings say 2.0" in told
 
 
+def test_a_sheet_drawn_apart_is_drawn_so_again(run: Path, tmp_path: Path) -> None:
+    call("generate", run, "a star", "a circle", "-o", tmp_path / "a.png", "--apart")
+    assert "--apart" in json.loads(call("show", tmp_path / "a.png", "--json").stdout)["command"].split()
+
+
+def test_a_hostile_folder_commands_no_terminal(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "r")
+    append_row(tmp_path / "r" / "metrics.jsonl", {"step": 1, "loss/\x1b[2Jtext": 1.0, "loss/image": float("nan")})
+    assert "\x1b" not in call("show", tmp_path / "r").stdout
+    told = call("show", tmp_path / "r", "--json").stdout
+    assert "NaN" not in told and json.loads(told)["losses"]["loss/image"]["value"] is None
+
+
 def test_what_is_not_ours_is_said(run: Path, picture: Path, tmp_path: Path) -> None:
-    assert "does not say where it comes from" in call("show", picture, code=1).stderr
+    plain = call("show", picture, code=1).stderr
+    assert "does not say where it comes from" in plain and "damaged" not in plain
     assert "no file or folder" in call("show", tmp_path / "no.png", code=2).stderr
     weights = run / "checkpoints" / "step_00000002" / "model.safetensors"
     assert "show its folder" in call("show", weights, code=1).stderr

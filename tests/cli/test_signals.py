@@ -35,6 +35,23 @@ engine.Forwards.evaluate = interrupted
 sys.argv = sys.argv[:1] + sys.argv[2:]
 main()
 """
+LATE = """
+import signal, sys
+import transfusion.asking as asking
+from transfusion.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+events, drawn = asking._events, []
+def interrupted(engine):
+    for event in events(engine):
+        if isinstance(event, asking.LatentEvent):
+            if len(drawn) == 2:
+                signal.raise_signal(signal.SIGINT)
+            drawn.append(event)
+        yield event
+asking._events = interrupted
+sys.argv = sys.argv[:1] + sys.argv[2:]
+main()
+"""
 HURRIED = """
 import signal, sys
 import transfusion.train.loop as loop
@@ -64,6 +81,12 @@ def test_an_interrupt_of_sampling_is_one_line_and_leaves_nothing(mixed: Path, tm
     done = run_script(SAMPLING, "generate", mixed, "a star", "-o", tmp_path / "out" / "o.png")
     assert done.returncode == 130 and done.stdout == "" and done.stderr == "cpu, fp32\nstopped\n"
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_is_drawn_stays(mixed: Path, tmp_path: Path) -> None:
+    """The third picture of three is interrupted."""
+    done = run_script(LATE, "generate", mixed, "a", "b", "c", "-o", tmp_path / "x-{}.png", "--steps", "1")
+    assert done.returncode == 130 and sorted(file.name for file in tmp_path.glob("x-*")) == ["x-1.png", "x-2.png"]
 
 
 def test_the_second_interrupt_says_what_is_saved(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def test_the_held_out_split_of_a_training(tmp_path: Path) -> None:
     assert isinstance(marked, FolderConfig) and (marked.split, marked.hold_out) == ("val", 0.0)
     with pytest.raises(DataError, match="marks its splits itself"):
         held_out_config(settled.model_copy(update={"layout": "captions"}))
-    assert of_other_data(settled).hold_out == 0 and of_other_data(settled).layout == "auto"
+    assert of_other_data(settled, {"hold_out"}).hold_out == settled.hold_out
+    assert of_other_data(settled, ()).hold_out == 0 and of_other_data(settled, ()).layout == "auto"
     shapes = held_out_config(ShapesConfig(num_documents=9))
     assert shapes == ShapesConfig() and held_out_config(ShapesConfig()) == ShapesConfig()
 

@@ -1,6 +1,7 @@
 """The application: verbs, options and exit codes. What the verbs do is in ``training`` and ``verbs``."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,16 @@ Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is bf16 w
 
 def say(value: object, *, as_json: bool, text: str) -> None:
     """Print a result, for a program or for a person."""
-    print(json.dumps(value) if as_json else text)
+    print(json.dumps(_finite(value)) if as_json else text)
+
+
+def _finite(value: object) -> object:
+    """Return a value that any program can read as JSON: a number that is none becomes null."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from transfusion.cli.texts import visible
 from transfusion.config import CONFIG_FILE, RunConfig
 from transfusion.data.tasks import told_tasks
 from transfusion.evaluate.suite import SCORES_FILE
@@ -13,6 +14,7 @@ from transfusion.files import row_of
 from transfusion.tokenizer import TOKENIZER_FILE, Tokenizer
 from transfusion.train.best import read_best
 from transfusion.train.checkpoint import CHECKPOINTS, checkpoints
+from transfusion.train.facts import read_facts
 from transfusion.train.manifest import (
     EMA_FILE,
     MODEL_FILE,
@@ -96,9 +98,7 @@ def _checked(folder: Path) -> dict[str, Any]:
 
 def _state(folder: Path) -> dict[str, Any]:
     """Read what a training checkpoint says of its run; nothing where it is gone."""
-    file = folder / STATE_FILE
-    with reading(file):
-        return (row_of(file.read_bytes()) or {}) if file.is_file() else {}
+    return read_facts(folder)._asdict() if (folder / STATE_FILE).is_file() else {}
 
 
 def _json(file: Path) -> dict[str, Any] | None:
@@ -170,7 +170,7 @@ def _losses(run: Path | None, step: int | None) -> dict[str, dict[str, float]]:
 
 def told_card(card: Mapping[str, Any]) -> str:
     """Tell what ``describe`` found, for a person."""
-    return "\n".join(f"{label:{LABEL_WIDTH}}{text}".rstrip() for label, text in _rows(card))
+    return "\n".join(f"{label:{LABEL_WIDTH}}{visible(text)}".rstrip() for label, text in _rows(card))
 
 
 def _rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,8 @@ import torch
 
 from transfusion.config import CONFIG_FILE, ConfigError
 from transfusion.tokenizer import TOKENIZER_FILE
-from transfusion.train.checkpoint import publish
+from transfusion.train.best import BEST
+from transfusion.train.checkpoint import CHECKPOINTS, publish
 from transfusion.train.manifest import EMA_FILE, MODEL_FILE, read_manifest
 from transfusion.train.saved import find_checkpoint
 from transfusion.train.tensors import load_tensors, save_tensors
@@ -38,11 +39,16 @@ def export(path: Path, folder: Path, *, weights: str | None, dtype: str) -> dict
         raise ConfigError(f"--dtype {dtype!r} is unknown; expected {' or '.join(DTYPES)}")
     if weights not in (None, *WEIGHTS):
         raise ConfigError(f"--weights {weights!r} is unknown; expected {' or '.join(WEIGHTS)}")
+    if folder.name == BEST and (folder.parent / CHECKPOINTS).is_dir():
+        raise ConfigError(f"{folder} is the name of the run's best checkpoint; name another folder")
     source = find_checkpoint(path)
     has_average = EMA_FILE in read_manifest(source)
     chosen = weights or (AVERAGED if has_average else TRAINED)
     if chosen == AVERAGED and not has_average:
-        raise ConfigError(f"{source} has no averaged weights (train.ema_decay was null); take --weights {TRAINED}")
+        raise ConfigError(
+            f"{source} has no averaged weights beside its own (train.ema_decay was null, or it is an export); take "
+            f"--weights {TRAINED}"
+        )
 
     def write(new: Path) -> None:
         for name in (CONFIG_FILE, TOKENIZER_FILE):
@@ -56,5 +62,11 @@ def export(path: Path, folder: Path, *, weights: str | None, dtype: str) -> dict
 
     publish(folder, write)
     facts = read_manifest(folder)[MODEL_FILE]
-    told = {"folder": str(folder), "from": str(source), "weights": chosen, "dtype": dtype}
+    told = {"folder": str(folder), "from": str(source), "weights": chosen, "dtype": _dtype(folder / MODEL_FILE)}
     return {**told, "bytes": facts.bytes, "sha256": facts.sha256}
+
+
+def _dtype(file: Path) -> str:
+    """Return in which precision a file has its matrices: what was exported in bf16 stays that, to the byte."""
+    found = {value.dtype for value in load_tensors(file).values() if value.ndim > 1}
+    return "bf16" if torch.bfloat16 in found else "fp32"

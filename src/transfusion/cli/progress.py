@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from PIL.Image import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,23 +20,26 @@ Follow = Callable[[object, int, float, Mapping[str, Any]], None]
 
 
 @contextmanager
-def drawing(count: int) -> Generator[Follow | None]:
+def drawing(count: int, finished: Callable[[int, Image], None] | None = None) -> Generator[Follow | None]:
     """Show a bar while pictures are drawn; it is gone at the end.
 
     Args:
         count: How many pictures.
+        finished: Is told each that is drawn, by its place.
 
     Yields:
-        What ``generate_images`` shall call after each step of each picture; None where nobody sees it.
+        What ``generate_images`` shall call after each step of each picture; None where nobody looks or listens.
     """
     with _progress(BarColumn(), TaskProgressColumn()) as progress:
-        if progress.disable:
+        if progress.disable and finished is None:
             yield None
             return
         task = progress.add_task(f"drawing {count}" if count > 1 else "drawing", total=None)
 
         def follow(model: object, step: int, t: float, preview: Mapping[str, Any]) -> None:
-            del model, step, t
+            del model, t
+            if finished is not None and step == preview["num_steps"] - 1:
+                finished(preview["index"], preview["picture"])
             progress.update(task, advance=1, total=count * preview["num_steps"])
 
         yield follow

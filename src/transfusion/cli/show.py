@@ -10,6 +10,7 @@ from PIL import Image
 
 from transfusion.cli.card import describe, told_card
 from transfusion.cli.signed import origin_of
+from transfusion.cli.texts import is_hidden, visible
 from transfusion.config import ConfigError
 from transfusion.data.errors import DataError
 from transfusion.generate.options import DenoisingOptions
@@ -21,6 +22,7 @@ from transfusion.train.saved import load_settings
 
 AGAIN = "-again"
 SHORT_DIGEST = 12
+TOLD_OPTIONS = frozenset({"sampler", "num_steps", "guidance.scale"})  # by the command
 DEVIATIONS = {
     "fp32": "some of its values may be rounded to the next of 255 levels",
     "bf16": "it differs by a few of 255 levels",
@@ -74,6 +76,8 @@ def read_provenance(file: Path) -> Provenance:
         raise DataError(
             f"{file} is no picture that can be read ({error}); of a model show its folder, not a file in it"
         ) from error
+    except DataError:
+        raise
     except (ProvenanceError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's, of a broken PNG
         raise DataError(f"what {file} says of where it comes from is damaged: {error}") from error
 
@@ -147,7 +151,8 @@ def _doubts(found: Provenance) -> Iterator[str]:
                 f"the model at {folder} has other weights now (sha256 {now[:SHORT_DIGEST]}..., was {wanted}...): the "
                 "command draws another picture"
             )
-        for name, (was, is_now) in changed_options(found.denoising, config.denoising).items():
+        told = TOLD_OPTIONS if found.task == "generate" else frozenset[str]()
+        for name, (was, is_now) in changed_options(found.denoising, config.denoising, told).items():
             yield f"denoising.{name} was {was}; the model's settings say {is_now}: the command draws another picture"
     if found.beside:
         many = "others" if found.beside > 1 else "other"
@@ -205,6 +210,7 @@ def command(found: Provenance, output: Path, options: Collection[str]) -> str | 
         "--precision": found.precision,
     }
     told = [part for flag, value in flags.items() if flag in options and value is not None for part in (flag, value)]
+    told += ["--apart"] if found.is_apart and "--apart" in options else []
     picture = [found.picture.path if found.picture else "PICTURE"] if found.task == "edit" else []
     named = [found.model.path if found.model else "MODEL", *picture, *found.prompts]
     return " ".join(quoted(part) for part in ("transfusion", found.task, "-o", str(output), *told, "--", *named))
@@ -216,29 +222,16 @@ def quoted(part: str) -> str:
     Plain quotes where they do; ``$'...'``, which bash, zsh and ksh read, for control characters and for bytes that are
     not UTF-8.
     """
-    if all(character in KEPT_CONTROLS or not _is_hidden(character) for character in part):
+    if all(character in KEPT_CONTROLS or not is_hidden(character) for character in part):
         return shlex.quote(part)
     return "$'" + "".join(_told_to_shell(character) for character in part) + "'"
 
 
 def _told_to_shell(character: str) -> str:
-    if not _is_hidden(character):
+    if not is_hidden(character):
         return f"\\{character}" if character in "\\'" else character
     try:
         raw = character.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half a surrogate pair that stands for no byte: no argument can hold it
         raw = b"?"
     return "".join(f"\\x{byte:02x}" for byte in raw)
-
-
-def visible(text: str) -> str:
-    """Return a text in which what a terminal would obey, or could not show, is written as an escape."""
-    return "".join(
-        character.encode("unicode_escape").decode() if _is_hidden(character) else character for character in text
-    )
-
-
-def _is_hidden(character: str) -> bool:
-    """Return whether a character is a control, or half a surrogate pair."""
-    code = ord(character)
-    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000

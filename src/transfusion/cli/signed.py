@@ -39,6 +39,7 @@ class Signer:
         picture: Path | None = None,
         negative: str | None = None,
         beside: int = 0,
+        is_apart: bool = False,
     ) -> Note:
         """Make the note of a picture, or of a sheet of several.
 
@@ -50,6 +51,7 @@ class Signer:
             picture: The file that is edited, before anything is written over it.
             negative: What guidance led away from, if anything.
             beside: How many others were drawn in the same forwards, and are in files of their own.
+            is_apart: Whether each was drawn by itself.
         """
         return Provenance(
             task=task,
@@ -60,6 +62,7 @@ class Signer:
             picture=None if picture is None else origin_of(picture),
             negative=negative or None,
             beside=beside,
+            is_apart=is_apart,
             device=self.device,
             precision=self.precision,
         ).note()
@@ -79,7 +82,10 @@ def signer_of(model: Transfusion) -> Signer:
 
 def origin_of(picture: Path) -> Origin | None:
     """Name a picture's file and its digest; None where there is none, or a pipe, of which nothing is left."""
-    if not picture.is_file():
+    try:
+        if not picture.is_file():
+            return None
+        with picture.open("rb") as stream:
+            return Origin(str(picture.resolve()), hashlib.file_digest(stream, "sha256").hexdigest())
+    except (OSError, ValueError):  # ValueError: NUL in its name, which a note may hold
         return None
-    with picture.open("rb") as stream:
-        return Origin(str(picture.resolve()), hashlib.file_digest(stream, "sha256").hexdigest())

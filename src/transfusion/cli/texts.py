@@ -33,3 +33,16 @@ def prompt_text(prompt: str) -> str:
     if not text:
         raise ConfigError("the prompt is empty; give a text to go on from, or - for standard input")
     return text
+
+
+def visible(text: str) -> str:
+    """Return a text in which what a terminal would obey, or could not show, is written as an escape."""
+    return "".join(
+        character.encode("unicode_escape").decode() if is_hidden(character) else character for character in text
+    )
+
+
+def is_hidden(character: str) -> bool:
+    """Return whether a character is a control, or half a surrogate pair."""
+    code = ord(character)
+    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000

@@ -4,11 +4,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from transfusion.cli.anew import clear
 from transfusion.cli.signals import stop_on_signals
@@ -16,6 +18,7 @@ from transfusion.cli.verbs import check_num_prompts
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
 from transfusion.data.readers import save_quarantine
+from transfusion.data.tasks import is_text_alone
 from transfusion.devices import AUTO, find_device
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
 from transfusion.pretrained import Transfusion
@@ -32,6 +35,7 @@ from transfusion.train.saved import check_no_model, find_checkpoint, load_settin
 from transfusion.train.state import TrainState
 
 DONE, STOPPED = 0, 130
+BAR_WIDTH = 20
 INIT_SETTINGS = ("train.init", "train.new_parts")
 SMOOTHING = 0.05
 PLAIN_SECONDS = 10.0
@@ -67,7 +71,9 @@ def _base(name: str) -> RunConfig:
     if path.is_dir():
         return _settings_of(path)
     if not path.is_file():
-        raise ConfigError(f"no recipe or file {name!r}; recipes: {', '.join(RECIPES)}")
+        near = get_close_matches(name, RECIPES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; it comes before the settings" if "=" in name else ""
+        raise ConfigError(f"no recipe or file {name!r}; recipes: {', '.join(RECIPES)}{hint}")
     try:
         return from_json(path.read_text(), name)
     except UnicodeDecodeError as error:
@@ -155,7 +161,7 @@ def run_training(
         )
         state, source = _told(opened, lock, is_anew=is_anew, console=console)
         if not _train(state, source, lock, console):
-            return _say_stopped(asked.directory, name, console)
+            return _say_stopped(state, asked.directory, f"transfusion train {asked.directory}", console)
     _say_done(asked.directory, console)
     return DONE
 
@@ -196,7 +202,7 @@ def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, 
     opened = open_run(find_config("tiny", overrides), run, is_resumed=not is_anew, device=device, lock=lock)
     state, source = _told(opened, lock, is_anew=is_anew, console=console)
     if not _train(state, source, lock, console):
-        return _say_stopped(run, "demo", console)
+        return _say_stopped(state, run, f"transfusion demo --run {run}", console)
     console.print("evaluating on prompts and scenes that training never drew ...")
     model = Transfusion(state.best_model, state.tokenizer, state.config)
     items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts)
@@ -237,7 +243,7 @@ def _told(
     (state, source), run = opened, lock.run
     if is_anew:
         clear(run)
-    console.print(f"{_parameters(state)}, {state.config.train.precision}")
+    console.print(f"{_parameters(state)}, {state.config.train.precision}{_pictures(state)}")
     total = state.config.train.steps
     if state.step >= total:
         console.print(
@@ -248,6 +254,11 @@ def _told(
         console.print(f"resuming at step {state.step} of {total} (--anew begins anew)")
     _tell_left_out(source, run, console)
     return state, source
+
+
+def _pictures(state: TrainState) -> str:
+    side = state.config.data.resolution
+    return "" if is_text_alone(state.config.data, state.config.encode) else f", pictures of {side} x {side}"
 
 
 def _parameters(state: TrainState) -> str:
@@ -265,9 +276,8 @@ def _tell_left_out(source: Source, run: Path, console: Console) -> None:
         console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}")
 
 
-def _say_stopped(run: Path, name: str, console: Console) -> int:
-    again = "transfusion demo" if name == "demo" else f"transfusion train {name} ... (the same command)"
-    console.print(f"stopped; the state is saved in {run}. Go on: {again}   Begin anew: add --anew")
+def _say_stopped(state: TrainState, run: Path, again: str, console: Console) -> int:
+    console.print(f"stopped after step {state.step}; the state is saved in {run}. Go on: {again}")
     return STOPPED
 
 
@@ -306,19 +316,21 @@ class _Smoothed:
 
 
 def _show_bars(reports: Iterator[RunReport], state: TrainState, console: Console) -> None:
+    whole = Column(no_wrap=True)  # a narrow terminal breaks the losses into lines, and never these
     columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        MofNCompleteColumn(table_column=whole),
+        TimeRemainingColumn(table_column=whole),
         TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=BAR_WIDTH),
     )
-    smoothed = _Smoothed()
+    smoothed, line = _Smoothed(), ""
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=state.config.train.steps, completed=state.step)
         for report in reports:
-            progress.update(task, completed=report.step.step, description=smoothed.line(report))
+            line = smoothed.line(report)
+            progress.update(task, completed=report.step.step, description=line)
+    if line:
+        console.print(f"step {state.step}/{state.config.train.steps}  {line}")
 
 
 def _show_lines(reports: Iterator[RunReport], state: TrainState, console: Console) -> None:

@@ -22,6 +22,7 @@ from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.shapes import CATEGORIES, prompts
 from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig, of_other_data, open_source, settled_like
+from transfusion.data.splits import TRAIN
 from transfusion.data.tasks import is_text_alone
 from transfusion.devices import AUTO, choose_precision, find_device
 from transfusion.evaluate.losses import bits_per_byte, evaluate_losses
@@ -112,7 +113,12 @@ def change(use: Use, image: Path, instruction: str, file: Path, *, seed: int) ->
 def save(pictures: Sequence[Image], file: Path, note: Note | None = None) -> Path:
     """Write one picture, or several as a sheet, with a note on where they come from."""
     single = pictures[0] if len(pictures) == 1 else sheet(pictures, num_columns=min(len(pictures), SHEET_COLUMNS))
-    return write_whole(file, noted(single, registered_extensions()[file.suffix.lower()], note))
+    try:
+        data = noted(single, registered_extensions()[file.suffix.lower()], note)
+    except (ValueError, OverflowError, OSError) as error:  # a format has a largest side; what is drawn is not lost
+        print(f"{file}: {error}; it is written as PNG", file=sys.stderr)
+        file, data = file.with_name(f"{file.name}.png"), noted(single, "PNG", note)
+    return write_whole(file, data)
 
 
 def draw(
@@ -135,8 +141,22 @@ def draw(
     files = targets(output, len(texts))
     model = load_for_pictures(use)
     denoising = model.denoising(guidance=sampling.guidance, steps=sampling.steps, sampler=sampling.sampler)
-    signer = signer_of(model)
-    with drawing(len(texts)) as follow:
+    sign = partial(
+        signer_of(model).note,
+        "generate",
+        denoising=denoising,
+        negative=sampling.negative,
+        is_apart=sampling.is_apart,
+    )
+    beside = 0 if sampling.is_apart else len(files) - 1
+    notes = [sign([text], seed=seed + place, beside=beside) for place, text in enumerate(texts)]
+    saved: dict[int, Path] = {}
+
+    def finished(place: int, picture: Image) -> None:
+        """Save a picture as soon as it is drawn: what ends the others does not cost it."""
+        saved[place] = save([picture], files[place], notes[place])
+
+    with drawing(len(texts), finished if len(files) > 1 else None) as follow:
         pictures = model.generate_images(
             texts,
             guidance=sampling.guidance,
@@ -147,12 +167,9 @@ def draw(
             callback_on_step_end=follow,
             is_apart=sampling.is_apart,
         )
-    sign = partial(signer.note, "generate", denoising=denoising, negative=sampling.negative)
     if len(files) == 1:
         return [save(pictures, files[0], sign(texts, seed=seed))]
-    beside = 0 if sampling.is_apart else len(files) - 1
-    notes = [sign([text], seed=seed + place, beside=beside) for place, text in enumerate(texts)]
-    return [save([picture], file, note) for picture, file, note in zip(pictures, files, notes, strict=True)]
+    return [saved[place] for place in range(len(files))]
 
 
 def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) -> tuple[str, str]:
@@ -187,11 +204,12 @@ def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) ->
         measured = bits_per_byte(
             model.model, objective, source, model.tokenizer, num_documents=NUM_LOSS_DOCUMENTS, seed=seed
         )
-    facts: dict[str, object] = {"path": str(data.path), "split": data.split, "records": source.size, "losses": losses}
+    split = data.split or (TRAIN if source.left_for_others else None)
+    facts: dict[str, object] = {"path": str(data.path), "split": split, "records": source.size, "losses": losses}
     if measured is not None:
         facts["bits_per_byte"] = measured
         losses = {**losses, "bits per byte": measured}
-    told = f"{source.size} records of {data.path}" + (f", split {data.split!r}" if data.split else "")
+    told = f"{source.size} records of {data.path}" + (f", split {split!r}" if split else "")
     return json.dumps(facts), "\n".join([told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
 
 
@@ -204,8 +222,7 @@ def _settled(data: FolderConfig, trained: DataConfig, overrides: Sequence[str]) 
     if not isinstance(trained, FolderConfig):
         return data
     if trained.path.resolve() != data.path.resolve():
-        given = {text.partition("=")[0] for text in overrides}
-        return data if given & {"data.layout", "data.hold_out"} else of_other_data(data)
+        return of_other_data(data, {text.partition("=")[0].removeprefix(DATA_PREFIX) for text in overrides})
     data = settled_like(data, trained)
     if data.hold_out != trained.hold_out:
         raise ConfigError(

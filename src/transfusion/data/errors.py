@@ -5,10 +5,6 @@ class DataError(ValueError):
     """The data cannot be used; the message says what was expected, where, and what to do."""
 
 
-class MarkedError(DataError):
-    """The data mark their splits themselves, so no share of them can be held out by a hash."""
-
-
 class BrokenPicture(DataError):
     """A picture cannot be read whole, today and tomorrow: it is left out and named."""
 

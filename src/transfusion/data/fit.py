@@ -37,7 +37,7 @@ class FittedSource:
         if len(faults) == count or len(faults) > max_dropped * count:
             raise DataError(
                 f"{len(faults)} of {count} documents are too long, more than the share that may be dropped "
-                f"(train.max_dropped {max_dropped}); the first: {next(iter(faults.values()))}"
+                f"(train.max_dropped {max_dropped}, which may be raised); the first: {next(iter(faults.values()))}"
             )
         self.dropped = {} if size is None else faults
         self._kept = None if size is None else [index for index in range(size) if index not in faults]

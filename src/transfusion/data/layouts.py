@@ -58,7 +58,7 @@ def lay_out(path: Path, layout: Layout = "auto") -> Laid:
     """
     if not path.is_dir():
         hint = "; data.layout=text reads any one file as text" if path.is_file() else ""
-        raise DataError(f"{path} is not a folder; {EXPECTED}{hint}")
+        raise DataError(f"{path} is not a folder; {EXPECTED}{hint}; data.path names it")
     tree = scan(path)
     parts = _parts(tree)
     if layout != "auto":

@@ -48,7 +48,7 @@ def too_long(name: str, length: int, row_length: int) -> str:
     """Say that a document does not fit into a row, and what to do."""
     return (
         f"{name} takes {length} slots, more than a row (train.row_length {row_length}); raise train.row_length to at "
-        f"least {length}, use larger patches, or shorten texts (train.too_long=cut) or leave such out (=drop)"
+        f"least {length}, use larger patches, shorten texts (train.too_long=cut) or leave it out (train.too_long=drop)"
     )
 
 

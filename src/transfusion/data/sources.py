@@ -6,7 +6,7 @@
 A reader reads names and captions at once and pictures when they are needed. It must not know models.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from transfusion.data.captions import FolderCaptions, folder_captions
 from transfusion.data.documents import CORPUS_SIZE, FolderSource, ShapesSource, TextSource, shapes_digest
 from transfusion.data.encode import Encoder
-from transfusion.data.errors import MarkedError
 from transfusion.data.layouts import layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile, sample_folder
@@ -221,11 +220,12 @@ def held_out_config(config: DataConfig) -> DataConfig | None:
     return open_reader(config).held_out
 
 
-def of_other_data(config: FolderConfig) -> FolderConfig:
-    """Return settings of a run for other data: the layout is found anew, and where they mark splits none is hashed."""
-    config = config.model_copy(update={"layout": "auto"})
-    try:
-        open_reader(config)
-    except MarkedError:
-        return config.model_copy(update={"hold_out": 0.0})
-    return config
+def of_other_data(config: FolderConfig, given: Collection[str]) -> FolderConfig:
+    """Return settings of a run for other data: what was settled by the run's own does not hold for them.
+
+    Args:
+        config: The run's, with the path of the others.
+        given: Names of settings that are given for the others.
+    """
+    anew: dict[str, object] = {"layout": "auto", "hold_out": 0.0}
+    return config.model_copy(update={name: value for name, value in anew.items() if name not in given})

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfusion.data.errors import DataError, MarkedError
+from transfusion.data.errors import DataError
 from transfusion.data.found import counted
 from transfusion.keyed import stable_fraction
 
@@ -65,12 +65,11 @@ def choose(
         unit: What a record is called.
 
     Raises:
-        MarkedError: The data mark splits, and a share shall be held out beside.
-        DataError: The split does not exist or is empty.
+        DataError: The split does not exist or is empty; or the data mark splits, and a share shall be held out beside.
     """
     is_marked = any(mark is not None for mark in marks)
     if hold_out and is_marked:
-        raise MarkedError(f"{where} marks its splits itself ({_counted(_filled(marks))}); set data.hold_out=0")
+        raise DataError(f"{where} marks its splits itself ({_counted(_filled(marks))}); set data.hold_out=0")
     share = hold_out if hold_out is not None else 0.0 if is_marked else default_share(names)
     if not share and not is_marked:
         if split is None:

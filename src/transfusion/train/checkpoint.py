@@ -133,7 +133,7 @@ def set_aside(run: Path, *, beyond: Path | None = None) -> None:
     """Rename the checkpoints of a run that came ``beyond`` one, or all of them: damaged, or not of this training."""
     for directory in checkpoints(run):
         if beyond is None or _step(directory) > _step(beyond):
-            _keep(directory, f"{directory} is damaged, or of a training before")
+            _keep(directory, f"{directory} is damaged, lacks what a training goes on from, or is of one before")
 
 
 def _keep(directory: Path, why: str) -> None:

@@ -67,6 +67,8 @@ def read_manifest(directory: Path) -> dict[str, FileFacts]:
             raise CheckpointError(f"{file} names {name!r}, which is no plain file name; the file is damaged")
         if not isinstance(facts, dict) or facts.keys() != {"bytes", "sha256"}:
             raise CheckpointError(f"{file} does not give bytes and sha256 of {name}; the file is damaged")
+        if type(facts["bytes"]) is not int or not isinstance(facts["sha256"], str):
+            raise CheckpointError(f"{file} gives no number of bytes or no sha256 of {name}; the file is damaged")
     return {name: FileFacts(facts["bytes"], facts["sha256"]) for name, facts in rows.items()}
 
 

@@ -3,7 +3,7 @@
 They are settled once, when a run begins, and stand in its settings from then on.
 """
 
-from math import ceil, prod
+from math import ceil, lcm, prod
 
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import IMAGE
@@ -20,8 +20,10 @@ def sized(config: RunConfig) -> RunConfig:
     """Fill in the sizes that settings leave open.
 
     Raises:
-        ConfigError: The grid of a modality is open, and the data say nothing of it.
+        ConfigError: The grid of a modality is open, and the data say nothing of it; or pictures are no whole patches.
     """
+    for modality in config.model.modalities:
+        _check_side(modality, config.data.resolution)
     modalities = tuple(_sized(modality, config.data.resolution) for modality in config.model.modalities)
     row_length = config.train.row_length or _row_length(config)
     return config.model_copy(
@@ -44,6 +46,19 @@ def _sized(modality: ModalityConfig, resolution: int) -> ModalityConfig:
     sides = (ceil(resolution / patch) for patch in modality.patch_size)
     grid = tuple(given or found for given, found in zip(modality.max_grid, sides, strict=True))
     return modality.model_copy(update={"max_grid": grid})
+
+
+def _check_side(modality: ModalityConfig, resolution: int) -> None:
+    """Refuse pictures that are not cut into whole patches."""
+    if modality.name != IMAGE or len(modality.patch_size) != 2:
+        return
+    step = lcm(*modality.patch_size)
+    if resolution % step:
+        lower, upper = resolution // step * step, (resolution // step + 1) * step
+        raise ConfigError(
+            f"data.resolution={resolution} does not fit the model: sides are not positive multiples of its patches' "
+            f"{step} pixels; take " + (f"{lower} or {upper}" if lower else f"{upper}")
+        )
 
 
 def _row_length(config: RunConfig) -> int:

@@ -325,7 +325,7 @@ def _found(source: Path, needed: Collection[str]) -> Path:
         CheckpointError: There is none, or it lacks what a training needs to go on.
     """
     folder = find_checkpoint(source)
-    if lacking := sorted(needed - read_manifest(folder).keys()):
+    if lacking := sorted(name for name in needed if name not in read_manifest(folder) or not (folder / name).is_file()):
         raise CheckpointError(
             f"{folder} lacks {', '.join(lacking)}, which a training needs to go on; begin a new run from its weights: "
             f"transfusion train RECIPE train.init={source}"

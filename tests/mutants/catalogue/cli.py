@@ -3,8 +3,15 @@
 from mutants.mutant import Mutant
 
 MUTANTS = [
-    Mutant("notes: pictures say nothing", "cli/verbs.py", "    return write_whole(file, noted(single, registered_extensions()[file.suffix.lower()], note))",
-           "    single.save(file)\n    return file", "cli/test_show.py -k chunks"),
+    Mutant("notes: pictures say nothing", "cli/verbs.py", "        data = noted(single, registered_extensions()[file.suffix.lower()], note)",
+           "        data = noted(single, registered_extensions()[file.suffix.lower()], None)", "cli/test_show.py -k chunks"),
+    Mutant("show: a sheet drawn apart is drawn in company", "cli/show.py", 'told += ["--apart"] if found.is_apart and', 'told += ["--apart"] if False and', "cli/test_show.py -k apart"),
+    Mutant("show: a picture without a note is damaged", "cli/show.py", "    except DataError:\n        raise\n", "", "cli/test_show.py -k not_ours"),
+    Mutant("show: a model's folder commands the terminal", "cli/card.py", "{visible(text)}", "{text}", "cli/test_show.py -k hostile_folder"),
+    Mutant("generate: what is drawn is lost to the last", "cli/verbs.py", "finished if len(files) > 1 else None", "None", "cli/test_signals.py -k drawn_stays"),
+    Mutant("generate: a sheet beyond its format is lost", "cli/verbs.py", "except (ValueError, OverflowError, OSError) as error:", "except ZeroDivisionError as error:",
+           "cli/test_verbs.py -k largest"),
+    Mutant("evaluate: other data are held out of", "data/sources.py", '{"layout": "auto", "hold_out": 0.0}', '{"layout": "auto"}', "data/test_splits.py -k other_data"),
     Mutant("notes: TIFF loses its comment", "notes.py", "    raw = exif.tobytes()  # as", "    raw = exif.tobytes()[:0]  # as", "test_notes.py -k pixel"),
     Mutant("notes: chunks of half a surrogate pair", "notes.py", "        chunks.add_text(name, _unicode(text))", "        chunks.add_text(name, text)",
            "test_notes.py -k pixel"),
@@ -16,7 +23,7 @@ MUTANTS = [
            'read_manifest(file.parent)["model.safetensors"].sha256', "cli/test_show.py -k chunks"),
     Mutant("show: a prompt that begins with dashes is an option", "cli/show.py", '*told, "--", *named', "*told, *named", "cli/test_show.py -k printed_command"),
     Mutant("show: the command forgets the seed", "cli/show.py", '        "--seed": str(found.seed),\n', "", "cli/test_show.py -k printed_command"),
-    Mutant("show: a prompt commands the terminal", "cli/show.py", "    if all(character in KEPT_CONTROLS or not _is_hidden(character) for character in part):",
+    Mutant("show: a prompt commands the terminal", "cli/show.py", "    if all(character in KEPT_CONTROLS or not is_hidden(character) for character in part):",
            "    if True:", "cli/test_show.py -k terminal"),
     Mutant("show: another model draws without a word", "cli/show.py", "        if now != found.model.sha256:", "        if False:", "cli/test_show.py -k changed"),
     Mutant("show: losses from beyond the checkpoint", "cli/card.py", '        if step is None or row["step"] <= step:', "        if True:", "cli/test_show.py -k described"),
