@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def open_picture(source: Path | Image.Image, resolution: int, *, max_pixels: int
                 raise BrokenPicture(f"{name}: {reason}")
             picture.load()  # a truncated file fails here
             square = ImageOps.fit(_on_white(_upright(picture)), (resolution, resolution), Image.Resampling.LANCZOS)
-            return np.asarray(square)
+            return np.asarray(square.convert("RGB"))
     except BrokenPicture:
         raise
     except Image.DecompressionBombError as error:
@@ -152,13 +153,13 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """Bring a picture of any mode to RGB, transparency over white."""
+    """Bring a picture of any mode to RGB, transparency over white; greys stay greys, a quarter as large."""
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         picture = _eight_bits(picture)
     has_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
     has_alpha |= picture.mode == "P" and picture.palette is not None and picture.palette.mode.endswith("A")
     if not has_alpha:
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
+        return picture if picture.mode in ("RGB", "L") else picture.convert("RGB")
     result = Image.new("RGB", picture.size)
     for top, bottom in _bands(picture):
         box = (0, top, picture.width, bottom)
@@ -169,14 +170,19 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit and float greys to 8 bits: by the 16-bit range where they exceed 8 bits."""
-    values = np.asarray(picture)  # (H, W)
-    largest = np.fmax.reduce(values, axis=None)  # what is not a number is black
+    maxima = [np.fmax.reduce(_values(picture, *rows), axis=None) for rows in _bands(picture)]
+    largest = np.fmax.reduce(maxima)  # what is not a number is black
     top = 1.0 if picture.mode == "F" and largest <= 1 else 255.0 if largest <= 255 else 65535.0
-    grey = np.empty(values.shape, dtype=np.uint8)
+    grey = np.empty((picture.height, picture.width), dtype=np.uint8)
     for first, last in _bands(picture):
-        band = np.nan_to_num(values[first:last].astype(np.float64) / top * 255, nan=0.0)
+        band = np.nan_to_num(_values(picture, first, last).astype(np.float64) / top * 255, nan=0.0)
         grey[first:last] = band.clip(0, 255).round()
     return Image.fromarray(grey)
+
+
+def _values(picture: Image.Image, top: int, bottom: int) -> NDArray[Any]:
+    """Return the values of some rows, (bottom - top, W): Pillow copies what it gives twice."""
+    return np.asarray(picture.crop((0, top, picture.width, bottom)))
 
 
 def _bands(picture: Image.Image) -> Iterator[tuple[int, int]]:
