@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -258,8 +259,8 @@ class _Between:
 
     def _offer(self, losses: Mapping[str, float]) -> bool:
         """Let the present checkpoint be the best if it is."""
-        total = total_loss(losses, self._state.config.objective)
-        return bool(losses) and offer_best(self._run, self._state.step, total, losses)
+        total = partial(total_loss, config=self._state.config.objective)
+        return bool(losses) and offer_best(self._run, self._state.step, losses, total)
 
     def _tried(self, what: str, work: Callable[[], _Result]) -> _Result | None:
         """Do something that is not worth a run; where it fails, say so and go on."""

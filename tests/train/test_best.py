@@ -1,12 +1,18 @@
 """The record of the best checkpoint."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from transfusion.train.best import Best, forget_best, offer_best, read_best
 from transfusion.train.checkpoint import publish, step_directory
+
+
+def total(losses: Mapping[str, float]) -> float:
+    """Weigh all alike."""
+    return sum(losses.values())
 
 
 def save(run: Path, *steps: int) -> None:
@@ -18,24 +24,26 @@ def save(run: Path, *steps: int) -> None:
 def test_the_lowest_total_wins_and_the_first_of_equal_ones(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3, 4)
     assert read_best(tmp_path) is None
-    assert not offer_best(tmp_path, 1, float("nan"), {"text": float("nan")}) and read_best(tmp_path) is None
-    assert offer_best(tmp_path, 1, 5.0, {"text": 5.0}) and offer_best(tmp_path, 2, 4.0, {"text": 4.0})
-    assert not offer_best(tmp_path, 3, 4.0, {"text": 4.0}) and not offer_best(tmp_path, 4, float("inf"), {})
+    assert not offer_best(tmp_path, 1, {"text": float("nan")}, total) and read_best(tmp_path) is None
+    assert offer_best(tmp_path, 1, {"text": 5.0}, total) and offer_best(tmp_path, 2, {"text": 4.0}, total)
+    assert not offer_best(tmp_path, 3, {"text": 4.0}, total) and not offer_best(
+        tmp_path, 4, {"text": float("inf")}, total
+    )
     assert read_best(tmp_path) == Best(2, 4.0, {"text": 4.0})
 
 
 def test_one_that_is_gone_or_of_another_training_is_none(tmp_path: Path) -> None:
     save(tmp_path, 4)
-    offer_best(tmp_path, 4, 1.0, {"text": 1.0})
+    offer_best(tmp_path, 4, {"text": 1.0}, total)
     forget_best(tmp_path, beyond=4)
     assert read_best(tmp_path) is not None
     forget_best(tmp_path, beyond=3)
     assert not (tmp_path / "best.json").exists()
-    offer_best(tmp_path, 4, 1.0, {"text": 1.0})
+    offer_best(tmp_path, 4, {"text": 1.0}, total)
     step_directory(tmp_path, 4).rename(tmp_path / "elsewhere")
     assert read_best(tmp_path) is None
     save(tmp_path, 5)
-    assert offer_best(tmp_path, 5, 2.0, {"text": 2.0})
+    assert offer_best(tmp_path, 5, {"text": 2.0}, total)
 
 
 @pytest.mark.parametrize(
@@ -47,5 +55,11 @@ def test_what_is_no_record_of_ours_is_none(tmp_path: Path, content: str) -> None
     save(tmp_path, 4)
     (tmp_path / "best.json").write_text(content)
     assert read_best(tmp_path) is None
-    offer_best(tmp_path, 4, 1.5, {"text": 1.5})
+    offer_best(tmp_path, 4, {"text": 1.5}, total)
     assert json.loads((tmp_path / "best.json").read_text()) == {"step": 4, "total": 1.5, "losses": {"text": 1.5}}
+
+
+def test_the_best_is_weighed_as_the_run_weighs_now(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    assert offer_best(tmp_path, 1, {"text": 1.0, "image": 3.0}, total)
+    assert offer_best(tmp_path, 2, {"text": 2.0, "image": 2.5}, lambda losses: losses["text"] + 5 * losses["image"])

@@ -8,7 +8,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,12 +55,21 @@ def read_best(run: Path) -> Best | None:
     return Best(step, float(f"{total}"), {name: float(f"{value}") for name, value in losses.items()})
 
 
-def offer_best(run: Path, step: int, total: float, losses: Mapping[str, float]) -> bool:
-    """Make the checkpoint of a step the best if its losses are lower than the best's; return whether it is now."""
-    best = read_best(run)
-    if not math.isfinite(total) or (best is not None and best.step != step and best.total <= total):
+def offer_best(
+    run: Path, step: int, losses: Mapping[str, float], total: Callable[[Mapping[str, float]], float]
+) -> bool:
+    """Make the checkpoint of a step the best if its losses are lower than the best's; return whether it is now.
+
+    Args:
+        run: The run's folder.
+        step: Steps after which the checkpoint was taken.
+        losses: Its held-out losses.
+        total: Weighs losses as the run does now: that may have changed since the best was found.
+    """
+    best, found = read_best(run), total(losses)
+    if not math.isfinite(found) or (best is not None and best.step != step and total(best.losses) <= found):
         return False
-    write_whole(run / BEST_FILE, json.dumps({"step": step, "total": total, "losses": dict(losses)}) + "\n")
+    write_whole(run / BEST_FILE, json.dumps({"step": step, "total": found, "losses": dict(losses)}) + "\n")
     return True
 
 
