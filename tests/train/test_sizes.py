@@ -21,7 +21,6 @@ def sizes(recipe: str, *settings: str) -> tuple[tuple[int, ...] | None, int]:
         ("folder", (), (4, 4), 128),
         ("folder", ("data.resolution=64",), (8, 8), 128),
         ("folder", ("data.resolution=128",), (16, 16), 320),
-        ("folder", ("data.resolution=100",), (13, 13), 256),
         ("folder", ("data.resolution=128", "model.modalities.0.patch_size=[16,16]"), (8, 8), 128),
         ("folder", ("data.resolution=128", "model.modalities.0.max_grid=[8,8]", "train.row_length=99"), (8, 8), 99),
         ("folder", ("model.modalities.0.max_grid=[0,9]",), (4, 9), 128),
@@ -38,6 +37,11 @@ def test_what_is_open_follows_and_what_is_said_stays(
 def test_sizes_that_are_settled_stay_so() -> None:
     once = sized(RECIPES["tiny"]())
     assert sized(once) == once
+
+
+def test_pictures_that_are_no_whole_patches_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data.resolution=100 does not fit the model: .* take 96 or 104"):
+        sizes("folder", "data.resolution=100")
 
 
 def test_a_grid_of_which_the_data_say_nothing_is_refused() -> None:

@@ -205,7 +205,7 @@ def _rows_of_results(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for number, (name, value) in enumerate(_flat(card["scores"] or {})):
         yield ("" if number else "scores"), f"{name} {value}"
     if (best := card["best"]) is not None:
-        yield "best", f"step {best.get('step')}, " + ", ".join(f"{n} {v}" for n, v in _flat(best) if n != "step")
+        yield "best", f"step {best['step']}, " + ", ".join(f"{n} {v:.4f}" for n, v in _flat(best) if n != "step")
     for number, row in enumerate(card["checkpoints"]):
         whole = "whole" if row["can_go_on"] else "whole, for use: no training can go on from it"
         told = whole if row["fault"] is None else f"damaged: {row['fault']}"

@@ -173,7 +173,7 @@ def rewrite_report(path: Path) -> Path:
         ConfigError: The path is no run's.
         CheckpointError: The run has no checkpoint yet.
     """
-    run = _run_of(path)
+    run = _run_of(meant(path))
     if not (run / CHECKPOINTS).is_dir():
         raise ConfigError(f"{path} is not the folder of a run, which has a folder {CHECKPOINTS} in it, as runs/demo")
     settings = load_settings(find_checkpoint(run, hashed={CONFIG_FILE, TOKENIZER_FILE}))

@@ -68,7 +68,8 @@ def read_manifest(directory: Path) -> dict[str, FileFacts]:
         if not isinstance(facts, dict) or facts.keys() != {"bytes", "sha256"}:
             raise CheckpointError(f"{file} does not give bytes and sha256 of {name}; the file is damaged")
         if type(facts["bytes"]) is not int or not isinstance(facts["sha256"], str):
-            raise CheckpointError(f"{file} gives no number of bytes or no sha256 of {name}; the file is damaged")
+            told = f"{facts['bytes']!s:.40} bytes and sha256 {facts['sha256']!r:.40}"
+            raise CheckpointError(f"{directory / name}: its manifest says {told}; {file} is damaged")
     return {name: FileFacts(facts["bytes"], facts["sha256"]) for name, facts in rows.items()}
 
 
