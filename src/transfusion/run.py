@@ -210,7 +210,7 @@ class _Between:
             if self._held_out is not None and (report.checkpoint or report.step % self._every == 0):
                 losses = self._tried("held-out losses", self._evaluate) or {}
             is_best = report.checkpoint is not None and self._offer(losses)
-            if self._is_sampled():
+            if self._is_sampled() and (is_last or not self._stop.is_set()):  # it may have been set meanwhile
                 samples = self._tried("samples", self._draw)
                 self._has_samples = True
         written = self._tried("report", self._report) if report.checkpoint or samples else None
@@ -260,7 +260,8 @@ class _Between:
     def _offer(self, losses: Mapping[str, float]) -> bool:
         """Let the present checkpoint be the best if it is."""
         total = partial(total_loss, config=self._state.config.objective)
-        return bool(losses) and offer_best(self._run, self._state.step, losses, total)
+        offer = partial(offer_best, self._run, self._state.step, losses, total)
+        return bool(losses) and self._tried("note on the best checkpoint", offer) is True
 
     def _tried(self, what: str, work: Callable[[], _Result]) -> _Result | None:
         """Do something that is not worth a run; where it fails, say so and go on."""

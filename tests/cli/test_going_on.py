@@ -122,6 +122,14 @@ def test_without_its_moments_a_model_is_begun_from_and_not_gone_on_with(run: Pat
     assert not (tmp_path / "new").exists()
 
 
+def test_damaged_moments_are_not_gone_on_with(run: Path, tmp_path: Path) -> None:
+    file = last(run) / "optimizer.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert "optimizer.safetensors" in call("train", last(run), "--run", tmp_path / "new", code=1)
+
+
 def test_no_other_way_ignores_weights(run: Path, words: Path, tmp_path: Path) -> None:
     data, new = f"data.path={words}", tmp_path / "new"
     assert "lies in the folder of the run" in call(

@@ -12,9 +12,12 @@ from pathlib import Path
 from test_cli import SMALL
 from test_write import mixed as mixed  # a fixture
 
+from transfusion.cli.signals import stop_on_signals
+
 # Streams with their buffers, whatever the caller wishes.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 FULL = 65536
+
 WRITE = f"""
 import sys
 from transfusion.cli.signals import stop_on_signals
@@ -116,3 +119,16 @@ def test_a_signal_in_the_middle_of_a_write_to_stderr_only_asks_to_stop() -> None
     told, noise = process.communicate()
     assert told == "asked to stop: True\n" and process.returncode == 0, noise.replace("x", "")
     assert noise.count("x") == 4 * FULL and "stopping after this step" in noise
+
+
+def test_a_hang_up_that_is_ignored_stays_so() -> None:
+    """As ``nohup`` has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.is_set()
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)

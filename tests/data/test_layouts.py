@@ -237,3 +237,11 @@ def test_a_digest_names_the_data_and_not_what_lies_beside(tmp_path: Path) -> Non
     assert opened(tmp_path, layout="pairs").digest() == digest == ImageFolder(tmp_path, 8).digest()
     (tmp_path / "b.txt").write_text("another")
     assert opened(tmp_path).digest() != digest
+
+
+@pytest.mark.parametrize("names", [("train", "valid"), ("Train", "Test"), ("TRAIN", "dev")])
+def test_folders_are_splits_by_any_of_their_names(tmp_path: Path, names: tuple[str, str]) -> None:
+    fill(tmp_path, *(f"{split}/{kind}/{number}.png" for split in names for kind in ("cat", "dog") for number in (1, 2)))
+    source = opened(tmp_path)
+    assert sorted(set(source.texts())) == ["cat", "dog"] and source.size == 4
+    assert source.left_for_others == {names[1].lower(): 4}

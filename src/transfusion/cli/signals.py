@@ -13,6 +13,7 @@ TOLD = (
     b"(Ctrl-C again: ends at once, and what is not saved is lost) ...\n"
 )
 TOLD_AGAIN = b"\nending at once ...\n"
+ASKED = (signal.SIGINT, signal.SIGTERM)
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -37,7 +38,9 @@ def stop_on_signals() -> Generator[threading.Event]:
         stop.set()
         _tell(TOLD)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    # A hang-up that who started us ignores, as nohup does, is none of ours.
+    heard = [number for number in SIGNALS if number in ASKED or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield stop
     finally:

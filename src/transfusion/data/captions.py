@@ -85,7 +85,7 @@ def folder_captions(
     rows: list[CaptionRow] = []
     quarantine: dict[str, str] = {}
     for part in laid.parts:
-        prefix = f"{part.split}/" if part.split else ""
+        prefix = f"{part.folder}/" if part.folder else ""
         for row in _rows(laid.layout, part.tree, quarantine, prefix):
             rows.append(replace(row, file=prefix + row.file, split=row.split or part.split))
     if not rows:
@@ -113,8 +113,8 @@ def _found(laid: Laid, rows: list[CaptionRow], num_broken: int) -> Found:
     tree = laid.tree
     captioned = {row.file for row in rows}
     bare = sum(file.as_posix() not in captioned for file in tree.pictures)
-    known = {PurePosixPath(part.split or "", name) for part in laid.parts for name in TABLES}
-    paired = {PurePosixPath(part.split or "", text) for part in laid.parts for text in part.tree.pairs.values()}
+    known = {PurePosixPath(part.folder, name) for part in laid.parts for name in TABLES}
+    paired = {PurePosixPath(part.folder, text) for part in laid.parts for text in part.tree.pairs.values()}
     is_pairs = laid.layout == "pairs"
     texts = sum(text not in paired for text in tree.texts) if is_pairs else len(tree.texts)
     told: dict[Layout, set[str]] = {"captions": {CAPTIONS_FILE}, "metadata": {*METADATA_FILES}}

@@ -6,8 +6,8 @@
     cat/1.png dog/2.png                  classes     the folder's name is the caption
     book.txt poems.txt                   text        plain text, at the top
 
-Folders named as splits (train, test, val, validation), and no data beside them, hold any of these each. It must not
-read what files hold.
+Folders named as splits (train, test, val, validation, valid, dev), and no data beside them, hold any of these each. It
+must not read what files hold.
 """
 
 import re
@@ -17,12 +17,13 @@ from typing import NamedTuple
 from transfusion.data.errors import DataError
 from transfusion.data.found import counted
 from transfusion.data.settings import Layout
+from transfusion.data.splits import TEST, TRAIN, VALIDATION
 from transfusion.data.tree import TEXT_SUFFIX, Tree, scan
 
 CAPTIONS_FILE = "captions.jsonl"
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 TABLES = (CAPTIONS_FILE, *METADATA_FILES)
-SPLIT_FOLDERS = ("train", "test", "val", "validation")
+SPLIT_FOLDERS = (TRAIN, TEST, *VALIDATION)  # in any case
 NOTES = (  # what texts beside pictures are called that are about the data, and not data
     *("about", "annotations", "attribution", "authors", "categories", "changelog", "changes", "citation", "classes"),
     *("copying", "copyright", "credits", "dataset", "description", "disclaimer", "index", "info", "label", "labels"),
@@ -40,6 +41,11 @@ class Part(NamedTuple):
 
     split: str | None
     tree: Tree
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that the split has; empty where it is the whole."""
+        return "" if self.split is None else self.tree.path.name
 
 
 class Laid(NamedTuple):
@@ -97,10 +103,12 @@ def _parts(tree: Tree) -> tuple[Part, ...]:
     """Split a folder whose only data lie in folders named as splits."""
     folders = tree.folders | {file.parts[0] for file in tree.others if len(file.parts) > 1 and file.name in TABLES}
     top = [*tree.pictures, *(text for text in tree.texts if not is_note(text))]
-    is_split = folders and folders <= set(SPLIT_FOLDERS) and not any(len(file.parts) == 1 for file in top)
+    names = {folder: folder.lower() for folder in sorted(folders)}
+    is_split = folders and set(names.values()) <= set(SPLIT_FOLDERS) and not any(len(file.parts) == 1 for file in top)
     if not is_split or any(tree.has(name) for name in TABLES):
         return (Part(None, tree),)
-    return tuple(Part(name, tree.under(name)) for name in SPLIT_FOLDERS if name in folders)
+    ordered = sorted(names, key=lambda folder: SPLIT_FOLDERS.index(names[folder]))
+    return tuple(Part(names[folder], tree.under(folder)) for folder in ordered)
 
 
 def _evidence(tree: Tree) -> dict[Layout, str]:
@@ -175,5 +183,9 @@ def _instead(tree: Tree) -> str:
         *(counted(count, f"file of no known kind ({ending})") for ending, count in tree.unknown(set()).items()),
         *([f"runs ({', '.join(tree.runs)})"] if tree.runs else []),
     ]
-    split = " (of the names of splits, data.layout=classes makes captions)" if tree.path.name in SPLIT_FOLDERS else ""
+    split = (
+        " (of the names of splits, data.layout=classes makes captions)"
+        if tree.path.name.lower() in SPLIT_FOLDERS
+        else ""
+    )
     return f": it holds {', '.join(held)}{split}" if held else ""

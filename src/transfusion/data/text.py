@@ -109,7 +109,7 @@ def _files(path: Path) -> tuple[Found, list[_File]]:
     laid = lay_out(path, "text")
     files: list[_File] = []
     for part in laid.parts:
-        prefix = f"{part.split}/" if part.split else ""
+        prefix = f"{part.folder}/" if part.folder else ""
         top = [text.name for text in part.tree.texts if len(text.parts) == 1]
         files += [_File(prefix + name, part.tree.path / name, part.split, is_only=False) for name in top]
     if len(files) == 1:

@@ -46,6 +46,7 @@ from transfusion.train.manifest import (
     CheckpointError,
     read_manifest,
     reading,
+    verify,
 )
 from transfusion.train.optimizer import (
     Pace,
@@ -322,7 +323,7 @@ def _found(source: Path, needed: Collection[str]) -> Path:
     """Return the checkpoint to go on from in another folder.
 
     Raises:
-        CheckpointError: There is none, or it lacks what a training needs to go on.
+        CheckpointError: There is none, it lacks what a training needs to go on, or that is damaged.
     """
     folder = find_checkpoint(source)
     if lacking := sorted(name for name in needed if name not in read_manifest(folder) or not (folder / name).is_file()):
@@ -330,6 +331,7 @@ def _found(source: Path, needed: Collection[str]) -> Path:
             f"{folder} lacks {', '.join(lacking)}, which a training needs to go on; begin a new run from its weights: "
             f"transfusion train RECIPE train.init={source}"
         )
+    verify(folder, hashed=needed)
     return folder
 
 

@@ -67,6 +67,7 @@ MUTANTS = [
     Mutant("pairs: a blank caption is told", "data/captions.py", 'if caption := " ".join(line for line in lines if line):',
            'if (caption := " ".join(line for line in lines if line)) is not None:', "data/test_layouts.py -k quarantined"),
     Mutant("text: one file that is not UTF-8 stops all", "data/text.py", "            if file.is_only:", "            if True:", "data/test_layouts.py -k unicode"),
+    Mutant("layouts: a folder valid is a class", "data/layouts.py", "SPLIT_FOLDERS = (TRAIN, TEST, *VALIDATION)", 'SPLIT_FOLDERS = (TRAIN, TEST, "val", "validation")', "data/test_layouts.py -k any_of_their_names"),
     Mutant("splits: a run is told of a setting that nobody set", "data/splits.py", "why = few if count < FEWEST_NAMES else", "why = few if hold_out is None else",
            "data/test_splits.py -k told_why"),
     Mutant("splits: nothing is held out by default", "data/splits.py", "else default_share(names)", "else 0.0", "data/test_splits.py -k default"),
