@@ -1,7 +1,5 @@
 """The application: verbs, options and exit codes. What the verbs do is in ``training`` and ``verbs``."""
 
-import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typer.core import TyperGroup
 from transfusion.cli.allocator import keep_freed_memory
 from transfusion.cli.defaults import TEMPERATURE
 from transfusion.cli.help import UNWRAPPED, fitted
+from transfusion.cli.json_text import json_text
 from transfusion.cli.streams import prepare_streams, telling
 from transfusion.memory import is_used_up
 
@@ -55,16 +54,7 @@ Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is bf16 w
 
 def say(value: object, *, as_json: bool, text: str) -> None:
     """Print a result, for a program or for a person."""
-    print(json.dumps(_finite(value)) if as_json else text)
-
-
-def _finite(value: object) -> object:
-    """Return a value that any program can read as JSON: a number that is none becomes null."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json_text(value) if as_json else text)
 
 
 @app.command()
@@ -278,7 +268,7 @@ def write(
     wanted = Wanted(tokens, images, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     written = go_on(Use(model, device, precision), prompt_text(prompt), wanted, folder, is_shown=not as_json)
     if as_json:
-        print(json.dumps(written._asdict()))
+        print(json_text(written._asdict()))
 
 
 @app.command()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from transfusion.config import CONFIG_FILE, ConfigError
 from transfusion.tokenizer import TOKENIZER_FILE
@@ -68,5 +69,6 @@ def export(path: Path, folder: Path, *, weights: str | None, dtype: str) -> dict
 
 def _dtype(file: Path) -> str:
     """Return in which precision a file has its matrices: what was exported in bf16 stays that, to the byte."""
-    found = {value.dtype for value in load_tensors(file).values() if value.ndim > 1}
-    return "bf16" if torch.bfloat16 in found else "fp32"
+    with safe_open(str(file), framework="pt") as tensors:
+        found = {tensors.get_slice(name).get_dtype() for name in sorted(tensors.keys())}
+    return "bf16" if "BF16" in found else "fp32"

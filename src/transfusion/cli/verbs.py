@@ -1,6 +1,5 @@
 """What the verbs on a trained model do."""
 
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from PIL.Image import Image, registered_extensions
 from rich.console import Console
 
+from transfusion.cli.json_text import json_text
 from transfusion.cli.output import check_picture
 from transfusion.cli.progress import drawing, working
 from transfusion.cli.signed import signer_of
@@ -149,12 +149,12 @@ def draw(
         is_apart=sampling.is_apart,
     )
     beside = 0 if sampling.is_apart else len(files) - 1
-    notes = [sign([text], seed=seed + place, beside=beside) for place, text in enumerate(texts)]
     saved: dict[int, Path] = {}
 
     def finished(place: int, picture: Image) -> None:
         """Save a picture as soon as it is drawn: what ends the others does not cost it."""
-        saved[place] = save([picture], files[place], notes[place])
+        note = sign([texts[place]], seed=seed + place, beside=beside)
+        saved[place] = save([picture], files[place], note)
 
     with drawing(len(texts), finished if len(files) > 1 else None) as follow:
         pictures = model.generate_images(
@@ -210,7 +210,7 @@ def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) ->
         facts["bits_per_byte"] = measured
         losses = {**losses, "bits per byte": measured}
     told = f"{source.size} records of {data.path}" + (f", split {split!r}" if split else "")
-    return json.dumps(facts), "\n".join([told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
+    return json_text(facts), "\n".join([told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
 
 
 def _settled(data: FolderConfig, trained: DataConfig, overrides: Sequence[str]) -> FolderConfig:

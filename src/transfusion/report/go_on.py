@@ -7,8 +7,7 @@ from pathlib import Path
 
 from transfusion.config import RunConfig
 from transfusion.data.sources import FolderConfig, ShapesConfig
-from transfusion.objective import TEXT
-from transfusion.report.curves import read_curves
+from transfusion.data.tasks import is_text_alone
 from transfusion.report.html import table
 from transfusion.train.best import BEST, read_best
 
@@ -25,18 +24,10 @@ FILES = {
 }
 
 
-def knows_pictures(run: Path, config: RunConfig) -> bool:
-    """Return whether a run was told pictures, and not text alone: its losses say so, or before those its settings."""
-    names = {curve.name for curve in read_curves(run)}
-    return isinstance(config.data, ShapesConfig) or (
-        bool(names - {TEXT}) if names else config.encode.pixels is not None
-    )
-
-
 def commands(run: Path, config: RunConfig, prompts: Sequence[str], *, is_finished: bool) -> str:
     """List commands that fit a run: its kind of data and tasks, its own prompts."""
     name = shlex.quote(str(run))
-    has_pictures = knows_pictures(run, config)
+    has_pictures = not is_text_alone(config.data, config.encode)
     lines = _of_pictures(name, config, prompts) if has_pictures else _of_text(name)
     if read_best(run) is not None:
         verb = "generate" if has_pictures else "write"

@@ -35,10 +35,11 @@ def write_run_report(run: Path, config: RunConfig) -> Path:
     Returns:
         The file.
     """
-    title = f"Run {run.resolve().name}: step {_step(run)} of {config.train.steps}"
+    step = _step(run)
+    title = f"Run {run.resolve().name}: step {step} of {config.train.steps}"
     scores = _saved_scores(run)
     parts = [section("Scores", scores)] if scores else []
-    return _write(run, config, title, [*parts, *_training(run, config, read_prompts(run))])
+    return _write(run, config, title, [*parts, *_training(run, config, read_prompts(run), step)])
 
 
 def write_report(run: Path, scores: Scores, items: Items, preview_prompts: Sequence[str], config: RunConfig) -> Path:
@@ -56,7 +57,7 @@ def write_report(run: Path, scores: Scores, items: Items, preview_prompts: Seque
     """
     title = "Transfusion: one transformer that draws, captions, answers and edits"
     middle = [score_table(scores, items), examples(items)]
-    return _write(run, config, title, [*middle, *_training(run, config, preview_prompts)])
+    return _write(run, config, title, [*middle, *_training(run, config, preview_prompts, _step(run))])
 
 
 def _write(run: Path, config: RunConfig, title: str, parts: Sequence[str]) -> Path:
@@ -65,11 +66,11 @@ def _write(run: Path, config: RunConfig, title: str, parts: Sequence[str]) -> Pa
     return write_whole(run / REPORT_FILE, content)
 
 
-def _training(run: Path, config: RunConfig, prompts: Sequence[str]) -> Iterator[str]:
+def _training(run: Path, config: RunConfig, prompts: Sequence[str], step: int) -> Iterator[str]:
     """Yield what every run has."""
     yield section("Losses while training", _losses(run, config))
     yield section("The same beginnings, from the first steps to the last", _samples(run, config, prompts))
-    is_finished = _step(run) >= config.train.steps
+    is_finished = step >= config.train.steps
     yield section("How to go on", commands(run, config, prompts, is_finished=is_finished))
     yield section("What lies in the folder", files_of(run))
 
