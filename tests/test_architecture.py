@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "objective": {*BASE, "batch", "model", "diffusion"},
     "generate": {*BASE, "model", "diffusion", "generate"},
     "data": {*BASE, "batch", "tokenizer", "autoencoder", "files", "data"},
-    "config": {"data", "diffusion", "generate", "model", "objective", "tokenizer", "train"},
+    "config": {"autoencoder", "data", "diffusion", "generate", "model", "objective", "tokenizer", "train"},
     "devices": {"config"},
     "prompts": {"segments", "tokenizer", "autoencoder", "data", "config"},
     "asking": {*BASE, "batch", "model", "diffusion", "tokenizer", "objective", "generate", "data", "config", "prompts"},

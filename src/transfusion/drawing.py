@@ -155,6 +155,13 @@ def edit(self: Asked, image: Pictures, instruction: Texts, *, seed: int = 0) -> 
     return edited if is_many else edited[0]
 
 
+def edit_many(
+    self: Asked, images: Sequence[PictureLike], instructions: Sequence[str], *, seed: int = 0
+) -> list[Image.Image]:
+    """Change each picture as its instruction says."""
+    return edit(self, list(images), list(instructions), seed=seed)
+
+
 def _count(count: int | None) -> int:
     if count is not None and (not isinstance(count, int) or count < 1):
         raise ConfigError(f"num_images_per_prompt is {count!r}; expected a whole number of at least 1")

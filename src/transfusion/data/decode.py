@@ -1,6 +1,6 @@
-"""One picture file → pixels: any size and mode becomes an RGB square. It must not know folders or captions.
+"""One picture file → pixels: any size and mode becomes RGB of one size. It must not know folders or captions.
 
-    file ──read, tried again──▶ bytes ──format and size, from the header──▶ decoder ──▶ upright, on white, square
+    file ──read, tried again──▶ bytes ──format and size, by its header──▶ decoder ──▶ upright, on white, cropped
 
 Files come from anywhere. What the file system raises says nothing about a picture (``UnreadableFile``); whatever a
 decoder raises for bytes in memory is damage (``BrokenPicture``).
@@ -44,19 +44,21 @@ TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _log = logging.getLogger(__name__)
 
 
-def open_picture(source: Path | Image.Image, resolution: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode a picture of any size and mode to a square.
+def open_picture(
+    source: Path | Image.Image, size: int | tuple[int, int], *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Decode a picture of any size and mode, and bring it to a size.
 
     Transparency is laid over white, the EXIF rotation applied (a picture whose EXIF alone is broken is taken as it
-    lies), of an animation the first frame taken, the centre cropped to a square and resized with antialiasing.
+    lies), of an animation the first frame taken, the centre cropped to the aspect and resized with antialiasing.
 
     Args:
         source: A file, or a picture that is open already.
-        resolution: Side of the result in pixels.
+        size: Side of the result in pixels, or its height and width.
         max_pixels: Most pixels that its header may name; Pillow's own limit stands beside it.
 
     Returns:
-        (resolution, resolution, 3) uint8.
+        (height, width, 3) uint8.
 
     Raises:
         BrokenPicture: The file is missing, no picture of a format that is read, too large, or not whole.
@@ -76,8 +78,9 @@ def open_picture(source: Path | Image.Image, resolution: int, *, max_pixels: int
             if (reason := _oversize(picture, max_pixels)) is not None:
                 raise BrokenPicture(f"{name}: {reason}")
             picture.load()  # a truncated file fails here
-            square = ImageOps.fit(_on_white(_upright(picture)), (resolution, resolution), Image.Resampling.LANCZOS)
-            return np.asarray(square.convert("RGB"))
+            height, width = (size, size) if isinstance(size, int) else size
+            cropped = ImageOps.fit(_on_white(_upright(picture)), (width, height), Image.Resampling.LANCZOS)
+            return np.asarray(cropped.convert("RGB"))
     except BrokenPicture:
         raise
     except Image.DecompressionBombError as error:

@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CaptionedPicture:
-    """A caption row with its decoded picture, (resolution, resolution, 3) uint8."""
+    """A caption row with its decoded picture, (height, width, 3) uint8."""
 
     file: str
     text: str
@@ -53,8 +53,10 @@ class CaptionedPicture:
     picture: NDArray[np.uint8]
 
 
-def sample_folder(rows: Sequence[CaptionRow], path: Path, resolution: int, count: int) -> NDArray[np.uint8]:
-    """Decode up to ``count`` pictures spread over the rows of a folder, (count, side, side, 3) uint8.
+def sample_folder(
+    rows: Sequence[CaptionRow], path: Path, resolution: int | tuple[int, int], count: int
+) -> NDArray[np.uint8]:
+    """Decode up to ``count`` pictures spread over the rows of a folder, (count, height, width, 3) uint8.
 
     Raises:
         DataError: None of them can be read.
@@ -74,7 +76,7 @@ class ImageFolder:
     def __init__(
         self,
         path: Path,
-        resolution: int,
+        resolution: int | tuple[int, int],
         *,
         split: str | None = None,
         hold_out: float | None = 0.0,
@@ -85,7 +87,7 @@ class ImageFolder:
 
         Args:
             path: The folder.
-            resolution: Side to which pictures are brought.
+            resolution: Side, or height and width, to which pictures are brought.
             split: See ``splits.choose``.
             hold_out: See ``splits.choose``.
             layout: How the folder is laid out, if that is known.
@@ -135,7 +137,7 @@ def save_quarantine(quarantine: Mapping[str, str], folder: Path) -> Path:
     return write_whole(folder / QUARANTINE_FILE, "\n".join(rows) + "\n")
 
 
-def _decoded(file: Path, resolution: int) -> NDArray[np.uint8] | str:
+def _decoded(file: Path, resolution: int | tuple[int, int]) -> NDArray[np.uint8] | str:
     try:
         return open_picture(file, resolution)
     except BrokenPicture as error:

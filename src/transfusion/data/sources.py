@@ -126,7 +126,7 @@ class PictureReader:
 
     @cached_property
     def _pictures(self) -> ImageFolder:
-        return ImageFolder(self.config.path, self.config.resolution, captions=self._captions)
+        return ImageFolder(self.config.path, self.config.size, captions=self._captions)
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""
@@ -134,7 +134,7 @@ class PictureReader:
 
     def sample_pictures(self) -> Pictures:
         """Decode pictures spread over the folder."""
-        return sample_folder(self._captions.rows, self.config.path, self.config.resolution, NUM_MEASURED)
+        return sample_folder(self._captions.rows, self.config.path, self.config.size, NUM_MEASURED)
 
     def digest(self) -> str:
         """Name files, captions and pixels."""
