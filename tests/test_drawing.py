@@ -1,14 +1,17 @@
 """Drawing: one and many, and the names that a user of diffusers tries."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from spaces import Blocks
 from tiny import make_model, small
 
 from transfusion import describing
+from transfusion.autoencoder.space import Picture
 from transfusion.config import ConfigError
 from transfusion.diffusion.guidance import Guidance
 from transfusion.generate.row import Row, Track
@@ -163,6 +166,26 @@ def test_a_callback_is_told_every_step_of_every_picture(sampler: str, steps: int
         assert [row[1] for row in mine] == list(range(steps)) and all(row[0] is MODEL for row in mine)
         times = [row[2] for row in mine]
         assert times[0] == 1.0 and times == sorted(times, reverse=True) and mine[0][4] == steps
+
+
+def test_what_is_not_looked_at_is_not_decoded() -> None:
+    class Counting(Blocks):
+        num_decoded: ClassVar[int] = 0
+
+        def decode(self, latent: torch.Tensor) -> Picture:
+            Counting.num_decoded += 1
+            return super().decode(latent)
+
+    settings = ("model.modalities.0.patch_size=[2,2]", "model.modalities.0.max_grid=[2,2]")
+    model = replace(small(*settings), space=Counting(2))
+    seen: list[Image.Image] = []
+
+    def look(_: object, step: int, __: float, preview: Any) -> None:
+        if step == 2:  # the last
+            seen.append(preview["picture"])
+
+    pictures = model.generate_images(["a star", "a circle"], steps=3, callback_on_step_end=look)
+    assert Counting.num_decoded == 2 and all_same(seen, pictures)
 
 
 def test_what_a_callback_raises_comes_out_and_breaks_nothing() -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -23,8 +24,6 @@ from transfusion.generate.options import (
     DenoisingOptions,
     Event,
     FailedEvent,
-    FinishedEvent,
-    Generated,
     GenerationOptions,
     LatentEvent,
     PreviewEvent,
@@ -49,7 +48,8 @@ DOINGS = {
 HELD_TOKENS, CONTEXT_TOKENS = 64, 8
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 Request = tuple[Document, GenerationOptions]
-Watch = Callable[[int, int, Image.Image], None]  # which picture, after which step from 0, what it is so far
+Shown = Callable[[], Image.Image]  # a picture that is decoded when it is asked for, once
+Watch = Callable[[int, int, Shown], None]  # which picture, after which step from 0, what it is so far
 Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
 
@@ -180,27 +180,31 @@ class Asking:
         """Draw a picture after each prompt."""
         for prompt, _ in requests:
             self.checked(prompt)
-        results = self.engine().run(requests) if watch is None else self._watched(requests, watch)
+        if watch is not None:
+            return self._watched(requests, watch)
+        results = self.engine().run(requests)
         latents = [next(part for part in result.generated if isinstance(part, Latent)) for result in results]
         return [self.prompts.image(latent) for latent in latents]
 
-    def _watched(self, requests: Sequence[Request], watch: Watch) -> list[Generated]:
+    def _watched(self, requests: Sequence[Request], watch: Watch) -> list[Image.Image]:
         """Draw, and show every picture after each of its steps; all share one sampling."""
         denoising = requests[0][1].denoising if requests else DenoisingOptions()
         every = 2 if denoising.sampler == "heun" else 1  # evaluations in a step
-        engine, results = self.engine(), dict[int, Generated]()
+        engine, drawn = self.engine(), dict[int, Shown]()
         shown = [(prompt, options.model_copy(update={"preview_every": every})) for prompt, options in requests]
         places = {engine.submit(*request): place for place, request in enumerate(shown)}
         for event in _events(engine):
             place = places[event.ticket]
             if isinstance(event, PreviewEvent):
-                latent = Latent(event.estimate, event.modality)
-                watch(place, event.num_evaluations // every - 1, self.prompts.image(latent))
+                shown = self._shown(Latent(event.estimate, event.modality))
+                watch(place, event.num_evaluations // every - 1, shown)
             elif isinstance(event, LatentEvent):
-                watch(place, denoising.num_steps - 1, self.prompts.image(Latent(event.values, event.modality)))
-            elif isinstance(event, FinishedEvent):
-                results[place] = event.result
-        return [results[place] for place in range(len(requests))]
+                drawn[place] = self._shown(Latent(event.values, event.modality))
+                watch(place, denoising.num_steps - 1, drawn[place])
+        return [drawn[place]() for place in range(len(requests))]
+
+    def _shown(self, latent: Latent) -> Shown:
+        return cache(partial(self.prompts.image, latent))
 
     @torch.inference_mode()
     def score(self, document: Document) -> Score:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticSerializationError
 
+from transfusion.autoencoder.settings import AutoencoderConfig, PixelsConfig, PretrainedConfig
 from transfusion.data.encode import EncodeConfig
 from transfusion.data.limit import TooLong
 from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig, settled_like
@@ -38,6 +39,7 @@ FREE_TRAIN_SETTINGS = (
     "preview_every",
     "evaluate_every",
 )
+FREE_AUTOENCODER_SETTINGS = ("path", "is_carried", "tile")
 
 
 class TrainConfig(BaseModel):
@@ -152,6 +154,9 @@ class RunConfig(BaseModel):
     model: ModelConfig = Field(default=ModelConfig(), description="The network")
     tokenizer: TokenizerConfig = Field(default=TokenizerConfig(), description="Text ↔ tokens")
     data: DataConfig = Field(default=ShapesConfig(), discriminator="kind", description="What is trained on")
+    autoencoder: AutoencoderConfig = Field(
+        default=PixelsConfig(), discriminator="kind", description="What pictures become: the latents that are denoised"
+    )
     encode: EncodeConfig = Field(default=EncodeConfig(), description="How records become documents")
     diffusion: DiffusionConfig = Field(default=DiffusionConfig(), description="The diffusion process")
     objective: ObjectiveConfig = Field(default=ObjectiveConfig(), description="Weights of the losses")
@@ -165,10 +170,13 @@ class RunConfig(BaseModel):
 
 def with_free_settings(saved: RunConfig, given: RunConfig) -> RunConfig:
     """Return a run's settings with those of ``given`` that move no bit of training, so may change when it goes on:
-    how often it logs, saves and previews, how pictures are drawn, and where the data lie.
+    how often it logs, saves and previews, how pictures are drawn, and where the data and the autoencoder lie.
     """
     train = {name: getattr(given.train, name) for name in FREE_TRAIN_SETTINGS}
     update: dict[str, object] = {"train": saved.train.model_copy(update=train), "denoising": given.denoising}
+    if isinstance(saved.autoencoder, PretrainedConfig) and isinstance(given.autoencoder, PretrainedConfig):
+        free = {name: getattr(given.autoencoder, name) for name in FREE_AUTOENCODER_SETTINGS}
+        update["autoencoder"] = saved.autoencoder.model_copy(update=free)
     if isinstance(saved.data, FolderConfig) and isinstance(given.data, FolderConfig):
         update["data"] = settled_like(saved.data, given.data).model_copy(update={"path": given.data.path})
     return saved.model_copy(update=update)

@@ -46,3 +46,8 @@ def ask(self: Asked, image: Pictures, question: Texts) -> str | list[str]:
     told = [prompts.encoder.question_prompt(picture, asked) for picture, asked in zip(found, questions, strict=True)]
     texts = self.asking.texts(told, MAX_ANSWER_TOKENS)
     return texts if is_many else texts[0]
+
+
+def ask_many(self: Asked, images: Sequence[PictureLike], questions: Sequence[str]) -> list[str]:
+    """Answer one question about each picture."""
+    return ask(self, list(images), list(questions))

@@ -3,32 +3,43 @@
 It must not know the engine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import index
-from typing import TypedDict, overload
+from typing import Any, overload
 
 import torch
 from PIL import Image
 
-from transfusion.asking import Asked, Watch, agreed
+from transfusion.asking import Asked, Shown, Watch, agreed
 from transfusion.config import ConfigError
 from transfusion.diffusion.schedule import sampling_times
 from transfusion.generate.options import DenoisingOptions
 from transfusion.prompts import PictureLike, Pictures, Texts, check_said, paired, several_texts
 
 
-class StepPreview(TypedDict):
-    """What a callback is told of a picture that is under way.
+class StepPreview(Mapping[str, Any]):
+    """What a callback is told of a picture that is under way, by these keys.
 
-    Attributes:
-        index: Which of the pictures that will be returned.
-        num_steps: Steps of each picture.
-        picture: What it is so far, after the last step the picture itself.
+    ``"index"``: which of the pictures that will be returned. ``"num_steps"``: steps of each picture. ``"picture"``:
+    what it is so far, after the last step the picture itself; it is decoded when it is asked for.
     """
 
-    index: int
-    num_steps: int
-    picture: Image.Image
+    def __init__(self, index: int, num_steps: int, shown: Shown) -> None:
+        """Bind what is told."""
+        self._told: dict[str, Callable[[], Any]] = {
+            "index": lambda: index,
+            "num_steps": lambda: num_steps,
+            "picture": shown,
+        }
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401  # numbers and a picture
+        return self._told[key]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._told)
+
+    def __len__(self) -> int:
+        return len(self._told)
 
 
 StepCallback = Callable[[object, int, float, StepPreview], object]
@@ -155,6 +166,13 @@ def edit(self: Asked, image: Pictures, instruction: Texts, *, seed: int = 0) -> 
     return edited if is_many else edited[0]
 
 
+def edit_many(
+    self: Asked, images: Sequence[PictureLike], instructions: Sequence[str], *, seed: int = 0
+) -> list[Image.Image]:
+    """Change each picture as its instruction says."""
+    return edit(self, list(images), list(instructions), seed=seed)
+
+
 def _count(count: int | None) -> int:
     if count is not None and (not isinstance(count, int) or count < 1):
         raise ConfigError(f"num_images_per_prompt is {count!r}; expected a whole number of at least 1")
@@ -206,7 +224,7 @@ def _initial_seed(generator: object) -> int:
 def _watch(model: object, denoising: DenoisingOptions, callback: StepCallback) -> Watch:
     times = sampling_times(denoising.num_steps, denoising.shift).tolist()
 
-    def watch(place: int, step: int, picture: Image.Image) -> None:
-        callback(model, step, times[step], {"index": place, "num_steps": denoising.num_steps, "picture": picture})
+    def watch(place: int, step: int, shown: Shown) -> None:
+        callback(model, step, times[step], StepPreview(place, denoising.num_steps, shown))
 
     return watch

@@ -85,7 +85,7 @@ def card(name: str, config: RunConfig, num_parameters: int) -> str:
     has_pictures = bool(config.model.modalities) and tasks != ("write",)
     uses = "\n".join(USES[task] for task in tasks if task in USES)
     kind = "text-to-image" if "draw" in tasks else "text-generation"
-    size = f"{data.resolution} × {data.resolution} pixels" if has_pictures else "text alone"
+    size = f"{data.size[0]} × {data.size[1]} pixels" if has_pictures else "text alone"
     return f"""---
 library_name: transfusion
 pipeline_tag: {kind}

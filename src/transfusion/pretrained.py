@@ -7,7 +7,7 @@ must not know training; the format of a checkpoint is ``train.checkpoint``'s.
 import logging
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from PIL import Image
 
 from transfusion import describing, drawing, hub
 from transfusion.asking import MAX_CAPTION_TOKENS, Asking, Score, all_targets, with_tokens
+from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import Picture
 from transfusion.devices import AUTO, PRECISIONS, choose_precision, find_device
@@ -30,7 +31,7 @@ from transfusion.segments import Document, Latent
 from transfusion.tokenizer import Tokenizer
 from transfusion.train.checkpoint import publish
 from transfusion.train.manifest import EMA_FILE, MODEL_FILE, CheckpointError, read_manifest
-from transfusion.train.saved import find_checkpoint, load_settings, made_model, unrounded, write_pretrained
+from transfusion.train.saved import find_checkpoint, load_settings, load_space, made_model, unrounded, write_pretrained
 from transfusion.train.tensors import load_weights
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Transfusion:
         config: Settings of its training.
         precision: ``"fp32"`` or ``"bf16"``, in which it computes; None: as it was trained.
         weights_file: Where the weights were read, if they were.
+        space: What pictures become, the latents that are denoised; None: pixels.
     """
 
     model: TransfusionModel
@@ -55,6 +57,7 @@ class Transfusion:
     config: RunConfig
     precision: str | None = None
     weights_file: Path | None = field(default=None, compare=False)
+    space: LatentSpace | None = None
     _warned: set[str] = field(default_factory=set[str], init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +79,7 @@ class Transfusion:
         use_ema: bool = True,
         revision: str | None = None,
         token: str | None = None,
+        space: LatentSpace | None = None,
     ) -> "Transfusion":
         """Load a checkpoint, the newest one of a run's folder, or a model of the Hugging Face hub.
 
@@ -88,6 +92,7 @@ class Transfusion:
             use_ema: Take the averaged weights where there are some.
             revision: Branch, tag or commit on the hub.
             token: Key to the hub; None: the one that the library knows.
+            space: The latent space, where it is one of your own, which no checkpoint brings back.
 
         Raises:
             CheckpointError: There is no checkpoint, or it is damaged.
@@ -102,7 +107,8 @@ class Transfusion:
         model = made_model(config.model, folder)
         load_weights(model, file)
         hold_matrices(model, PRECISIONS[chosen])
-        return cls(model.to(where).eval(), tokenizer, config, chosen, file)
+        latents = load_space(folder, config, space).to(where)
+        return cls(model.to(where).eval(), tokenizer, config, chosen, file, latents)
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write the model as a checkpoint that ``from_pretrained`` reads; it appears whole or not at all.
@@ -114,7 +120,9 @@ class Transfusion:
                 nowhere whole. Nothing was written.
         """
         model = unrounded(self.model, self.weights_file)
-        return publish(Path(path), lambda folder: write_pretrained(folder, model, self.tokenizer, self.config))
+        return publish(
+            Path(path), lambda folder: write_pretrained(folder, model, self.tokenizer, self.config, self.space)
+        )
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, revision: str | None = None, token: str | None = None
@@ -144,7 +152,10 @@ class Transfusion:
         Raises:
             ConfigError: There is no such device here.
         """
-        self.model.to(find_device(str(device)))
+        where = find_device(str(device))
+        self.model.to(where)
+        if self.space is not None:
+            self.space.to(where)
         return self
 
     @property
@@ -158,14 +169,14 @@ class Transfusion:
         return PRECISIONS.get(self.precision or self.config.train.precision, torch.float32)
 
     @property
-    def resolution(self) -> int:
-        """Side of the model's pictures, in pixels."""
+    def resolution(self) -> int | tuple[int, int]:
+        """Side of the model's pictures, in pixels; or their height and width where these differ."""
         return self.prompts.resolution
 
     @property
     def prompts(self) -> Prompts:
         """What makes its prompts."""
-        return Prompts(self.tokenizer, self.config)
+        return Prompts(self.tokenizer, self.config, self.space)
 
     @property
     def asking(self) -> Asking:
@@ -215,7 +226,7 @@ class Transfusion:
         return self.prompts.document(content)
 
     def picture(self, image: PictureLike) -> Picture:
-        """Turn a picture, an array or a file into (resolution, resolution, 3) uint8."""
+        """Turn a picture, an array or a file into (height, width, 3) uint8."""
         return self.prompts.picture(image)
 
     def image(self, latent: Latent) -> Image.Image:
@@ -256,18 +267,10 @@ class Transfusion:
 
     generate_images = drawing.generate_images
     edit = drawing.edit
+    edit_many = drawing.edit_many
     caption = describing.caption
     ask = describing.ask
-
-    def ask_many(self, images: Sequence[PictureLike], questions: Sequence[str]) -> list[str]:
-        """Answer one question about each picture."""
-        return self.ask(list(images), list(questions))
-
-    def edit_many(
-        self, images: Sequence[PictureLike], instructions: Sequence[str], *, seed: int = 0
-    ) -> list[Image.Image]:
-        """Change each picture as its instruction says."""
-        return self.edit(list(images), list(instructions), seed=seed)
+    ask_many = describing.ask_many
 
     def score(self, content: Content) -> Score:
         """Measure the log-likelihood of a document's text and the denoising loss of its latents.

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from transfusion.autoencoder.pixels import decode_pixels, pixel_range
+from transfusion.autoencoder.pixels import PixelSpace
+from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import IMAGE, Encoder, Picture
 from transfusion.data.errors import DataError
@@ -41,46 +42,65 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompts:
-    """Makes prompts of what a user has, and pictures of latents, as a model's settings say."""
+    """Makes prompts of what a user has, and pictures of latents, as a model's settings say.
+
+    Attributes:
+        tokenizer: Text ↔ tokens.
+        config: The settings.
+        space: What pictures become; None: pixels, standardised as the settings say.
+    """
 
     tokenizer: Tokenizer
     config: RunConfig
+    space: LatentSpace | None = None
 
     @property
-    def resolution(self) -> int:
-        """Side of the model's pictures, in pixels."""
-        return self.config.data.resolution
+    def latents(self) -> LatentSpace:
+        """What pictures become."""
+        return self.space or PixelSpace(self.config.encode.standardisation)
+
+    @property
+    def resolution(self) -> int | tuple[int, int]:
+        """Side of the model's pictures, in pixels; or their height and width where these differ."""
+        height, width = self.size
+        return height if height == width else (height, width)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the model's pictures, in pixels."""
+        return self.config.data.size
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape (C, H, W) of the latent of a picture, by its modality; none where the model knows no pictures."""
+        """Shape (C, *axes) of the latent of a picture, by its modality; none where the model knows no pictures."""
         config = self.config
         has_pictures = any(modality.name == IMAGE for modality in config.model.modalities)
         has_pictures = has_pictures and not is_text_alone(config.data, config.encode)  # then they were never told
-        return {IMAGE: (3, self.resolution, self.resolution)} if has_pictures else {}
+        return {IMAGE: self.latents.shape(self.size)} if has_pictures else {}
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Least and largest value of the latent of a picture."""
-        return {IMAGE: pixel_range(self.config.encode.standardisation)}
+        """Least and largest value of the latent of a picture, where there is a bound."""
+        bounds = self.latents.range
+        return {} if bounds is None else {IMAGE: bounds}
 
     @property
     def encoder(self) -> Encoder:
         """Tells prompts as training told its records."""
-        return Encoder(self.tokenizer, self.config.encode, self.config.train.seed)
+        return Encoder(self.tokenizer, self.config.encode, self.config.train.seed, self.space)
 
     def picture(self, image: PictureLike) -> Picture:
-        """Turn a picture, an array or a file into (resolution, resolution, 3) uint8.
+        """Turn a picture, an array or a file into (height, width, 3) uint8.
 
         Raises:
             DataError: It is no whole picture.
         """
         if isinstance(image, Image.Image):
-            return open_picture(image, self.resolution)
+            return open_picture(image, self.size)
         if isinstance(image, np.ndarray):
-            return open_picture(_opened(image), self.resolution)
+            return open_picture(_opened(image), self.size)
         if isinstance(image, str | os.PathLike):
-            return open_picture(Path(image), self.resolution)
+            return open_picture(Path(image), self.size)
         raise DataError(f"expected a picture, its file, or a uint8 array (H, W, 3); got {type(image).__name__}")
 
     def pictures(self, images: Sequence[PictureLike]) -> list[Picture]:
@@ -105,8 +125,15 @@ class Prompts:
         return found
 
     def image(self, latent: Latent) -> Image.Image:
-        """Turn a generated latent into an RGB picture."""
-        return Image.fromarray(decode_pixels(latent.values, self.config.encode.standardisation))
+        """Turn a generated latent into an RGB picture.
+
+        Raises:
+            ConfigError: The latent space has no decoder.
+        """
+        try:
+            return Image.fromarray(self.latents.decode(latent.values))
+        except SpaceError as error:
+            raise ConfigError(str(error)) from error
 
     def document(self, content: Content) -> Document:
         """Turn a text, a picture, or a list of texts, pictures and segments into one prompt.

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import torch
 
+from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
-from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.fit import FittedSource
 from transfusion.data.layouts import layout_of
@@ -53,6 +53,7 @@ def open_run(
     lock: RunLock | None = None,
     goes_on_from: Path | None = None,
     is_change_wanted: bool = False,
+    space: LatentSpace | None = None,
 ) -> tuple[TrainState, Source]:
     """Begin a run, or resume it from its newest whole checkpoint where there is one.
 
@@ -64,6 +65,7 @@ def open_run(
         lock: The lock of the folder, where the caller holds it; else it is held while this runs.
         goes_on_from: A checkpoint, or another run, to go on from where the folder has no checkpoint yet.
         is_change_wanted: Whether a resumed run may take other rates, steps and whatever leaves its state its meaning.
+        space: A latent space of one's own, in which the run is to denoise (``autoencoder.kind=given``).
 
     Returns:
         The state, and the source of its documents.
@@ -83,12 +85,14 @@ def open_run(
         sweep(directory)
         state = None
         if is_resumed:
-            state = resume(config, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted)
+            state = resume(
+                config, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted, space=space
+            )
         if state is None:
-            state = begin(config, where)
+            state = begin(config, where, space=space)
             state.seen = seen(directory)
-        encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
-        source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
+        _check_workers(state)
+        source = open_source(state.config.data, state.encoder, state.config.train.row_length - 1)
         state.check_data(source.digest())
         return state, _fitted(state, source)
 
@@ -110,6 +114,19 @@ def _check_apart(config: RunConfig, directory: Path) -> None:
         return  # who reads the data says so, unless the run that goes on has settled it
     if layout == "classes" or (layout in ("pairs", "text") and run == data):
         raise ConfigError(f"the run's folder {directory} lies within the data {config.data.path}; name another (--run)")
+
+
+def _check_workers(state: TrainState) -> None:
+    """Refuse workers where pictures are encoded while training: the network is on the model's device, in one process.
+
+    Raises:
+        ConfigError: There are to be some.
+    """
+    if state.encodes_pictures and state.config.train.num_workers:
+        raise ConfigError(
+            f"train.num_workers={state.config.train.num_workers} cannot encode pictures by {state.latents.name}; leave "
+            "it out, or encode them once (transfusion prepare latents)"
+        )
 
 
 def _fitted(state: TrainState, source: Source) -> Source:
@@ -232,7 +249,7 @@ class _Between:
 
     def _draw(self) -> Path | None:
         state = self._state
-        model = Transfusion(state.best_model, state.tokenizer, state.config)
+        model = Transfusion(state.best_model, state.tokenizer, state.config, space=state.latents)
         return draw_samples(model, self._source, self._run, state.step)
 
     def _evaluate(self) -> dict[str, float]:
@@ -254,8 +271,8 @@ class _Between:
         """Open the documents that the run holds out; None where it holds out none."""
         state = self._state
         config = held_out_config(state.config.data)
-        encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
-        return None if config is None else open_source(config, encoder, state.config.train.row_length - 1)
+        row_length = state.config.train.row_length
+        return None if config is None else open_source(config, state.encoder, row_length - 1)
 
     def _offer(self, losses: Mapping[str, float]) -> bool:
         """Let the present checkpoint be the best if it is."""

@@ -72,3 +72,21 @@ class GivenConfig(BaseModel):
 
 
 AutoencoderConfig = PixelsConfig | PretrainedConfig | GivenConfig
+SETTLED = ("digest", "channels", "factor", "mean", "std")  # what is found of an autoencoder when a run begins
+
+
+def filled(config: AutoencoderConfig, settled: AutoencoderConfig) -> AutoencoderConfig:
+    """Fill in what settings leave open by those of a run, or of weights, that has settled it."""
+    if isinstance(config, GivenConfig) and isinstance(settled, GivenConfig) and config.name == settled.name:
+        return settled if config.shape is None else config
+    if not isinstance(config, PretrainedConfig) or not isinstance(settled, PretrainedConfig):
+        return config
+    open_ones = [name for name in SETTLED if getattr(config, name) is None]
+    return config.model_copy(update={name: getattr(settled, name) for name in open_ones})
+
+
+def opened(config: AutoencoderConfig) -> AutoencoderConfig:
+    """Return settings in which what is found of an autoencoder is open again: for another one at its path."""
+    if not isinstance(config, PretrainedConfig):
+        return config
+    return config.model_copy(update=dict.fromkeys(SETTLED))

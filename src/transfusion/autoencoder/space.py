@@ -18,6 +18,7 @@ from torch import Tensor
 
 Picture = NDArray[np.uint8]
 Size = tuple[int, int]  # height, width
+CARRIED_FILES = ("autoencoder.json", "autoencoder.safetensors")  # of a checkpoint that carries its latent space
 
 
 class SpaceError(ValueError):

@@ -1,11 +1,13 @@
 """What is known of a model without running it: tasks, sizes, data, steps, losses, scores, checkpoints."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
+from transfusion.autoencoder.spaces import latent_shape
 from transfusion.cli.texts import visible
 from transfusion.config import CONFIG_FILE, RunConfig
 from transfusion.data.tasks import told_tasks
@@ -127,12 +129,15 @@ def _weights(folder: Path) -> dict[str, Any]:
 
 
 def _pictures(config: RunConfig) -> list[dict[str, Any]]:
-    side = config.data.resolution
+    height, width = config.data.size
+    shape = latent_shape(config.autoencoder, config.data.size)
     rows: list[dict[str, Any]] = []
     for modality in config.model.modalities:
-        is_square = modality.name == "image" and len(modality.patch_size) == 2
-        slots = (side // modality.patch_size[0]) * (side // modality.patch_size[1]) if is_square else None
-        size = {"side": side, "slots": slots} if is_square else {}
+        is_known = modality.name == "image" and shape is not None and len(shape) == len(modality.patch_size) + 1
+        size: dict[str, Any] = {}
+        if is_known and shape is not None:
+            grid = [side // patch for side, patch in zip(shape[1:], modality.patch_size, strict=True)]
+            size = {"side": height, "height": height, "width": width, "latent": list(shape), "slots": prod(grid)}
         named = {"patch_size": list(modality.patch_size), "channels": modality.channels}
         rows.append({"name": modality.name, **named, "patches": modality.patches.kind, **size})
     return rows
@@ -214,7 +219,7 @@ def _rows_of_results(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _told_modality(row: Mapping[str, Any]) -> str:
     patches = "x".join(map(str, row["patch_size"]))
-    size = f"{row['side']}x{row['side']} pixels, {row['slots']} slots each, " if "side" in row else ""
+    size = f"{row['height']}x{row['width']} pixels, {row['slots']} slots each, " if "slots" in row else ""
     return f"{size}{row['patches']} patches of {patches}, {row['channels']} channels"
 
 

@@ -204,8 +204,8 @@ def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, 
     if not _train(state, source, lock, console):
         return _say_stopped(state, run, f"transfusion demo --run {run}", console)
     console.print("evaluating on prompts and scenes that training never drew ...")
-    model = Transfusion(state.best_model, state.tokenizer, state.config)
-    items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts)
+    model = Transfusion(state.best_model, state.tokenizer, state.config, space=state.latents)
+    items = evaluate_shapes(model, model.prompts.size[0], num_prompts=num_prompts)
     scores = _scores(items, state, begun)
     try:
         if as_json:
@@ -257,8 +257,15 @@ def _told(
 
 
 def _pictures(state: TrainState) -> str:
-    side = state.config.data.resolution
-    return "" if is_text_alone(state.config.data, state.config.encode) else f", pictures of {side} x {side}"
+    height, width = state.config.data.size
+    is_text = is_text_alone(state.config.data, state.config.encode)
+    return "" if is_text else f", pictures of {height} x {width}{_space(state)}"
+
+
+def _space(state: TrainState) -> str:
+    """Say what they become, where that is not their pixels."""
+    space = state.latents
+    return "" if not space.is_network else f" as latents of {space.name}"
 
 
 def _parameters(state: TrainState) -> str:

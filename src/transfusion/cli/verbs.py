@@ -200,7 +200,7 @@ def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) ->
             raise ConfigError(f"{overrides[0]!r} reaches nothing: the built-in world is scored as the model knows it")
         check_num_prompts(num_prompts, seed)
         with working("evaluating"):
-            items = evaluate_shapes(model, model.resolution, num_prompts=num_prompts, seed=seed)
+            items = evaluate_shapes(model, model.prompts.size[0], num_prompts=num_prompts, seed=seed)
         seconds, parameters = perf_counter() - begun, model.model.num_parameters
         scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
         return scores.to_json(), _rendered(scores_table(scores))

@@ -1,6 +1,6 @@
-"""One picture file → pixels: any size and mode becomes an RGB square. It must not know folders or captions.
+"""One picture file → pixels: any size and mode becomes RGB of one size. It must not know folders or captions.
 
-    file ──read, tried again──▶ bytes ──format and size, from the header──▶ decoder ──▶ upright, on white, square
+    file ──read, tried again──▶ bytes ──format and size, by its header──▶ decoder ──▶ upright, on white, cropped
 
 Files come from anywhere. What the file system raises says nothing about a picture (``UnreadableFile``); whatever a
 decoder raises for bytes in memory is damage (``BrokenPicture``).

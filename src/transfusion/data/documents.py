@@ -137,7 +137,7 @@ class FolderSource:
 
     def outline(self, index: int) -> Document:
         """Return a captioned picture as long as it is told, without its pixels."""
-        return self.encoder.outline(self.pictures.captions[index].text, self.config.resolution)
+        return self.encoder.outline(self.pictures.captions[index].text, self.config.size)
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""

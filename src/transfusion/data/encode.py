@@ -7,12 +7,12 @@ use. It must not know where records come from, nor slots.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
-from transfusion.autoencoder.pixels import PixelConfig, encode_pixels
+from transfusion.autoencoder.pixels import PixelConfig, PixelSpace
+from transfusion.autoencoder.space import LatentSpace, Moments, Picture, Size
 from transfusion.keyed import Key, generator
 from transfusion.segments import Document, Latent, Text, null_prompt, unforetold
 from transfusion.tokenizer import Tokenizer
@@ -20,7 +20,7 @@ from transfusion.tokenizer import Tokenizer
 IMAGE = "image"
 TURN_END = "\n"
 ASK = "ask"  # the task whose documents have turns
-Picture = NDArray[np.uint8]
+Shown = Picture | Moments  # a picture, or what a latent space made of it before
 
 
 class EncodeConfig(BaseModel):
@@ -48,50 +48,64 @@ class EncodeConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Encoder:
-    """Tells records of every task as documents; all draws depend on the seed and the record's key."""
+    """Tells records of every task as documents; all draws depend on the seed and the record's key.
+
+    Attributes:
+        tokenizer: Text → tokens.
+        config: How records are told.
+        seed: Key of all draws.
+        space: What pictures become; None: pixels, standardised as the config says.
+    """
 
     tokenizer: Tokenizer
     config: EncodeConfig
     seed: int
+    space: LatentSpace | None = None
 
-    def captioned(self, text: str, picture: Picture, key: tuple[Key, ...]) -> Document:
+    @property
+    def latents(self) -> LatentSpace:
+        """What pictures become."""
+        return self.space or PixelSpace(self.config.standardisation)
+
+    def captioned(self, text: str, picture: Shown, key: tuple[Key, ...]) -> Document:
         """Tell a captioned picture in the keyed order: caption first, or picture first."""
         is_caption_first = self._uniform("order", key) < self.config.caption_first
         return self.drawn(text, picture, key) if is_caption_first else self.looked_at(text, picture, key)
 
-    def drawn(self, text: str, picture: Picture, key: tuple[Key, ...]) -> Document:
+    def drawn(self, text: str, picture: Shown, key: tuple[Key, ...]) -> Document:
         """Tell a captioned picture caption first: the model draws it."""
         prompt = Text(self.tokenizer.encode(text), is_target=self.config.learns_prompts)
-        return self._dropped(Document((prompt, self._target(picture)), key))
+        return self._dropped(Document((prompt, self._target(picture, key)), key))
 
-    def looked_at(self, text: str, picture: Picture, key: tuple[Key, ...]) -> Document:
+    def looked_at(self, text: str, picture: Shown, key: tuple[Key, ...]) -> Document:
         """Tell a captioned picture picture first: the model captions it."""
-        return Document((self._context(picture, self.config.picture_first_max_t), self._text(text)), key)
+        return Document((self._context(picture, self.config.picture_first_max_t, key), self._text(text)), key)
 
     def conversed(
-        self, picture: Picture, caption: str | None, turns: Sequence[tuple[str, str]], key: tuple[Key, ...]
+        self, picture: Shown, caption: str | None, turns: Sequence[tuple[str, str]], key: tuple[Key, ...]
     ) -> Document:
         """Tell the caption of a clean picture, if any, then questions and answers.
 
         Questions are targets too, as in the paper, all but their first token (see ``_turn``). Every statement ends
         with a line break, at which generation stops.
         """
-        segments: list[Text | Latent] = [self._context(picture, 0.0)]
+        segments: list[Text | Latent] = [self._context(picture, 0.0, key)]
         segments += [self._statement(caption)] if caption is not None else []
         for asked, answer in turns:
             segments += [*self._turn(told_question(asked)), self._statement(f" {answer}")]
         return Document(tuple(segments), key)
 
-    def edited(self, before: Picture, instruction: str, after: Picture, key: tuple[Key, ...]) -> Document:
+    def edited(self, before: Shown, instruction: str, after: Shown, key: tuple[Key, ...]) -> Document:
         """Tell an edit: a clean picture, an instruction, and the picture to draw."""
         prompt = self._turn(instruction)
-        return self._dropped(Document((self._context(before, 0.0), *prompt, self._target(after)), key))
+        pictures = self._context(before, 0.0, key), self._target(after, key, place=1)
+        return self._dropped(Document((pictures[0], *prompt, pictures[1]), key))
 
-    def story(self, pages: Sequence[tuple[str, Picture]], key: tuple[Key, ...]) -> Document:
+    def story(self, pages: Sequence[tuple[str, Shown]], key: tuple[Key, ...]) -> Document:
         """Tell pages of text and picture in turn; every picture is noised and drawn."""
         segments: list[Text | Latent] = []
-        for text, picture in pages:
-            segments += [self._text(text), self._target(picture)]
+        for place, (text, picture) in enumerate(pages):
+            segments += [self._text(text), self._target(picture, key, place)]
         return self._dropped(Document(tuple(segments), key))
 
     def passage(
@@ -112,9 +126,9 @@ class Encoder:
         text = Text(tuple(tokens))
         return Document((text,) if begins else unforetold(text), key, is_complete=ends, next_token=next_token)
 
-    def outline(self, text: str, side: int) -> Document:
-        """Tell how long a captioned picture is at most: its latent has a shape and no values."""
-        return Document((self._text(text), Latent(torch.empty((3, side, side), device="meta"), IMAGE)))
+    def outline(self, text: str, size: Size) -> Document:
+        """Tell how long a captioned picture of a size is at most: its latent has a shape and no values."""
+        return Document((self._text(text), Latent(torch.empty(self.latents.shape(size), device="meta"), IMAGE)))
 
     def without_dropout(self) -> "Encoder":
         """Return an encoder that drops no text, so that documents are as long as they can be."""
@@ -186,12 +200,21 @@ class Encoder:
         """
         return unforetold(self._text(text))
 
-    def _target(self, picture: Picture) -> Latent:
-        return Latent(encode_pixels(picture, self.config.standardisation), IMAGE)
+    def _target(self, picture: Shown, key: tuple[Key, ...], place: int = 0) -> Latent:
+        return Latent(self._latent(picture, (*key, place)), IMAGE)
 
-    def _context(self, picture: Picture, max_t: float) -> Latent:
-        values = encode_pixels(picture, self.config.standardisation)
+    def _context(self, picture: Shown, max_t: float, key: tuple[Key, ...] | None = None) -> Latent:
+        values = self._latent(picture, None if key is None else (*key, 0))
         return Latent(values, IMAGE, is_target=max_t > 0, max_t=max_t)
+
+    def _latent(self, picture: Shown, key: tuple[Key, ...] | None) -> Tensor:
+        """Return the latent of a picture, (C, *axes) float32: where training sees draws of it, that of the visit and
+        place of ``key``; in a prompt, which has no key, the mean.
+        """
+        moments = picture if isinstance(picture, Moments) else self.latents.moments(picture)
+        if key is None or moments.std is None:
+            return moments.mean
+        return moments.draw(generator(self.seed, "posterior", *key))
 
     def _dropped(self, document: Document) -> Document:
         is_dropped = self._uniform("caption-dropout", document.key) < self.config.caption_dropout

@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CaptionedPicture:
-    """A caption row with its decoded picture, (resolution, resolution, 3) uint8."""
+    """A caption row with its decoded picture, (height, width, 3) uint8."""
 
     file: str
     text: str
@@ -54,8 +54,10 @@ class CaptionedPicture:
     picture: NDArray[np.uint8]
 
 
-def sample_folder(rows: Sequence[CaptionRow], path: Path, resolution: int, count: int) -> NDArray[np.uint8]:
-    """Decode up to ``count`` pictures spread over the rows of a folder, (count, side, side, 3) uint8.
+def sample_folder(
+    rows: Sequence[CaptionRow], path: Path, resolution: int | tuple[int, int], count: int
+) -> NDArray[np.uint8]:
+    """Decode up to ``count`` pictures spread over the rows of a folder, (count, height, width, 3) uint8.
 
     Raises:
         DataError: None of them can be read.

@@ -1,11 +1,12 @@
 """Settings of the data: the built-in world, or a folder or file of one's own. It must not read anything."""
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Layout = Literal["auto", "captions", "metadata", "pairs", "classes", "text"]
+Side = Annotated[int, Field(ge=8)]
+Layout = Literal["auto", "captions", "metadata", "pairs", "classes", "text", "latents"]
 
 
 class TaskWeights(BaseModel):
@@ -38,6 +39,11 @@ class ShapesConfig(BaseModel):
         default=None, gt=0, description="Documents to train on, which then come again; None: always new ones"
     )
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a picture in pixels."""
+        return self.resolution, self.resolution
+
 
 class FolderConfig(BaseModel):
     """Your own data: a folder of captioned pictures, or text files."""
@@ -51,7 +57,9 @@ class FolderConfig(BaseModel):
         description="captions: captions.jsonl; metadata: metadata.jsonl or .csv; pairs: NAME.png with NAME.txt; "
         "classes: a sub-folder per class; text: .txt alone; auto: what is found",
     )
-    resolution: int = Field(default=32, ge=8, description="Side to which pictures are cropped and resized, in pixels")
+    resolution: Side | tuple[Side, Side] = Field(
+        default=32, description="Side to which pictures are cropped and resized, in pixels; or [height, width]"
+    )
     crop: float = Field(
         default=1.0,
         gt=0,
@@ -74,6 +82,11 @@ class FolderConfig(BaseModel):
         description="Share of the records held out as split 'test', chosen by a stable hash; 0: none; None: 2 % and at "
         "most 500 of 50 or more, where the data mark no splits",
     )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width to which pictures are brought, in pixels."""
+        return self.resolution if isinstance(self.resolution, tuple) else (self.resolution, self.resolution)
 
 
 DataConfig = ShapesConfig | FolderConfig

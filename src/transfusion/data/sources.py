@@ -135,7 +135,7 @@ class PictureReader:
 
     @cached_property
     def _pictures(self) -> ImageFolder:
-        return ImageFolder(self.config.path, self.config.resolution, captions=self._captions, crop=self.config.crop)
+        return ImageFolder(self.config.path, self.config.size, captions=self._captions, crop=self.config.crop)
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""
@@ -143,7 +143,7 @@ class PictureReader:
 
     def sample_pictures(self) -> Pictures:
         """Decode pictures spread over the folder."""
-        return sample_folder(self._captions.rows, self.config.path, self.config.resolution, NUM_MEASURED)
+        return sample_folder(self._captions.rows, self.config.path, self.config.size, NUM_MEASURED)
 
     def digest(self) -> str:
         """Name files, captions and pixels."""

@@ -25,7 +25,7 @@ from transfusion.segments import Modality
 TIME_SCALE = 1000.0  # t in [0, 1] is embedded as the paper's step number in [0, T = 1000]
 TIME_FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
-USUAL_SIDE = 32  # pixels
+USUAL_SIDE, USUAL_CHANNELS = 32, 3  # of pictures in pixels
 
 
 class LinearPatchConfig(BaseModel):
@@ -56,7 +56,9 @@ class ModalityConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(default="image", min_length=1, description="Unique name")
-    channels: int = Field(default=3, gt=0, description="Channels C of a latent")
+    channels: int = Field(
+        default=3, ge=0, description="Channels C of a latent; 0: as the latent space has, settled when a run begins"
+    )
     patch_size: tuple[int, ...] = Field(default=(8, 8), description="Elements of a patch along each axis; 1 to 3 axes")
     max_grid: tuple[NonNegativeInt, ...] | None = Field(
         default=None,
@@ -76,6 +78,11 @@ class ModalityConfig(BaseModel):
         return self
 
     @property
+    def width(self) -> int:
+        """Channels of a latent; where they are open, before a run has begun, those of a picture's pixels."""
+        return self.channels or USUAL_CHANNELS
+
+    @property
     def positions(self) -> tuple[int, ...] | None:
         """Positions along each axis; where they are open, before a run has begun, those of a picture of 32 pixels."""
         if self.max_grid is None:
@@ -85,7 +92,7 @@ class ModalityConfig(BaseModel):
 
     def record(self) -> Modality:
         """Return the noun that the layout uses."""
-        return Modality(self.name, self.channels, self.patch_size, self.positions)
+        return Modality(self.name, self.width, self.patch_size, self.positions)
 
 
 class PatchPair(Protocol):
@@ -167,7 +174,7 @@ class LinearPatches(nn.Module):
         """Build for one modality at trunk width D."""
         super().__init__()
         self.record = config.record()
-        width = config.channels * math.prod(config.patch_size)
+        width = config.width * math.prod(config.patch_size)
         self.project_in = nn.Linear(width, dim)
         self.time = TimeEmbedding(dim)
         self.positions = AxisPositions(config.positions, dim) if config.positions else None
@@ -277,7 +284,7 @@ class UNetPatches(nn.Module):
             return nn.ModuleList(ResidualBlock(size, width, num_axes, time_dim) for size in sizes)
 
         self.time = TimeEmbedding(time_dim)
-        self.stem = convolution(num_axes, (config.channels, widths[0]), stem, strided=True)
+        self.stem = convolution(num_axes, (config.width, widths[0]), stem, strided=True)
         self.down_blocks = nn.ModuleList(blocks(width, width) for width in widths)
         self.down = nn.ModuleList(
             convolution(num_axes, (width, below), stride, strided=True)
@@ -285,7 +292,7 @@ class UNetPatches(nn.Module):
         )
         self.middle_in = SpanAttention(widths[-1]) if unet.use_attention else nn.Identity()
         self.project_in = nn.Linear(widths[-1], dim)
-        pixels = config.channels * math.prod(config.patch_size)
+        pixels = config.width * math.prod(config.patch_size)
         self.direct_in = nn.Linear(pixels, dim) if unet.use_direct else None
         self.direct_out = nn.Linear(dim, pixels) if unet.use_direct else None
         self.positions = AxisPositions(config.positions, dim) if config.positions else None
@@ -298,7 +305,7 @@ class UNetPatches(nn.Module):
         )
         self.up_blocks = nn.ModuleList(blocks(2 * width, width) for width in widths)
         self.norm = ChannelNorm(widths[0])
-        self.head = transposed(num_axes, (widths[0], config.channels), stem)
+        self.head = transposed(num_axes, (widths[0], config.width), stem)
 
     def encode(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Map (I, C, *axes) latents at (I,) times to (I, L, D) and the skips, finest first."""

@@ -22,7 +22,7 @@ def folder() -> RunConfig:
         update={
             "name": "folder",
             "model": config.model.model_copy(
-                update={"modalities": (ModalityConfig(max_grid=(0, 0), patches=patches),)}
+                update={"modalities": (ModalityConfig(channels=0, max_grid=(0, 0), patches=patches),)}
             ),
             "tokenizer": TokenizerConfig(kind="train", vocab_size=1024),
             "data": FolderConfig(),

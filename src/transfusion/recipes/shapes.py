@@ -26,7 +26,7 @@ def tiny() -> RunConfig:
         name="demo",
         model=ModelConfig(
             trunk=TransformerConfig(dim=192, depth=5, num_heads=4),
-            modalities=(ModalityConfig(max_grid=(0, 0)),),
+            modalities=(ModalityConfig(channels=0, max_grid=(0, 0)),),
             init=InitConfig(embedding_std=1.5, position_std=1.5),
         ),
         tokenizer=TokenizerConfig(kind="train", vocab_size=400),

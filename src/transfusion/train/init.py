@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from transfusion.autoencoder.settings import AutoencoderConfig, opened
+from transfusion.autoencoder.spaces import latent_shape
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, override
 from transfusion.data.encode import IMAGE
 from transfusion.model.grow import Fit, Grid, Part, take_over
@@ -27,8 +29,9 @@ from transfusion.train.manifest import EMA_FILE, MODEL_FILE, CheckpointError, re
 from transfusion.train.saved import find_checkpoint, load_settings, made_model
 from transfusion.train.tensors import load_weights
 
-TAKEN = ("model", "tokenizer", "diffusion", "denoising")
+TAKEN = ("model", "tokenizer", "autoencoder", "diffusion", "denoising")
 PIXELS, RESOLUTION, MODALITIES, TEXT_SIZE = "encode.pixels", "data.resolution", "modalities", "model.text_vocab_size"
+SAME_SPACE = {f"autoencoder.{name}" for name in ("path", "is_carried", "posterior", "tile", "shape")}
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +42,7 @@ class Trained(NamedTuple):
     tokenizer: Tokenizer
     weights: Mapping[str, Tensor]
     origin: Origin
+    folder: Path
 
 
 def load_trained(path: Path, which: str) -> Trained:
@@ -59,7 +63,7 @@ def load_trained(path: Path, which: str) -> Trained:
     load_weights(model, folder / file)
     sha256 = read_manifest(folder)[file].sha256
     origin = Origin(str(path), str(folder), step_of(folder), "averaged" if is_averaged else "trained", sha256)
-    return Trained(config, tokenizer, model.state_dict(), origin)
+    return Trained(config, tokenizer, model.state_dict(), origin, folder)
 
 
 def _found(path: Path, hashed: frozenset[str] | None = None) -> Path:
@@ -88,12 +92,19 @@ def begun_from(config: RunConfig, overrides: Sequence[str], settings: RunConfig 
     tree |= {name: theirs[name] for name in TAKEN}
     tree["model"]["text_vocab_size"] = None
     tree["encode"]["pixels"] = theirs["encode"]["pixels"] or tree["encode"]["pixels"]
+    if config.train.new_parts or any(text.partition("=")[0] == "train.new_parts" for text in overrides):
+        tree["autoencoder"] = _renamed(source.autoencoder, overrides).model_dump(mode="json")
     size = theirs["data"].get("resolution")
     before = [f"{RESOLUTION}={size}"] if size is not None else []
     found = _with_larger_grid(override(RunConfig.model_validate(tree), [*before, *overrides]))
     if settings is None:
         check_agreement(found, source)
     return found
+
+
+def _renamed(config: AutoencoderConfig, overrides: Sequence[str]) -> AutoencoderConfig:
+    """Leave open what is known of an autoencoder where another one is named, as new parts allow."""
+    return opened(config) if any(text.startswith("autoencoder.path=") for text in overrides) else config
 
 
 def _with_larger_grid(config: RunConfig) -> RunConfig:
@@ -113,9 +124,11 @@ def _with_larger_grid(config: RunConfig) -> RunConfig:
 
 def _seen_grid(modality: ModalityConfig, config: RunConfig) -> Grid | None:
     """Return the grid of the data's pictures, or None where the modality is another or does not divide them."""
-    side, patch = config.data.resolution, modality.patch_size
-    is_fitting = modality.name == IMAGE and len(patch) == 2 and all(side % size == 0 for size in patch)
-    return tuple(side // size for size in patch) if is_fitting else None
+    shape, patch = latent_shape(config.autoencoder, config.data.size), modality.patch_size
+    if modality.name != IMAGE or shape is None or len(shape) != len(patch) + 1:
+        return None
+    pairs = list(zip(shape[1:], patch, strict=True))
+    return None if any(side % size for side, size in pairs) else tuple(side // size for side, size in pairs)
 
 
 class Rule(NamedTuple):
@@ -144,6 +157,7 @@ RULES = (
     Rule("model.modalities", "the modality's weights were trained with it"),
     Rule("tokenizer.", "what a token means was learnt with its tokenizer"),
     Rule(PIXELS, "pictures were standardised by it", PATCHES),
+    Rule("autoencoder.", "pictures became latents by it", PATCHES),
     Rule("diffusion.schedule.kind", "the noise was removed along it", PATCHES),
     Rule("diffusion.prediction", "it is what the output means", PATCHES),
 )
@@ -185,14 +199,15 @@ def check_agreement(config: RunConfig, source: RunConfig) -> Callable[[str], boo
 
 
 def _unlike(config: RunConfig, source: RunConfig) -> Iterator[tuple[str, object, object]]:
-    """Yield the settings that differ, with both values; of a modality that one of them lacks only its name, and no
-    pixels where one of them has measured none.
+    """Yield the settings that differ, with both values; of a modality that one of them lacks only its name, no pixels
+    where one of them has measured none, and of an autoencoder nothing that it leaves open, nor where it lies.
     """
     ours, theirs = dict(_meanings(config)), dict(_meanings(source))
     names = [{modality.name for modality in found.model.modalities} for found in (config, source)]
     lone = tuple(f"model.{MODALITIES}.{name}." for name in names[0] ^ names[1])
     for path in dict.fromkeys([*ours, *theirs]):
         is_open = path.startswith(PIXELS) and not (path in ours and path in theirs)
+        is_open |= path in SAME_SPACE or (path.startswith("autoencoder.") and ours.get(path) is None)
         is_detail = path.startswith(lone) and not path.endswith(".name")
         if not is_open and not is_detail and ours.get(path) != theirs.get(path):
             yield path, ours.get(path), theirs.get(path)

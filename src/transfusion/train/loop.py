@@ -160,7 +160,8 @@ def _batches(state: TrainState, source: Source) -> Generator[list[Batch]]:
     device = next(state.model.parameters()).device
     loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.too_long)
     steps = Steps(source, loading, state.model.vocabulary, KeyedDraw(state.config.diffusion, config.seed))
-    num_workers = default_workers(device) if config.num_workers is None else config.num_workers
+    default = 0 if state.encodes_pictures else default_workers(device)
+    num_workers = default if config.num_workers is None else config.num_workers
     with closing(load_steps(steps, state.step, config.steps, num_workers)) as loaded:
         for batches in loaded:
             yield [batch.to(device) for batch in batches]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError
 
+from transfusion.autoencoder.space import CARRIED_FILES
 from transfusion.config import CONFIG_FILE
 from transfusion.files import sync
 from transfusion.tokenizer import TOKENIZER_FILE
@@ -22,7 +23,7 @@ EMA_FILE = "ema.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 RESUMED_FILES = frozenset({OPTIMIZER_FILE, STATE_FILE})
-OWN_FILES = frozenset({MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE})
+OWN_FILES = frozenset({MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE, *CARRIED_FILES})
 DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, SafetensorError)
 
 

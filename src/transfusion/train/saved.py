@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from transfusion.autoencoder.space import LatentSpace, SpaceError
+from transfusion.autoencoder.spaces import open_space
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.tokenizer import Tokenizer, load_tokenizer
@@ -18,8 +20,17 @@ from transfusion.train.manifest import EMA_FILE, MANIFEST, MODEL_FILE, RESUMED_F
 from transfusion.train.tensors import load_weights, save_tensors
 
 
-def write_pretrained(folder: Path, model: TransfusionModel, tokenizer: Tokenizer, config: RunConfig) -> None:
+def write_pretrained(
+    folder: Path, model: TransfusionModel, tokenizer: Tokenizer, config: RunConfig, space: LatentSpace | None = None
+) -> None:
     """Write what ``from_pretrained`` needs into a folder.
+
+    Args:
+        folder: Where.
+        model: The network.
+        tokenizer: Its tokenizer.
+        config: Its settings.
+        space: Its latent space, which may be carried; None: pixels.
 
     Raises:
         CheckpointError: The model holds matrices in a lower precision than a checkpoint has: weights would be lost.
@@ -32,6 +43,8 @@ def write_pretrained(folder: Path, model: TransfusionModel, tokenizer: Tokenizer
     (folder / CONFIG_FILE).write_text(config.to_json())
     save_tensors(model.state_dict(), folder / MODEL_FILE)
     tokenizer.save(folder)
+    if space is not None:
+        space.save(folder)
 
 
 def unrounded(model: TransfusionModel, file: Path | None) -> TransfusionModel:
@@ -79,6 +92,23 @@ def load_settings(folder: Path) -> Settings:
         config = from_json((folder / CONFIG_FILE).read_bytes().decode(), str(folder / CONFIG_FILE))
     with reading(folder):
         return Settings(config, load_tokenizer(folder))
+
+
+def load_space(folder: Path, config: RunConfig, given: LatentSpace | None = None) -> LatentSpace:
+    """Open the latent space of a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        config: Its settings.
+        given: A space of one's own, where the settings name one.
+
+    Raises:
+        CheckpointError: It cannot be had.
+    """
+    try:
+        return open_space(config.autoencoder, config.encode.standardisation, folder=folder, given=given)
+    except SpaceError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def made_model(config: ModelConfig, folder: Path) -> TransfusionModel:

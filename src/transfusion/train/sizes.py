@@ -1,8 +1,10 @@
-"""Sizes that follow from the data where the settings leave them open (0): positions for its pictures, slots of a row.
+"""Sizes that follow from the data where the settings leave them open (0): channels of the latents of its pictures,
+positions for them, slots of a row.
 
 They are settled once, when a run begins, and stand in its settings from then on.
 """
 
+from collections.abc import Sequence
 from math import ceil, lcm, prod
 
 from transfusion.config import ConfigError, RunConfig
@@ -16,16 +18,19 @@ TEXT_SLOTS = 62  # room for text beside the pictures of a document
 SLOTS_AROUND = 2  # what begins a picture and what ends it
 
 
-def sized(config: RunConfig) -> RunConfig:
+def sized(config: RunConfig, shape: Sequence[int]) -> RunConfig:
     """Fill in the sizes that settings leave open.
 
+    Args:
+        config: The settings.
+        shape: (C, *axes) of the latent of a picture of the data's size.
+
     Raises:
-        ConfigError: The grid of a modality is open, and the data say nothing of it; or pictures are no whole patches.
+        ConfigError: The grid of a modality is open, and the data say nothing of it; or the latents of pictures do not
+            go with their modality.
     """
-    for modality in config.model.modalities:
-        _check_side(modality, config.data.resolution)
-    modalities = tuple(_sized(modality, config.data.resolution) for modality in config.model.modalities)
-    row_length = config.train.row_length or _row_length(config)
+    modalities = tuple(_sized(modality, config, tuple(shape)) for modality in config.model.modalities)
+    row_length = config.train.row_length or _row_length(config, shape[1:])
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"modalities": modalities}),
@@ -34,8 +39,12 @@ def sized(config: RunConfig) -> RunConfig:
     )
 
 
-def _sized(modality: ModalityConfig, resolution: int) -> ModalityConfig:
-    """Give a modality positions along each axis that is open, for pictures of a side of ``resolution``."""
+def _sized(modality: ModalityConfig, config: RunConfig, shape: tuple[int, ...]) -> ModalityConfig:
+    """Give a modality the channels and the positions along each axis that are open."""
+    if modality.name == IMAGE:
+        modality = _checked(modality, config, shape)
+    elif not modality.channels:
+        raise ConfigError(f"modality {modality.name!r} has 0 channels, and the data say nothing of it: name how many")
     if modality.max_grid is None or all(modality.max_grid):
         return modality
     if modality.name != IMAGE:
@@ -43,29 +52,54 @@ def _sized(modality: ModalityConfig, resolution: int) -> ModalityConfig:
             f"max_grid of modality {modality.name!r} is {list(modality.max_grid)}, and the data say nothing of it: "
             "name how many patches it has along each axis"
         )
-    sides = (ceil(resolution / patch) for patch in modality.patch_size)
+    sides = (ceil(side / patch) for side, patch in zip(shape[1:], modality.patch_size, strict=True))
     grid = tuple(given or found for given, found in zip(modality.max_grid, sides, strict=True))
     return modality.model_copy(update={"max_grid": grid})
 
 
-def _check_side(modality: ModalityConfig, resolution: int) -> None:
-    """Refuse pictures that are not cut into whole patches."""
-    if modality.name != IMAGE or len(modality.patch_size) != 2:
-        return
-    step = lcm(*modality.patch_size)
-    if resolution % step:
-        lower, upper = resolution // step * step, (resolution // step + 1) * step
+def _checked(modality: ModalityConfig, config: RunConfig, shape: tuple[int, ...]) -> ModalityConfig:
+    """Fill in the channels of pictures, and refuse latents that are not cut into whole patches."""
+    channels, *axes = shape
+    if modality.channels not in (0, channels):
         raise ConfigError(
-            f"data.resolution={resolution} does not fit the model: sides are not positive multiples of its patches' "
-            f"{step} pixels; take " + (f"{lower} or {upper}" if lower else f"{upper}")
+            f"modality {IMAGE!r} has {modality.channels} channels, and the latents of pictures have {channels} "
+            f"(autoencoder.kind={config.autoencoder.kind}); leave it open: model.modalities.0.channels=0"
         )
+    if len(axes) != len(modality.patch_size):
+        raise ConfigError(
+            f"patch_size {list(modality.patch_size)} of modality {IMAGE!r} has {len(modality.patch_size)} axes, and "
+            f"the latents of pictures have {len(axes)}, {axes}; give a size along each"
+        )
+    if any(side % patch for side, patch in zip(axes, modality.patch_size, strict=True)):
+        raise ConfigError(_unfit(config, axes, modality.patch_size))
+    return modality.model_copy(update={"channels": channels})
 
 
-def _row_length(config: RunConfig) -> int:
+def _unfit(config: RunConfig, axes: Sequence[int], patches: Sequence[int]) -> str:
+    """Say which sides of pictures would be cut into whole patches."""
+    size = config.data.size
+    if len(axes) != 2 or any(side % axis for side, axis in zip(size, axes, strict=True)):
+        return f"the latents of pictures of {size} are {axes}, no positive multiples of their patches {list(patches)}"
+    steps = [side // axis * patch for side, axis, patch in zip(size, axes, patches, strict=True)]
+    if size[0] == size[1]:
+        steps = [lcm(*steps)] * 2
+    nearest = [
+        [step * number for number in (side // step, side // step + 1) if number]
+        for side, step in zip(size, steps, strict=True)
+    ]
+    told = [" or ".join(map(str, found)) for found in nearest]
+    is_square = size[0] == size[1]
+    shown = str(size[0]) if is_square else f"[{size[0]},{size[1]}]"
+    return (
+        f"data.resolution={shown} does not fit the model: sides are not positive multiples of its patches' "
+        f"{steps[0] if is_square else steps} pixels; take {told[0] if is_square else ' and '.join(told)}"
+    )
+
+
+def _row_length(config: RunConfig, axes: Sequence[int]) -> int:
     """Return how many slots a row needs for the pictures of a document, and text beside them."""
-    resolution = config.data.resolution
     patches = [
-        prod(ceil(resolution / patch) for patch in modality.patch_size)
+        prod(ceil(side / patch) for side, patch in zip(axes, modality.patch_size, strict=True))
         for modality in config.model.modalities
         if modality.name == IMAGE
     ]

@@ -13,9 +13,12 @@ from typing import NamedTuple
 import torch
 from torch.optim import Optimizer
 
-from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
+from transfusion.autoencoder.pixels import PixelSpace
+from transfusion.autoencoder.settings import filled
+from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.config import ConfigError, RunConfig, with_free_settings
-from transfusion.data.sources import Reader, open_reader, settled_like
+from transfusion.data.encode import Encoder
+from transfusion.data.sources import FolderConfig, open_reader, settled_like
 from transfusion.devices import choose_precision
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
@@ -58,8 +61,16 @@ from transfusion.train.optimizer import (
     steps_before_cooldown,
     told_rates,
 )
-from transfusion.train.saved import check_no_model, find_checkpoint, load_settings, made_model, write_pretrained
+from transfusion.train.saved import (
+    check_no_model,
+    find_checkpoint,
+    load_settings,
+    load_space,
+    made_model,
+    write_pretrained,
+)
 from transfusion.train.sizes import sized
+from transfusion.train.spaces import of_given, remembering, settle_space
 from transfusion.train.tensors import load_tensors, load_weights, save_tensors
 
 LOWER = 10  # a rate that is too high by far is found in a few tries
@@ -96,6 +107,7 @@ class TrainState:
         parts: Parameters that a run that began from trained weights has not from there; told once.
         seen: Checkpoints that the run's folder held when the state was opened, and its own; None where no folder was
             looked at.
+        space: What pictures become; None: pixels.
     """
 
     config: RunConfig
@@ -112,6 +124,24 @@ class TrainState:
     origin: Origin | None = None
     parts: tuple[Part, ...] = ()
     seen: frozenset[Seen] | None = None
+    space: LatentSpace | None = None
+
+    @property
+    def latents(self) -> LatentSpace:
+        """What pictures become."""
+        return self.space or PixelSpace(self.config.encode.standardisation)
+
+    @property
+    def encodes_pictures(self) -> bool:
+        """Whether a network encodes pictures while the run trains: they are not latents already."""
+        data = self.config.data
+        is_prepared = isinstance(data, FolderConfig) and data.layout in ("latents", "text")
+        return self.latents.is_network and not is_prepared
+
+    @property
+    def encoder(self) -> Encoder:
+        """What tells the run's records."""
+        return Encoder(self.tokenizer, self.config.encode, self.config.train.seed, self.space)
 
     @property
     def best_model(self) -> TransfusionModel:
@@ -174,7 +204,7 @@ class TrainState:
             raise self.not_finite("the weights are", run)
 
         def write(folder: Path) -> None:
-            write_pretrained(folder, self.model, self.tokenizer, self.config)
+            write_pretrained(folder, self.model, self.tokenizer, self.config, self.space)
             if self.ema is not None:
                 save_tensors(self.ema.model.state_dict(), folder / EMA_FILE)
             save_tensors(optimizer_tensors(self.optimizers), folder / OPTIMIZER_FILE)
@@ -228,8 +258,13 @@ class TrainState:
         return f"the last checkpoint is {step_directory(run, self.saved_step)}"
 
 
-def begin(config: RunConfig, device: torch.device) -> TrainState:
+def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None = None) -> TrainState:
     """Begin a run: settle what the config leaves open, make the tokenizer, the weights and the optimizers.
+
+    Args:
+        config: The settings.
+        device: Where to train.
+        space: A latent space of one's own, for ``autoencoder.kind=given``.
 
     Raises:
         ConfigError: The settings do not go with the weights that the run begins from (``init.begun_from`` makes some
@@ -248,12 +283,18 @@ def begin(config: RunConfig, device: torch.device) -> TrainState:
         check_agreement(config, trained.config)
         tokenizer = tokenizer_from(trained, config, reader.texts)
         encode = config.encode.model_copy(update={"pixels": config.encode.pixels or trained.config.encode.pixels})
-        config = config.model_copy(update={"encode": encode})
-    resolved = _resolved(config, tokenizer, choose_precision(train.precision, device), _pixels(config, reader))
+        autoencoder = config.autoencoder
+        if not train.new_parts:
+            autoencoder = filled(autoencoder, trained.config.autoencoder)
+        config = config.model_copy(update={"encode": encode, "autoencoder": autoencoder})
+    carrier = None if trained is None else trained.folder
+    config, latents = settle_space(config, reader, device, folder=carrier, given=space)
+    resolved = _resolved(config, tokenizer, choose_precision(train.precision, device), latents)
     model = TransfusionModel(resolved.model)
     model.initialise_weights(resolved.train.seed)
     parts = [] if trained is None else fill(model, tokenizer, trained, resolved)
     state = _assembled(resolved, tokenizer, model.to(device))
+    state.space = latents
     state.origin, state.parts = None if trained is None else trained.origin, tuple(parts)
     return state
 
@@ -265,6 +306,7 @@ def resume(
     *,
     goes_on_from: Path | None = None,
     is_change_wanted: bool = False,
+    space: LatentSpace | None = None,
 ) -> TrainState | None:
     """Return the state of a run's newest whole checkpoint, or None where there is none; damaged ones are renamed.
 
@@ -276,6 +318,7 @@ def resume(
         device: Where to train.
         goes_on_from: The checkpoint, or another run, to go on from where ``run`` has no checkpoint yet.
         is_change_wanted: Whether settings may differ that leave the state its meaning (``changes.CHANGEABLE``).
+        space: As for ``begin``.
 
     Raises:
         ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed.
@@ -294,17 +337,24 @@ def resume(
         return None
     facts = read_facts(folder)
     loaded, tokenizer = load_settings(folder)
-    config = config.model_copy(update={"data": settled_like(config.data, loaded.data)})
+    config = of_given(config, space)
+    alike = {
+        "data": settled_like(config.data, loaded.data),
+        "autoencoder": filled(config.autoencoder, loaded.autoencoder),
+    }
+    config = config.model_copy(update=alike)
     config = with_taken(config, loaded, run, facts.step)
     saved = with_free_settings(with_taken(loaded, loaded, run, facts.step), config)
     is_open = config.train.precision == "auto"
     precision = saved.train.precision if is_open else config.train.precision
-    resolved = _resolved(config, tokenizer, precision, config.encode.pixels or saved.encode.pixels)
+    encode = config.encode.model_copy(update={"pixels": config.encode.pixels or saved.encode.pixels})
+    latents = remembering(load_space(folder, config, space).to(device))
+    resolved = _resolved(config.model_copy(update={"encode": encode}), tokenizer, precision, latents)
     found = differences(saved, resolved)
     changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _loaded(resolved, tokenizer, folder, device)
     state.step, state.train_seconds, state.data, state.origin = facts
-    state.changes = changes
+    state.changes, state.space = changes, latents
     if elsewhere is None:
         state.saved_step = state.step
         set_aside(run, beyond=folder)
@@ -363,30 +413,24 @@ def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel)
     return TrainState(config, tokenizer, model, ema, build_optimizers(model, config.train.optimizer))
 
 
-def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, pixels: PixelConfig | None) -> RunConfig:
-    """Fill in what only a run can know: sizes, the tokenizer's among them, the precision and the spread of the pixels.
+def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, space: LatentSpace) -> RunConfig:
+    """Fill in what only a run can know: sizes, the tokenizer's and the latents' among them, and the precision.
 
     Raises:
-        ConfigError: The settings name another size than the tokenizer's.
+        ConfigError: The settings name another size than the tokenizer's, or than the latents'.
     """
     if config.model.text_vocab_size not in (None, tokenizer.size):
         raise ConfigError(
             f"model.text_vocab_size is {config.model.text_vocab_size}; the tokenizer has {tokenizer.size} ids: leave "
             "it out (model.text_vocab_size=null)"
         )
-    config = sized(config)
+    try:
+        config = sized(config, space.shape(config.data.size))
+    except SpaceError as error:
+        raise ConfigError(f"data.resolution={config.data.resolution}: {error}") from error
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"text_vocab_size": tokenizer.size}),
-            "encode": config.encode.model_copy(update={"pixels": pixels}),
             "train": config.train.model_copy(update={"precision": precision}),
         }
     )
-
-
-def _pixels(config: RunConfig, reader: Reader) -> PixelConfig | None:
-    """Measure the data's pixels where the settings leave them open."""
-    if config.encode.pixels is not None:
-        return config.encode.pixels
-    pictures = reader.sample_pictures()
-    return None if pictures is None else measure_pixels(pictures)

@@ -1,0 +1,114 @@
+"""The latent space of a run that begins: opened, and settled by what is measured of the data.
+
+It must not know how a run goes on.
+"""
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
+from transfusion.autoencoder.remembered import Remembered
+from transfusion.autoencoder.settings import GivenConfig, PixelsConfig, PretrainedConfig
+from transfusion.autoencoder.space import LatentSpace, SpaceError
+from transfusion.autoencoder.spaces import open_space
+from transfusion.config import ConfigError, RunConfig
+from transfusion.data.sources import Reader
+
+NUM_MEASURED = 128  # pictures, about: a network takes a tenth of a second for each
+_log = logging.getLogger(__name__)
+
+
+class Settled(NamedTuple):
+    """Settings in which nothing of the latent space is open, and the space."""
+
+    config: RunConfig
+    space: LatentSpace
+
+
+def settle_space(
+    config: RunConfig,
+    reader: Reader,
+    device: torch.device,
+    *,
+    folder: Path | None = None,
+    given: LatentSpace | None = None,
+) -> Settled:
+    """Open the latent space of a run, and measure what its settings leave open.
+
+    Args:
+        config: The settings.
+        reader: The data.
+        device: Where networks run.
+        folder: A checkpoint that the run begins from, which may carry the space.
+        given: A space of one's own.
+
+    Raises:
+        ConfigError: There is no such space, or it does not go with the settings.
+    """
+    try:
+        return _settled(config, reader, device, folder, given)
+    except SpaceError as error:
+        raise ConfigError(f"autoencoder: {error}") from error
+
+
+def _settled(
+    config: RunConfig, reader: Reader, device: torch.device, folder: Path | None, given: LatentSpace | None
+) -> Settled:
+    config = of_given(config, given)
+    if isinstance(config.autoencoder, GivenConfig) and given is not None:
+        shape = given.shape(config.data.size)
+        config = config.model_copy(update={"autoencoder": config.autoencoder.model_copy(update={"shape": shape})})
+    if isinstance(config.autoencoder, PixelsConfig):
+        pixels = config.encode.pixels or _measured(reader)
+        config = config.model_copy(update={"encode": config.encode.model_copy(update={"pixels": pixels})})
+    if isinstance(config.autoencoder, PretrainedConfig):
+        return _of_network(config, config.autoencoder, reader, device, folder)
+    space = open_space(config.autoencoder, config.encode.standardisation, given=given)
+    return Settled(config, remembering(space.to(device)))
+
+
+def _of_network(
+    config: RunConfig, wanted: PretrainedConfig, reader: Reader, device: torch.device, folder: Path | None
+) -> Settled:
+    """Open a network, and measure its latents of the data."""
+    from transfusion.autoencoder.pretrained import PretrainedSpace, found_network, settled
+
+    pictures = reader.sample_pictures()
+    if pictures is None:
+        raise SpaceError("the data are text, which no autoencoder sees; leave it out (autoencoder.kind=pixels)")
+    network = found_network(wanted, folder)
+    network.module.to(device)
+    chosen = settled(wanted, network, pictures[:: max(1, len(pictures) // NUM_MEASURED)])
+    config = config.model_copy(update={"autoencoder": chosen})
+    return Settled(config, remembering(PretrainedSpace(chosen, network)))
+
+
+def remembering(space: LatentSpace) -> LatentSpace:
+    """Return a space that encodes no picture twice, where encoding is dear."""
+    return Remembered(space) if space.is_network else space
+
+
+def of_given(config: RunConfig, given: LatentSpace | None) -> RunConfig:
+    """Return settings that name the space that is handed over, if one is.
+
+    Raises:
+        ConfigError: They name another.
+    """
+    wanted = config.autoencoder
+    if given is None:
+        return config
+    named = wanted.path if isinstance(wanted, PretrainedConfig) else None
+    named = (wanted.name or None) if isinstance(wanted, GivenConfig) else named
+    if named not in (None, given.name):
+        raise ConfigError(f"{given.name!r} was handed over, and autoencoder names {named!r}; give one of them")
+    shape = wanted.shape if isinstance(wanted, GivenConfig) else None
+    return config.model_copy(update={"autoencoder": GivenConfig(name=given.name, shape=shape)})
+
+
+def _measured(reader: Reader) -> PixelConfig | None:
+    """Measure the spread of the data's pixels; text has none."""
+    pictures = reader.sample_pictures()
+    return None if pictures is None else measure_pixels(pictures)

@@ -1,0 +1,133 @@
+"""Every consumer on latent spaces other than pixels: more channels, other axes, pictures that are no squares."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from spaces import Blocks
+
+from transfusion.asking import Score
+from transfusion.autoencoder.space import SpaceError
+from transfusion.config import ConfigError, RunConfig, override
+from transfusion.data.encode import IMAGE
+from transfusion.pretrained import Transfusion
+from transfusion.recipes import RECIPES
+from transfusion.run import open_run, train_run
+from transfusion.train.manifest import CheckpointError
+from transfusion.train.state import TrainState
+
+SMALL = (
+    "model.trunk.dim=32",
+    "model.trunk.depth=1",
+    "denoising.num_steps=2",
+    "tokenizer.kind=bytes",
+    "train.batch_size=2",
+    "train.steps=2",
+    "train.precision=fp32",
+    "train.preview_every=2",
+    "train.evaluate_every=2",
+    "train.optimizer.warmup_steps=1",
+)
+PATCHES = {1: [2], 2: [1, 2], 3: [3, 1, 2]}
+CASES = [Blocks(1), Blocks(2, copies=11), Blocks(3, copies=2)]  # 3, 33 and 2 channels
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(4):
+        Image.new("RGB", (48, 20), (60 * number, 30, 200)).save(folder / f"p{number}.png")
+        (folder / f"p{number}.txt").write_text(f"number {number}")
+    return folder
+
+
+def settings(space: Blocks, folder: Path, *more: str) -> RunConfig:
+    """A recipe for pictures of 16 x 32 pixels in a space."""
+    patches = [f"model.modalities.0.patch_size={PATCHES[space.axes]}"]
+    patches += [f"model.modalities.0.max_grid={[0] * space.axes}", "model.modalities.0.patches.kind=linear"]
+    data = ["data.kind=folder", f"data.path={folder}", "data.resolution=[16,32]", "data.hold_out=0.3"]
+    return override(RECIPES["tiny"](), [*SMALL, *patches, *data, "encode.caption_first=0.5", *more])
+
+
+def train(config: RunConfig, space: Blocks, run: Path, *, steps: int = 2) -> TrainState:
+    state, source = open_run(config, run, is_resumed=True, device="cpu", space=space)
+    stop = threading.Event()
+    for report in train_run(state, source, run, stop):
+        if report.step.step == steps:
+            stop.set()
+    return state
+
+
+@pytest.mark.parametrize("space", CASES, ids=lambda space: f"{space.axes} axes")
+def test_every_consumer_goes_through_the_space(space: Blocks, pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    state = train(settings(space, pictures), space, run)
+    shape = space.shape((16, 32))
+    assert state.config.model.modalities[0].channels == space.channels
+    assert state.config.model.modalities[0].max_grid == tuple(
+        side // patch for side, patch in zip(shape[1:], PATCHES[space.axes], strict=True)
+    )
+    assert list((run / "samples").glob("step_*.png"))  # previews were drawn
+    model = Transfusion.from_pretrained(run, device="cpu", space=space)
+    drawn = model.generate_images("number 1")
+    assert drawn.size == (32, 16)
+    assert isinstance(model.caption(drawn), str)
+    assert isinstance(model.ask(drawn, "what is it"), str)
+    assert model.edit(drawn, "make it red").size == (32, 16)
+    assert model.image(next(iter(model.generate([drawn, "a"]).segments))).size == (32, 16)  # pyright: ignore
+    scored = model.score(["number", drawn])
+    assert isinstance(scored, Score) and scored.denoising[IMAGE] > 0
+    copy = model.save_pretrained(tmp_path / "copy")
+    again = Transfusion.from_pretrained(copy, device="cpu", space=space).generate_images("number 1")
+    assert np.array_equal(np.asarray(again), np.asarray(drawn))
+
+
+@pytest.mark.parametrize("space", CASES, ids=lambda space: f"{space.axes} axes")
+def test_a_run_goes_on_to_the_same_bits(space: Blocks, pictures: Path, tmp_path: Path) -> None:
+    config = settings(space, pictures)
+    whole = train(config, space, tmp_path / "whole")
+    train(config, space, tmp_path / "halves", steps=1)
+    resumed = train(config, space, tmp_path / "halves")
+    assert resumed.step == 2
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_space_of_ones_own_is_wanted_and_checked(pictures: Path, tmp_path: Path) -> None:
+    space, run = Blocks(2), tmp_path / "run"
+    train(settings(space, pictures), space, run)
+    with pytest.raises(CheckpointError, match="hand it over from Python"):
+        Transfusion.from_pretrained(run)
+    with pytest.raises(CheckpointError, match="'blocks', and 'others' was handed over"):
+        Transfusion.from_pretrained(run, space=Blocks(2, name="others"))
+    with pytest.raises(ConfigError, match="'others' was handed over"):
+        open_run(settings(space, pictures, "autoencoder.kind=given", "autoencoder.name=blocks"), tmp_path / "b",
+                 is_resumed=False, device="cpu", space=Blocks(2, name="others"))  # fmt: skip
+    with pytest.raises(CheckpointError, match="was handed over, and the settings name 'pixels'"):
+        pixels = tmp_path / "pixels"
+        train(settings(space, pictures, "model.modalities.0.patch_size=[8,8]"), None, pixels)  # pyright: ignore
+        Transfusion.from_pretrained(pixels, space=space)
+
+
+def test_sizes_and_channels_that_do_not_fit_are_refused(pictures: Path, tmp_path: Path) -> None:
+    space = Blocks(2, copies=2)
+    with pytest.raises(ConfigError, match="has 3 channels, and the latents of pictures have 6"):
+        open_run(settings(space, pictures, "model.modalities.0.channels=3"), tmp_path, is_resumed=False, space=space)
+    with pytest.raises(ConfigError, match="no multiple of 8"):
+        open_run(settings(space, pictures, "data.resolution=[20,32]"), tmp_path, is_resumed=False, space=space)
+    with pytest.raises(ConfigError, match=r"data.resolution=\[16,24\] .* take 16 or 24 and 16 or 32"):
+        open_run(settings(space, pictures, "data.resolution=[16,24]"), tmp_path, is_resumed=False, space=space)
+    with pytest.raises(SpaceError):
+        space.shape((15, 16))
+
+
+def test_pictures_that_are_no_squares_are_read_and_drawn_in_pixels(pictures: Path, tmp_path: Path) -> None:
+    config = settings(Blocks(2), pictures, "model.modalities.0.patch_size=[8,8]")
+    state = train(config, None, tmp_path / "run")  # pyright: ignore
+    model = Transfusion.from_pretrained(tmp_path / "run", device="cpu")
+    assert state.config.model.modalities[0].max_grid == (2, 4) and model.resolution == (16, 32)
+    assert model.picture(Image.new("RGB", (100, 100))).shape == (16, 32, 3)
+    assert model.generate_images("number 2").size == (32, 16)
