@@ -35,7 +35,8 @@ def data() -> Path:
     folder.mkdir()
     rows = [{"file": f"{i}.png", "text": f"picture {i}", "split": ("train", "test")[i % 2]} for i in range(8)]
     for i, row in enumerate(rows):
-        Image.fromarray(np.full((20, 20, 3), 30 * i, np.uint8)).save(folder / str(row["file"]))
+        picture = np.full((20, 20, 3), 30 * i, np.uint8) + np.arange(20, dtype=np.uint8)[:, None]  # left is not right
+        Image.fromarray(picture).save(folder / str(row["file"]))
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (HERE / "unmarked").mkdir()
     rows = [{"file": row["file"], "text": row["text"]} for row in rows]
@@ -53,6 +54,7 @@ def data() -> Path:
 DATA = data()
 FOLDER = ["data.kind=folder", f"data.path={DATA}", "data.resolution=16", "encode.caption_first=0.5"]
 UNMARKED = ["data.kind=folder", f"data.path={HERE / 'unmarked'}", "data.resolution=16"]
+TEXT = ["data.kind=folder", f"data.path={HERE / 'both' / 'a.txt'}"]
 UNET = ['model.modalities.0.patches={"kind": "unet", "channels": [8]}']
 BOTH = ["data.kind=folder", f"data.path={HERE / 'both'}", "data.resolution=16", "data.layout=pairs"]
 MUON = ["train.optimizer.kind=muon"]
@@ -91,7 +93,13 @@ def _facts(document: Document) -> list[object]:
     return [
         (part.tokens, part.is_target)
         if isinstance(part, Text)
-        else (part.values.shape, float(part.values.sum()), part.is_target, part.max_t)
+        else (
+            part.values.shape,
+            part.values.flatten()[:3].tolist(),
+            float(part.values.sum()),
+            part.is_target,
+            part.max_t,
+        )
         for part in document.segments
     ]
 
@@ -239,6 +247,8 @@ EFFECTS: dict[str, list[Effect]] = {
         Effect("classes", documents, BOTH),
         refused("pairs", "not the layout data.layout=pairs", *FOLDER),
     ],
+    "data.crop": [Effect("0.5", documents, FOLDER), refused("0.5", "is text", *TEXT)],
+    "data.flip": [Effect("true", documents, FOLDER), refused("true", "is text", *TEXT)],
     "data.num_documents": [Effect("3", documents)],
     "data.split": [Effect("test", documents, FOLDER), refused("test", "has no splits", *UNMARKED)],
     "data.hold_out": [Effect("0.5", documents, UNMARKED), refused("0.5", "marks its splits itself", *FOLDER)],

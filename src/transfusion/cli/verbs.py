@@ -20,8 +20,16 @@ from transfusion.cli.texts import plain
 from transfusion.config import ConfigError, override
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
+from transfusion.data.settings import AUGMENTATION, unaugmented
 from transfusion.data.shapes import CATEGORIES, prompts
-from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig, of_other_data, open_source, settled_like
+from transfusion.data.sources import (
+    DataConfig,
+    FolderConfig,
+    ShapesConfig,
+    of_other_data,
+    open_source,
+    settled_like,
+)
 from transfusion.data.splits import TRAIN
 from transfusion.data.tasks import is_text_alone
 from transfusion.devices import AUTO, choose_precision, find_device
@@ -180,6 +188,11 @@ def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) ->
     """
     if other := [text for text in overrides if not text.startswith(DATA_PREFIX)]:
         raise ConfigError(f"{other[0]!r} is no setting of the data; evaluate takes those alone, as data.split=test")
+    augmented = [text for text in overrides if text.partition("=")[0].removeprefix(DATA_PREFIX) in AUGMENTATION]
+    if augmented:
+        raise ConfigError(
+            f"{augmented[0]!r} reaches nothing: what is evaluated is seen whole and as it is; leave it out"
+        )
     model, begun = load(use), perf_counter()
     data = override(model.config, overrides).data
     if isinstance(data, ShapesConfig):
@@ -191,7 +204,7 @@ def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) ->
         seconds, parameters = perf_counter() - begun, model.model.num_parameters
         scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
         return scores.to_json(), _rendered(scores_table(scores))
-    data = _settled(data, model.config.data, overrides)
+    data = unaugmented(_settled(data, model.config.data, overrides))
     encoder = Encoder(model.tokenizer, model.config.encode, seed)
     source = open_source(data, encoder, model.config.train.row_length - 1)
     try:

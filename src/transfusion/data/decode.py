@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from transfusion.data.augment import kept_size
 from transfusion.data.errors import BrokenPicture, UnreadableFile
 from transfusion.data.formats import INTERPRETED, NUM_TOLD, names, readable, refusal
 
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_picture(
-    source: Path | Image.Image, size: int | tuple[int, int], *, max_pixels: int = MAX_PIXELS
+    source: Path | Image.Image, size: int | tuple[int, int], *, max_pixels: int = MAX_PIXELS, crop: float = 1.0
 ) -> NDArray[np.uint8]:
     """Decode a picture of any size and mode, and bring it to a size.
 
@@ -56,9 +57,10 @@ def open_picture(
         source: A file, or a picture that is open already.
         size: Side of the result in pixels, or its height and width.
         max_pixels: Most pixels that its header may name; Pillow's own limit stands beside it.
+        crop: Least side of the crops that will be taken of it, as a share; see ``augment.kept_size``.
 
     Returns:
-        (height, width, 3) uint8.
+        (height, width, 3) uint8; of the same aspect and larger where crops are taken of it.
 
     Raises:
         BrokenPicture: The file is missing, no picture of a format that is read, too large, or not whole.
@@ -78,8 +80,9 @@ def open_picture(
             if (reason := _oversize(picture, max_pixels)) is not None:
                 raise BrokenPicture(f"{name}: {reason}")
             picture.load()  # a truncated file fails here
-            height, width = (size, size) if isinstance(size, int) else size
-            cropped = ImageOps.fit(_on_white(_upright(picture)), (width, height), Image.Resampling.LANCZOS)
+            upright, wanted = _on_white(_upright(picture)), (size, size) if isinstance(size, int) else size
+            height, width = kept_size((upright.height, upright.width), wanted, crop)
+            cropped = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
             return np.asarray(cropped.convert("RGB"))
     except BrokenPicture:
         raise

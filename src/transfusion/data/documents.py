@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from transfusion.data.augment import draw_view
 from transfusion.data.encode import Encoder
 from transfusion.data.found import Found
 from transfusion.data.readers import ImageFolder, Passage, TextFile
@@ -122,9 +123,12 @@ class FolderSource:
         return len(self.pictures)
 
     def document(self, index: int, visit: int) -> Document:
-        """Tell one captioned picture; each caption of a picture is a record of its own."""
-        record = self.pictures[index]
-        return self.encoder.captioned(record.text, record.picture, (record.file, record.number, visit))
+        """Tell what a visit sees of a captioned picture; each caption of a picture is a record of its own."""
+        row = self.pictures.captions[index]
+        key = (row.file, row.number, visit)
+        rng = generator(self.encoder.seed, "augment", *key)
+        view = draw_view(rng, flip=self.config.flip, crop=self.config.crop)
+        return self.encoder.captioned(row.text, self.pictures.view(index, view), key)
 
     def name(self, index: int) -> str:
         """Name the picture, and which of its captions, from the second on."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from transfusion.data.augment import View, seen
 from transfusion.data.captions import CaptionRow, FolderCaptions, folder_captions, read_captions
 from transfusion.data.decode import open_picture
 from transfusion.data.errors import BrokenPicture, DataError
@@ -71,7 +72,10 @@ def sample_folder(
 
 
 class ImageFolder:
-    """Captioned pictures of a folder, decoded once and kept as uint8. Its layouts stand in ``layouts``."""
+    """Captioned pictures of a folder, decoded once and kept as uint8. Its layouts stand in ``layouts``.
+
+    ``view`` gives pictures of the size that is asked; ``__getitem__`` as they are kept.
+    """
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class ImageFolder:
         hold_out: float | None = 0.0,
         layout: Layout = "auto",
         captions: FolderCaptions | None = None,
+        crop: float = 1.0,
     ) -> None:
         """Read the captions and decode all pictures of a split; broken ones go to ``quarantine``.
 
@@ -92,6 +97,8 @@ class ImageFolder:
             hold_out: See ``splits.choose``.
             layout: How the folder is laid out, if that is known.
             captions: What was read of the folder already, in place of split, share and layout.
+            crop: Least side of the crops that views show, as a share. Below 1 pictures are kept larger, 1 / crop
+                times as many pixels a side and at most their own: 0.5 takes four times the memory.
 
         Raises:
             DataError: The folder or its captions are unusable, or no picture is whole.
@@ -101,7 +108,7 @@ class ImageFolder:
         read = captions or folder_captions(path, split, hold_out, layout)
         rows, self.left_for_others = read.rows, read.left_for_others
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # each holds one picture at full size
-            decoded = list(pool.map(lambda row: _decoded(path / row.file, resolution), rows))
+            decoded = list(pool.map(lambda row: _decoded(path / row.file, resolution, crop), rows))
         broken = {row.file: found for row, found in zip(rows, decoded, strict=True) if isinstance(found, str)}
         self.quarantine = {**read.quarantine, **broken}
         kept = [(row, found) for row, found in zip(rows, decoded, strict=True) if not isinstance(found, str)]
@@ -111,7 +118,9 @@ class ImageFolder:
             )
         self.captions = [row for row, _ in kept]
         self.found = replace(read.found, records=len(kept))
-        self._pictures = np.stack([picture for _, picture in kept])
+        pictures = [picture for _, picture in kept]
+        self._pictures = np.stack(pictures) if crop == 1 else pictures
+        self._size = (resolution, resolution) if isinstance(resolution, int) else resolution
         if broken:
             _log.warning("%d of %d pictures of %s are broken and left out", len(broken), len(rows), path)
 
@@ -124,9 +133,15 @@ class ImageFolder:
         row = self.captions[index]
         return CaptionedPicture(row.file, row.text, row.number, self._pictures[index])
 
+    def view(self, index: int, view: View) -> NDArray[np.uint8]:
+        """Return what a view shows of a picture."""
+        return seen(self._pictures[index], view, self._size)
+
     def digest(self) -> str:
         """Name files, captions and pixels, so that changed data are noticed."""
-        digest = hashlib.sha256(self._pictures.data)
+        digest = hashlib.sha256()
+        for picture in self._pictures:
+            digest.update(picture.data)
         digest.update(json.dumps([(row.file, row.text) for row in self.captions]).encode())
         return f"folder:{digest.hexdigest()}"
 
@@ -137,8 +152,8 @@ def save_quarantine(quarantine: Mapping[str, str], folder: Path) -> Path:
     return write_whole(folder / QUARANTINE_FILE, "\n".join(rows) + "\n")
 
 
-def _decoded(file: Path, resolution: int | tuple[int, int]) -> NDArray[np.uint8] | str:
+def _decoded(file: Path, resolution: int | tuple[int, int], crop: float = 1.0) -> NDArray[np.uint8] | str:
     try:
-        return open_picture(file, resolution)
+        return open_picture(file, resolution, crop=crop)
     except BrokenPicture as error:
         return str(error)

@@ -60,6 +60,18 @@ class FolderConfig(BaseModel):
     resolution: Side | tuple[Side, Side] = Field(
         default=32, description="Side to which pictures are cropped and resized, in pixels; or [height, width]"
     )
+    crop: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Least side of a random crop, as a share of the picture's, that each visit of training sees; "
+        "pictures are kept in memory so much larger, at most at their own size. 1: pictures are seen whole",
+    )
+    flip: bool = Field(
+        default=False,
+        description="Whether training sees half of its pictures with left and right exchanged; captions say left and "
+        "right, so only where none does",
+    )
     split: str | None = Field(
         default=None, description="Which split to take; None: 'train' where the data have splits, else everything"
     )
@@ -81,6 +93,12 @@ DataConfig = ShapesConfig | FolderConfig
 
 
 Config = TypeVar("Config", bound=DataConfig)
+AUGMENTATION = ("crop", "flip")
+
+
+def unaugmented(config: Config) -> Config:
+    """Return settings whose pictures are seen whole and as they are: what is measured is not augmented."""
+    return config if isinstance(config, ShapesConfig) else config.model_copy(update={"crop": 1.0, "flip": False})
 
 
 def settled_like(config: Config, settled: DataConfig) -> Config:

@@ -17,10 +17,19 @@ from numpy.typing import NDArray
 from transfusion.data.captions import FolderCaptions, folder_captions
 from transfusion.data.documents import CORPUS_SIZE, FolderSource, ShapesSource, TextSource, shapes_digest
 from transfusion.data.encode import Encoder
+from transfusion.data.errors import DataError
 from transfusion.data.layouts import layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile, sample_folder
-from transfusion.data.settings import DataConfig, FolderConfig, Layout, ShapesConfig, TaskWeights, settled_like
+from transfusion.data.settings import (
+    DataConfig,
+    FolderConfig,
+    Layout,
+    ShapesConfig,
+    TaskWeights,
+    settled_like,
+    unaugmented,
+)
 from transfusion.data.shapes import corpus, render, sample_scene
 from transfusion.data.splits import TRAIN, held_out_split
 from transfusion.keyed import generator
@@ -126,7 +135,7 @@ class PictureReader:
 
     @cached_property
     def _pictures(self) -> ImageFolder:
-        return ImageFolder(self.config.path, self.config.size, captions=self._captions)
+        return ImageFolder(self.config.path, self.config.size, captions=self._captions, crop=self.config.crop)
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""
@@ -153,8 +162,10 @@ class TextReader:
         """Read the text.
 
         Raises:
-            DataError: See ``TextFile``.
+            DataError: See ``TextFile``; or text shall be cropped or flipped.
         """
+        if config != unaugmented(config):
+            raise DataError(f"{config.path} is text: data.crop and data.flip are of pictures; leave them out")
         self._text = TextFile(config.path, split=config.split, hold_out=config.hold_out)
         self.config: FolderConfig = config.model_copy(update={"layout": "text", "hold_out": self._text.hold_out})
 
@@ -182,7 +193,7 @@ class TextReader:
 
 def _held_out(config: FolderConfig, others: dict[str, int]) -> FolderConfig | None:
     split = held_out_split(others) if config.split in (None, TRAIN) else None
-    return None if split is None else config.model_copy(update={"split": split})
+    return None if split is None else unaugmented(config.model_copy(update={"split": split}))
 
 
 def open_reader(config: DataConfig, seed: int = 0) -> Reader:
