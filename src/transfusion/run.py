@@ -17,7 +17,7 @@ from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.fit import FittedSource
-from transfusion.data.layouts import layout_of
+from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.sources import FolderConfig, held_out_config, open_source
@@ -96,8 +96,8 @@ def open_run(
 def _check_apart(config: RunConfig, directory: Path) -> None:
     """Refuse a run within a folder of classes: its samples would be one more class, and the data change by training.
 
-    So is one that is the folder of texts or pairs itself. A table of captions names its pictures, and of texts and
-    pairs no reader goes into the folder of a run.
+    So is one that is a folder of texts, of pairs or of a table itself, which as the folder of a run would not be looked
+    into again; but a table at the top is found there.
     """
     if not isinstance(config.data, FolderConfig) or not config.data.path.is_dir():
         return
@@ -105,10 +105,12 @@ def _check_apart(config: RunConfig, directory: Path) -> None:
     if not run.is_relative_to(data):
         return
     try:
-        layout = layout_of(config.data.path, config.data.layout)
+        laid = lay_out(config.data.path, config.data.layout)
     except DataError:
         return  # who reads the data says so, unless the run that goes on has settled it
-    if layout == "classes" or (layout in ("pairs", "text") and run == data):
+    holding = {part.tree.path.resolve() for part in laid.parts} | {data}
+    is_found = run == data and laid.layout in ("captions", "metadata")
+    if laid.layout == "classes" or (run in holding and not is_found):
         raise ConfigError(f"the run's folder {directory} lies within the data {config.data.path}; name another (--run)")
 
 
