@@ -10,6 +10,7 @@ from PIL import Image
 from transfusion.data.captions import folder_captions, read_captions
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import DataError
+from transfusion.data.found import Found
 from transfusion.data.layouts import is_note, layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile
@@ -224,10 +225,22 @@ def test_a_text_that_is_not_unicode_is_left_out_by_name(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b"caf\xe9")
     source = opened(tmp_path)
     assert source.size == 1 and list(source.quarantine) == ["b.txt"] and "not UTF-8" in source.quarantine["b.txt"]
-    assert source.found.left_out == {"text in sub-folders": 1} and source.found.letters == len("this is a.txt")
+    assert source.found.left_out == {"text in sub-folders": 1, "text that is not UTF-8": 1}
+    assert source.found.letters == len("this is a.txt")
     (tmp_path / "a.txt").write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"holds no text; the first: .*a.txt, line 1: byte 0 is not UTF-8"):
         opened(tmp_path)
+
+
+def test_what_is_broken_or_too_long_is_counted(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "a.txt", "b.png", "b.txt")
+    (tmp_path / "b.png").write_bytes(b"broken")
+    assert opened(tmp_path).found.left_out == {"picture that cannot be read": 1}
+    line = Found("the built-in world", "shapes", left_out={"record too long for a row, of the first 64": 3}).line()
+    assert line == (
+        "found: the built-in world; trains on records without end; "
+        "not taken: 3 records too long for a row, of the first 64"
+    )
 
 
 def test_a_digest_names_the_data_and_not_what_lies_beside(tmp_path: Path) -> None:
@@ -306,9 +319,10 @@ DOUBTFUL = [
     (["a.png", "a.txt", "b/captions.jsonl", "b/1.png"], r"pairs .* and of captions \(b/cap.*layout=pairs"),
     (["a.png", "old/metadata.csv"], r"of pictures without a caption and of metadata \(old/metadata.csv\)"),
     (["images/1.png", "captions/1.txt"], r"texts in another folder .*captions/1.txt\): .*\(images/1.txt\)"),
+    (["images/train_1.png", "texts/train_1.txt"], r"texts in another folder .*texts/train_1.txt"),
     (["images/cat/1.png", "captions/cat/1.txt"], r"texts in another folder than the pictures of their names"),
     (["train/images/1.png", "train/texts/1.txt"], r"texts in another folder than the pictures of their names"),
-    (["train/cat/1.png", "test/cat/2.png", "docs/fig.png"], r"of splits \(test/, train/\) and .* \(docs/\); .*=classes"),
+    (["train/cat/1.png", "test/cat/2.png", "docs/fig.png"], r"splits \(test/, train/\) and .* \(docs/\); .*=classes"),
     (["train/cat/1.png", "test/cat/2.png", "logo.png"], r"of splits .* and of data beside them \(logo.png\)"),
     (["train/1.png", "train/1.txt", "test/2.png", "test/2.txt", "x/3.png"], r"of splits .* beside them \(x/\)"),
     (["data/train/cat/1.png", "data/test/cat/2.png", "data/x.png"], r"of splits .* and of data beside them \(x.png\)"),

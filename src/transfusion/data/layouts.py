@@ -151,24 +151,24 @@ def _parted(part: Part) -> _Parted:
     tree = part.tree
     if _has_table(tree):
         return _Parted((part,))
-    inner = {name: part.under(name) for name in sorted(_holding(tree))}
-    named = {name: split for name in inner if part.split is None and (split := split_named(name))}
+    holding = _holding(tree)
+    named = {name: split for name in sorted(holding) if part.split is None and (split := split_named(name))}
     if named:
-        strays = [*(str(file) for file in _own(tree)), *(f"{name}/" for name in inner if name not in named)]
+        strays = [*(str(file) for file in _own(tree)), *(f"{name}/" for name in sorted(holding - named.keys()))]
         if not strays:
             ordered = sorted(named, key=lambda name: NAMES.index(name.lower()))
-            return _joined(_parted(inner[name]._replace(split=named[name])) for name in ordered)
-        if any(_evidence(inner[name].tree) for name in named):
-            return _Parted((part,), _beside_splits(tree, sorted(named), strays))
+            return _joined(_parted(part.under(name)._replace(split=named[name])) for name in ordered)
+        if any(_evidence(tree.under(name)) for name in named):
+            return _Parted((part,), _beside_splits(tree, list(named), strays))
     if top(tree.pictures) or (_own(tree) if tree.pictures else top(tree.texts)):
         return _Parted((part,))
-    if len(inner) == 1:
-        (only,) = inner.values()
+    if len(holding) == 1:
+        only = part.under(*holding)
         found = _parted(only)
         is_class = found == _Parted((only,)) and top(only.tree.pictures) and not _has_table(only.tree)
         return _Parted((part,)) if is_class else found
-    if inner and all(_has_table(each.tree) for each in inner.values()):
-        return _Parted(tuple(inner.values()))
+    if holding and holding == {table.parts[0] for table in _tables(tree) if len(table.parts) == 2}:
+        return _Parted(tuple(part.under(name) for name in sorted(holding)))
     return _Parted((part,))
 
 
@@ -289,7 +289,7 @@ def _table_below(tree: Tree, table: PurePosixPath, others: Sequence[str]) -> str
 
 def _texts_apart(tree: Tree) -> str:
     """Say that a picture has a text of its name in another folder, where none has one beside it or in a table."""
-    texts = {text.stem: text for text in tree.texts if not is_note(text)}
+    texts = {text.stem: text for text in tree.texts}
     apart = [picture for picture in tree.pictures if picture.stem in texts]
     if not apart or tree.pairs or _tables(tree):
         return ""

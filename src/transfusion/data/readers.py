@@ -108,7 +108,8 @@ class ImageFolder:
                 f"none of the {len(rows)} pictures of {path} can be read; the first: {next(iter(broken.values()))}"
             )
         self.captions = [row for row, _ in kept]
-        self.found = replace(read.found, records=len(kept))
+        left_out = {**read.found.left_out, **({"picture that cannot be read": len(broken)} if broken else {})}
+        self.found = replace(read.found, records=len(kept), left_out=left_out)
         self._pictures = np.stack([picture for _, picture in kept])
         if broken:
             _log.warning("%d of %d pictures of %s are broken and left out", len(broken), len(rows), path)

@@ -68,7 +68,9 @@ class TextFile:
         self.hold_out = chosen.hold_out
         self.passages = _joined(blocks, chosen.places)
         letters = sum(map(len, texts.values()))
-        self.found = replace(found, letters=letters, splits=chosen.counts, held_out=chosen.told)
+        broken = {"text that is not UTF-8": len(self.quarantine)} if self.quarantine else {}
+        left_out = {**found.left_out, **broken}
+        self.found = replace(found, left_out=left_out, letters=letters, splits=chosen.counts, held_out=chosen.told)
 
     def _read(self, file: "_File") -> str:
         """Read a file, or put it into quarantine where it is one of several."""

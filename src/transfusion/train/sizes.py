@@ -7,7 +7,7 @@ from math import ceil, lcm, prod
 
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import IMAGE
-from transfusion.data.sources import ShapesConfig
+from transfusion.data.tasks import most_pictures
 from transfusion.model.patchify import ModalityConfig
 
 LEAST_ROW = 128
@@ -16,8 +16,12 @@ TEXT_SLOTS = 62  # room for text beside the pictures of a document
 SLOTS_AROUND = 2  # what begins a picture and what ends it
 
 
-def sized(config: RunConfig) -> RunConfig:
+def sized(config: RunConfig, settled: RunConfig | None = None) -> RunConfig:
     """Fill in the sizes that settings leave open.
+
+    Args:
+        config: The settings.
+        settled: Those of the run that goes on: what it has settled stays.
 
     Raises:
         ConfigError: The grid of a modality is open, and the data say nothing of it; or pictures are no whole patches.
@@ -25,7 +29,7 @@ def sized(config: RunConfig) -> RunConfig:
     for modality in config.model.modalities:
         _check_side(modality, config.data.resolution)
     modalities = tuple(_sized(modality, config.data.resolution) for modality in config.model.modalities)
-    row_length = config.train.row_length or _row_length(config)
+    row_length = config.train.row_length or (_row_length(config) if settled is None else settled.train.row_length)
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"modalities": modalities}),
@@ -69,6 +73,6 @@ def _row_length(config: RunConfig) -> int:
         for modality in config.model.modalities
         if modality.name == IMAGE
     ]
-    num_pictures = 2 if isinstance(config.data, ShapesConfig) else 1  # an edit has one before and one after
+    num_pictures = most_pictures(config.data)
     needed = num_pictures * (sum(patches) + SLOTS_AROUND) + TEXT_SLOTS
     return max(LEAST_ROW, ceil(needed / ROW_STEP) * ROW_STEP)

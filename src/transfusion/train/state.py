@@ -299,7 +299,8 @@ def resume(
     saved = with_free_settings(with_taken(loaded, loaded, run, facts.step), config)
     is_open = config.train.precision == "auto"
     precision = saved.train.precision if is_open else config.train.precision
-    resolved = _resolved(config, tokenizer, precision, config.encode.pixels or saved.encode.pixels)
+    pixels = config.encode.pixels or saved.encode.pixels
+    resolved = _resolved(config, tokenizer, precision, pixels, settled=saved)
     found = differences(saved, resolved)
     changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _loaded(resolved, tokenizer, folder, device)
@@ -363,8 +364,16 @@ def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel)
     return TrainState(config, tokenizer, model, ema, build_optimizers(model, config.train.optimizer))
 
 
-def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, pixels: PixelConfig | None) -> RunConfig:
-    """Fill in what only a run can know: sizes, the tokenizer's among them, the precision and the spread of the pixels.
+def _resolved(
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    precision: str,
+    pixels: PixelConfig | None,
+    *,
+    settled: RunConfig | None = None,
+) -> RunConfig:
+    """Fill in what only a run can know: sizes, the tokenizer's among them, the precision and the spread of the pixels;
+    ``settled`` are the settings of the run that goes on.
 
     Raises:
         ConfigError: The settings name another size than the tokenizer's.
@@ -374,7 +383,7 @@ def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, pixels: P
             f"model.text_vocab_size is {config.model.text_vocab_size}; the tokenizer has {tokenizer.size} ids: leave "
             "it out (model.text_vocab_size=null)"
         )
-    config = sized(config)
+    config = sized(config, settled)
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"text_vocab_size": tokenizer.size}),
