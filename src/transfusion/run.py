@@ -20,7 +20,7 @@ from transfusion.data.fit import FittedSource
 from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
-from transfusion.data.sources import FolderConfig, held_out_config, open_source
+from transfusion.data.sources import FolderConfig, Reader, held_out_config, open_reader, open_source
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.evaluate.losses import evaluate_losses, total_loss
 from transfusion.memory import is_used_up
@@ -88,9 +88,18 @@ def open_run(
             state = begin(config, where)
             state.seen = seen(directory)
         encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
-        source = open_source(state.config.data, encoder, state.config.train.row_length - 1)
-        state.check_data(source.digest())
+        reader = open_reader(state.config.data, state.config.train.seed)
+        source = reader.source(encoder, state.config.train.row_length - 1)
+        state.check_data(source.digest(), _held_out_digest(reader) if evaluation_distance(state.config) else None)
         return state, _fitted(state, source)
+
+
+def _held_out_digest(reader: Reader) -> str | None:
+    """Name what held-out losses are taken on; None where nothing is held out, or none of it can be read."""
+    try:
+        return None if reader.held_out is None else open_reader(reader.held_out).measured_digest(NUM_HELD_OUT)
+    except DataError:
+        return None  # the run goes on without held-out losses, and says so
 
 
 def _check_apart(config: RunConfig, directory: Path) -> None:
@@ -257,7 +266,8 @@ class _Between:
         state = self._state
         config = held_out_config(state.config.data)
         encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
-        return None if config is None else open_source(config, encoder, state.config.train.row_length - 1)
+        length = state.config.train.row_length - 1
+        return None if config is None else open_source(config, encoder, length, at_most=NUM_HELD_OUT)
 
     def _offer(self, losses: Mapping[str, float]) -> bool:
         """Let the present checkpoint be the best if it is."""

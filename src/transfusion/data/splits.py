@@ -120,6 +120,12 @@ def held_out_split(counts: Mapping[str, int]) -> str | None:
     return next((known[name] for name in (*VALIDATION, *TESTING) if name in known), None)
 
 
+def spread(size: int, count: int) -> list[int]:
+    """Return ``count`` places of so many, or all, evenly spread: files often lie sorted, the first unlike the rest."""
+    few = min(count, size)
+    return [place * size // few for place in range(few)]
+
+
 def split_named(name: str) -> str | None:
     """Return the split that a folder or a file is named for, None where it is named for none.
 

@@ -96,6 +96,7 @@ class TrainState:
         parts: Parameters that a run that began from trained weights has not from there; told once.
         seen: Checkpoints that the run's folder held when the state was opened, and its own; None where no folder was
             looked at.
+        held_out: The digest of the data that held-out losses are taken on; None where none are bound.
     """
 
     config: RunConfig
@@ -112,6 +113,7 @@ class TrainState:
     origin: Origin | None = None
     parts: tuple[Part, ...] = ()
     seen: frozenset[Seen] | None = None
+    held_out: str | None = None
 
     @property
     def best_model(self) -> TransfusionModel:
@@ -121,18 +123,24 @@ class TrainState:
         assert isinstance(self.ema.model, TransfusionModel)
         return self.ema.model
 
-    def check_data(self, digest: str) -> None:
-        """Bind the state to the data that it is trained on.
+    def check_data(self, digest: str, held_out: str | None = None) -> None:
+        """Bind the state to the data that it is trained on, and to those that held-out losses are taken on, if any.
 
         Raises:
-            ConfigError: A resumed run was trained on other data.
+            ConfigError: A resumed run was trained on other data, or its held-out losses were taken on others.
         """
         if self.data not in (None, digest):
             raise ConfigError(
                 "the data changed since the checkpoint was written (files, captions or their order); begin anew in "
                 "another folder, or restore the data"
             )
-        self.data = digest
+        if held_out is not None and self.held_out not in (None, held_out):
+            raise ConfigError(
+                "the held-out data changed since the checkpoint was written (files, captions or their order), so that "
+                "losses on them cannot be compared, and no best checkpoint be chosen; restore them, go on without "
+                "(train.evaluate_every=0), or begin anew in another folder"
+            )
+        self.data, self.held_out = digest, held_out or self.held_out
 
     def update(self, factor: float) -> None:
         """Take a step along the gradients that the weights hold, at rates of ``factor`` times their peaks."""
@@ -178,7 +186,7 @@ class TrainState:
             if self.ema is not None:
                 save_tensors(self.ema.model.state_dict(), folder / EMA_FILE)
             save_tensors(optimizer_tensors(self.optimizers), folder / OPTIMIZER_FILE)
-            write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin))
+            write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin, self.held_out))
 
         directory = step_directory(run, self.step)
         if self.saved_step is None:
@@ -304,7 +312,7 @@ def resume(
     found = differences(saved, resolved)
     changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _loaded(resolved, tokenizer, folder, device)
-    state.step, state.train_seconds, state.data, state.origin = facts
+    state.step, state.train_seconds, state.data, state.origin, state.held_out = facts
     state.changes = changes
     if elsewhere is None:
         state.saved_step = state.step
