@@ -16,10 +16,13 @@ from tiny import equal, run_config
 
 from transfusion import run
 from transfusion.config import ConfigError, RunConfig, override
+from transfusion.data import readers
+from transfusion.data.encode import Encoder
 from transfusion.data.loader import Source
-from transfusion.data.sources import FolderConfig
+from transfusion.data.sources import FolderConfig, held_out_config, open_source
 from transfusion.evaluate.losses import evaluate_losses
 from transfusion.model.transfusion import TransfusionModel
+from transfusion.objective import TransfusionObjective
 from transfusion.pretrained import Transfusion
 from transfusion.run import RunReport, evaluation_distance, held_out_of, open_run, train_run
 from transfusion.segments import Document
@@ -28,6 +31,7 @@ from transfusion.train.best import Best, read_best
 from transfusion.train.checkpoint import checkpoints, newest, step_directory
 from transfusion.train.lock import BusyError, hold_run
 from transfusion.train.loop import train
+from transfusion.train.manifest import MANIFEST, STATE_FILE, seal
 from transfusion.train.metrics import read_metrics
 from transfusion.train.optimizer import optimizer_tensors
 from transfusion.train.saved import find_checkpoint
@@ -90,6 +94,77 @@ def test_a_run_from_before_layouts_goes_on(tmp_path: Path) -> None:
     for settings in (["data.hold_out=null"], ["data.layout=classes"], []):
         again, source = open_run(override(given, settings), tmp_path / "r", is_resumed=True)
         assert source.size == 60 and again.config.data.model_dump()["hold_out"] == 0
+
+
+def write_marked(folder: Path, counts: dict[str, int]) -> Path:
+    """Write pictures of splits, a folder and a table each."""
+    for split, count in counts.items():
+        (folder / split).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / split / f"{i:02}.png")
+        lines = [json.dumps({"file_name": f"{i:02}.png", "text": f"{split} {i}"}) for i in range(count)]
+        (folder / split / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_of_held_out_pictures_those_are_opened_that_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_marked(tmp_path / "data", {"train": 4, "val": 40})
+    given = override(settings(1), ["data.kind=folder", f"data.path={data}", "data.resolution=16"])
+    names, decode = set[str](), readers.open_picture
+
+    def noted(file: Path, resolution: int) -> np.ndarray:
+        names.add(file.relative_to(data).as_posix())
+        return decode(file, resolution)
+
+    monkeypatch.setattr(readers, "open_picture", noted)
+    state, _ = trained(given, tmp_path / "r")
+    assert {name for name in names if "val" in name} == {f"val/{i}.png" for i in ("00", "10", "20", "30")}
+    held = held_out_config(state.config.data)
+    assert held is not None
+    encoder = Encoder(state.tokenizer, state.config.encode, state.config.train.seed)
+    objective = TransfusionObjective(state.config.diffusion, state.config.objective, state.model.vocabulary)
+    few, whole = (
+        evaluate_losses(state.best_model, objective, source, num_documents=4, seed=state.config.train.seed)
+        for source in (open_source(held, encoder, 99, at_most=4), open_source(held, encoder, 99))
+    )
+    assert few == whole
+
+
+def test_held_out_data_that_changed_are_noticed(tmp_path: Path) -> None:
+    data = write_marked(tmp_path / "data", {"train": 4, "val": 12})
+    given = override(settings(1), ["data.kind=folder", f"data.path={data}", "data.resolution=16"])
+    trained(given, tmp_path / "r")
+    assert open_run(given, tmp_path / "r", is_resumed=True)[0].held_out
+    table, last = data / "val" / "metadata.jsonl", data / "val" / "09.png"
+    lines = table.read_text()
+    for changed in ("\n".join(lines.split("\n")[:-1]), lines.replace("val 11", "another")):
+        table.write_text(changed)
+        with pytest.raises(ConfigError, match=r"held-out data changed .* \(train.evaluate_every=0\)"):
+            open_run(given, tmp_path / "r", is_resumed=True)
+        without = open_run(override(given, ["train.evaluate_every=0"]), tmp_path / "r", is_resumed=True)[0]
+        assert without.held_out  # what it was stays known
+    table.write_text(lines)
+    Image.new("RGB", (8, 8), "red").save(last)  # the last of the four that are measured
+    with pytest.raises(ConfigError, match="held-out data changed"):
+        open_run(given, tmp_path / "r", is_resumed=True)
+    facts = step_directory(tmp_path / "r", 1) / STATE_FILE
+    told = json.loads(facts.read_text())
+    del told["held_out"]  # as it was written before
+    facts.write_text(json.dumps(told))
+    (facts.parent / MANIFEST).unlink()
+    seal(facts.parent)
+    assert open_run(given, tmp_path / "r", is_resumed=True)[0].step == 1
+
+
+def test_a_run_of_the_same_command_keeps_its_row(tmp_path: Path) -> None:
+    given = override(config(), ["train.row_length=0", "data.tasks.story=0.1", "train.max_dropped=0.9"])
+    before = override(given, ["train.row_length=128"])  # what was settled when stories were not thought of
+    state, _ = open_run(before, tmp_path / "r", is_resumed=True)
+    state.save(tmp_path / "r")
+    assert open_run(given, tmp_path / "r", is_resumed=True)[0].config.train.row_length == 128
+    assert open_run(given, tmp_path / "new", is_resumed=True)[0].config.train.row_length > 128
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.errors import DataError
 from transfusion.data.fit import FittedSource
-from transfusion.data.layouts import layout_of
+from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
-from transfusion.data.sources import FolderConfig, held_out_config, open_reader, open_source
+from transfusion.data.sources import FolderConfig, Reader, held_out_config, open_reader, open_source
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.evaluate.losses import evaluate_losses, total_loss
 from transfusion.memory import is_used_up
@@ -94,16 +94,25 @@ def open_run(
             state = begin(config, where, space=space)
             state.seen = seen(directory)
         _check_workers(state)
-        source = open_source(state.config.data, state.encoder, state.config.train.row_length - 1)
-        state.check_data(source.digest())
+        reader = open_reader(state.config.data, state.config.train.seed)
+        source = reader.source(state.encoder, state.config.train.row_length - 1)
+        state.check_data(source.digest(), _held_out_digest(reader) if evaluation_distance(state.config) else None)
         return state, _fitted(state, source)
+
+
+def _held_out_digest(reader: Reader) -> str | None:
+    """Name what held-out losses are taken on; None where nothing is held out, or none of it can be read."""
+    try:
+        return None if reader.held_out is None else open_reader(reader.held_out).measured_digest(NUM_HELD_OUT)
+    except DataError:
+        return None  # the run goes on without held-out losses, and says so
 
 
 def _check_apart(config: RunConfig, directory: Path) -> None:
     """Refuse a run within a folder of classes: its samples would be one more class, and the data change by training.
 
-    So is one that is the folder of texts or pairs itself. A table of captions names its pictures, and of texts and
-    pairs no reader goes into the folder of a run.
+    So is one that is a folder of texts, of pairs or of a table itself, which as the folder of a run would not be looked
+    into again; but a table at the top is found there.
     """
     if not isinstance(config.data, FolderConfig) or not config.data.path.is_dir():
         return
@@ -111,10 +120,12 @@ def _check_apart(config: RunConfig, directory: Path) -> None:
     if not run.is_relative_to(data):
         return
     try:
-        layout = layout_of(config.data.path, config.data.layout)
+        laid = lay_out(config.data.path, config.data.layout)
     except DataError:
         return  # who reads the data says so, unless the run that goes on has settled it
-    if layout == "classes" or (layout in ("pairs", "text") and run == data):
+    holding = {part.tree.path.resolve() for part in laid.parts} | {data}
+    is_found = run == data and laid.layout in ("captions", "metadata")
+    if laid.layout == "classes" or (run in holding and not is_found):
         raise ConfigError(f"the run's folder {directory} lies within the data {config.data.path}; name another (--run)")
 
 
@@ -289,8 +300,8 @@ class _Between:
         """Open the documents that the run holds out; None where it holds out none."""
         state = self._state
         config = held_out_config(state.config.data)
-        row_length = state.config.train.row_length
-        return None if config is None else open_source(config, state.encoder, row_length - 1)
+        length = state.config.train.row_length - 1
+        return None if config is None else open_source(config, state.encoder, length, at_most=NUM_HELD_OUT)
 
     def _offer(self, losses: Mapping[str, float]) -> bool:
         """Let the present checkpoint be the best if it is."""

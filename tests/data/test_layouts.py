@@ -10,6 +10,7 @@ from PIL import Image
 from transfusion.data.captions import folder_captions, read_captions
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import DataError
+from transfusion.data.found import Found
 from transfusion.data.layouts import is_note, layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile
@@ -224,10 +225,22 @@ def test_a_text_that_is_not_unicode_is_left_out_by_name(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b"caf\xe9")
     source = opened(tmp_path)
     assert source.size == 1 and list(source.quarantine) == ["b.txt"] and "not UTF-8" in source.quarantine["b.txt"]
-    assert source.found.left_out == {"text in sub-folders": 1} and source.found.letters == len("this is a.txt")
+    assert source.found.left_out == {"text in sub-folders": 1, "text that is not UTF-8": 1}
+    assert source.found.letters == len("this is a.txt")
     (tmp_path / "a.txt").write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"holds no text; the first: .*a.txt, line 1: byte 0 is not UTF-8"):
         opened(tmp_path)
+
+
+def test_what_is_broken_or_too_long_is_counted(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "a.txt", "b.png", "b.txt")
+    (tmp_path / "b.png").write_bytes(b"broken")
+    assert opened(tmp_path).found.left_out == {"picture that cannot be read": 1}
+    line = Found("the built-in world", "shapes", left_out={"record too long for a row, of the first 64": 3}).line()
+    assert line == (
+        "found: the built-in world; trains on records without end; "
+        "not taken: 3 records too long for a row, of the first 64"
+    )
 
 
 def test_a_digest_names_the_data_and_not_what_lies_beside(tmp_path: Path) -> None:
@@ -239,9 +252,155 @@ def test_a_digest_names_the_data_and_not_what_lies_beside(tmp_path: Path) -> Non
     assert opened(tmp_path).digest() != digest
 
 
-@pytest.mark.parametrize("names", [("train", "valid"), ("Train", "Test"), ("TRAIN", "dev")])
+@pytest.mark.parametrize(
+    "names",
+    [("train", "valid"), ("Train", "Test"), ("TRAIN", "dev"), ("train", "eval"), ("training", "testing"),
+     ("train", "Evaluation"), ("train", "val"), ("train", "validation")],
+)  # fmt: skip
 def test_folders_are_splits_by_any_of_their_names(tmp_path: Path, names: tuple[str, str]) -> None:
     fill(tmp_path, *(f"{split}/{kind}/{number}.png" for split in names for kind in ("cat", "dog") for number in (1, 2)))
     source = opened(tmp_path)
     assert sorted(set(source.texts())) == ["cat", "dog"] and source.size == 4
     assert source.left_for_others == {names[1].lower(): 4}
+
+
+WRAPPED: list[tuple[list[str], list[tuple[str, str, str | None]]]] = [
+    (["images/cat/1.png", "images/dog/2.png", "README.txt"],
+     [("images/cat/1.png", "cat", None), ("images/dog/2.png", "dog", None)]),
+    (["a/b/cat/1.png", "a/b/dog/2.png"], [("a/b/cat/1.png", "cat", None), ("a/b/dog/2.png", "dog", None)]),
+    (["data/train/cat/1.png", "data/test/dog/2.png", "docs/about.txt"],
+     [("data/train/cat/1.png", "cat", "train"), ("data/test/dog/2.png", "dog", "test")]),
+    (["train/images/cat/1.png", "test/images/dog/2.png"],
+     [("train/images/cat/1.png", "cat", "train"), ("test/images/dog/2.png", "dog", "test")]),
+    (["images/1.png", "images/1.txt"], [("images/1.png", "this is images/1.txt", None)]),
+    (["n1/images/1.png", "n2/images/2.png"], [("n1/images/1.png", "n1", None), ("n2/images/2.png", "n2", None)]),
+    (["cat/1.png", "cat/2.png"], [("cat/1.png", "cat", None), ("cat/2.png", "cat", None)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "expected"), WRAPPED, ids=[names[0] for names, _ in WRAPPED])
+def test_a_folder_around_the_data_is_looked_into(
+    tmp_path: Path, names: list[str], expected: list[tuple[str, str, str | None]]
+) -> None:
+    fill(tmp_path, *names)
+    assert sorted(rows(tmp_path)) == sorted(expected)
+    source = opened(tmp_path)
+    settled = opened(tmp_path, layout=source.found.layout)  # as a run that goes on opens them
+    assert settled.digest() == source.digest() and settled.found == source.found
+    assert ("the data lie in" in source.found.line()) == names[0].startswith(("images/cat", "a/b", "data", "train/im"))
+
+
+def test_texts_in_a_folder_are_looked_for_there(tmp_path: Path) -> None:
+    source = opened(fill(tmp_path, "verse/a.txt", "verse/b.txt"))
+    assert list(source.texts()) == ["this is verse/a.txt", "this is verse/b.txt"]
+    assert "the data lie in verse/" in source.found.line() and not source.found.left_out
+
+
+@pytest.mark.parametrize("table", ["captions.jsonl", "metadata.jsonl", "metadata.csv"])
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [(["images"], {}), (["data/train"], {"train": 1}), (["cats", "dogs"], {}),
+     (["train/x", "val/x"], {"train": 1, "val": 1})],
+)  # fmt: skip
+def test_a_table_below_is_read(tmp_path: Path, table: str, folders: list[str], splits: dict[str, int]) -> None:
+    key = "file" if table == "captions.jsonl" else "file_name"
+    for folder in folders:
+        fill(tmp_path, f"{folder}/1.png")
+        told = f"file_name,text\n1.png,in {folder}\n" if table.endswith("csv") else None
+        (tmp_path / folder / table).write_text(told or json.dumps({key: "1.png", "text": f"in {folder}"}))
+    assert [row[:2] for row in rows(tmp_path)] == [(f"{folder}/1.png", f"in {folder}") for folder in folders]
+    found = opened(tmp_path).found
+    assert (found.layout, found.splits) == ("captions" if key == "file" else "metadata", splits)
+    assert not found.unknown and not found.left_out
+
+
+DOUBTFUL = [
+    (["images/1.png", "meta/captions.jsonl"], r"classes \(1 picture in .*\) and of captions \(meta/"),
+    (["a.png", "a.txt", "b/captions.jsonl", "b/1.png"], r"pairs .* and of captions \(b/cap.*layout=pairs"),
+    (["a.png", "old/metadata.csv"], r"of pictures without a caption and of metadata \(old/metadata.csv\)"),
+    (["images/1.png", "captions/1.txt"], r"texts in another folder .*captions/1.txt\): .*\(images/1.txt\)"),
+    (["images/train_1.png", "texts/train_1.txt"], r"texts in another folder .*texts/train_1.txt"),
+    (["images/cat/1.png", "captions/cat/1.txt"], r"texts in another folder than the pictures of their names"),
+    (["train/images/1.png", "train/texts/1.txt"], r"texts in another folder than the pictures of their names"),
+    (["train/cat/1.png", "test/cat/2.png", "docs/fig.png"], r"splits \(test/, train/\) and .* \(docs/\); .*=classes"),
+    (["train/cat/1.png", "test/cat/2.png", "logo.png"], r"of splits .* and of data beside them \(logo.png\)"),
+    (["train/1.png", "train/1.txt", "test/2.png", "test/2.txt", "x/3.png"], r"of splits .* beside them \(x/\)"),
+    (["data/train/cat/1.png", "data/test/cat/2.png", "data/x.png"], r"of splits .* and of data beside them \(x.png\)"),
+    (["images/1.png", "images/cat/2.png"], r"upper names \(images\) or the lower ones \('cat' of .*=classes"),
+    (["loose.png", "images/cat/1.png", "images/dog/2.png"], r"upper names \(images\) or the lower ones \('cat'"),
+    (["images/cat/1.png", "images/dog/2.png", "extra/3.png"], r"upper names \(extra, images\) or .*\('cat'"),
+    (["animals/cat/1.png", "vehicles/bus/2.png"], r"upper names \(animals, vehicles\) or the lower ones \('cat'"),
+    (["train/images/cat/1.png", "val/cat/2.png"], r"in different ways: .*images \(classes\), .*val \(classes\)"),
+    (["train.txt", "test.txt", "more.txt"], r"test.txt may be held out.* with more.txt, train.txt; .*=text"),
+    (["valid.txt", "test.txt"], r"test.txt, valid.txt may be held out"),
+    (["book.txt", "Test.txt"], r"Test.txt may be held out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "told"), DOUBTFUL, ids=[" ".join(names) for names, _ in DOUBTFUL])
+def test_what_the_names_leave_open_is_refused(tmp_path: Path, names: list[str], told: str) -> None:
+    fill(tmp_path, *names)
+    with pytest.raises(DataError, match=told):
+        opened(tmp_path)
+
+
+def test_what_was_refused_is_read_as_it_is_told(tmp_path: Path) -> None:
+    fill(tmp_path / "c", "train/cat/1.png", "test/cat/2.png", "docs/fig.png")
+    assert [row[1] for row in rows(tmp_path / "c", "classes")] == ["docs", "test", "train"]
+    fill(tmp_path / "u", "images/cat/1.png", "images/dog/2.png", "extra/3.png")
+    assert [row[1] for row in rows(tmp_path / "u", "classes")] == ["extra", "images", "images"]
+    fill(tmp_path / "t", "train.txt", "test.txt", "more.txt")
+    assert list(opened(tmp_path / "t", layout="text").texts()) == [
+        f"this is {n}.txt" for n in ("more", "test", "train")
+    ]
+
+
+def test_what_the_captions_are_is_said(tmp_path: Path) -> None:
+    fill(tmp_path, "cat/1.png", "polar_bear/2.png", *(f"k{i}/3.png" for i in range(4)))
+    assert (
+        "; the names of folders are the captions ('cat', 'k0', 'k1', 'k2' and 2 more); "
+        in opened(tmp_path).found.line()
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [(("train", "valid", "test"), {"train": 1, "valid": 1, "test": 1}), (("Training", "EVAL"), {"train": 1, "eval": 1}),
+     (("wiki.train", "wiki.valid"), {"train": 1, "valid": 1}),
+     (("train-00000-of-00002", "train-00001-of-00002", "test-0"), {"train": 2, "test": 1})],
+)  # fmt: skip
+def test_texts_named_for_splits_are_these(tmp_path: Path, names: tuple[str, ...], splits: dict[str, int]) -> None:
+    fill(tmp_path, *(f"{name}.txt" for name in names), "README.txt")
+    source = opened(tmp_path)
+    assert source.found.splits == splits and source.found.left_out == {"text beside the splits": 1}
+    assert list(source.texts()) == [f"this is {name}.txt" for name in names if "train" in name.lower()]
+    assert list(opened(tmp_path, layout="text", hold_out=0.0).texts()) == list(source.texts())  # as a run goes on
+    assert TextFile(tmp_path, split=list(splits)[1]).documents() == [
+        f"this is {names[-1] if len(splits) < 3 else 'valid'}.txt"
+    ]
+
+
+@pytest.mark.parametrize("names", [["train"], ["test"], ["train", "README"], ["train", "poems"]])
+def test_one_text_named_for_a_split_is_a_text(tmp_path: Path, names: list[str]) -> None:
+    source = opened(fill(tmp_path, *(f"{name}.txt" for name in names)))
+    assert not source.found.splits and len(list(source.texts())) == len(names)
+
+
+def test_folders_that_links_cross_are_read_once(tmp_path: Path) -> None:
+    names = [f"d{i}" for i in range(9)]
+    fill(tmp_path / "d", *(f"{name}/p.png" for name in names))
+    for one in names:
+        for other in names:
+            (tmp_path / "d" / one / f"to_{other}").symlink_to(tmp_path / "d" / other)
+    fill(tmp_path / "elsewhere", "x/1.png")
+    for link in ("all", "zebra"):
+        (tmp_path / "d" / link).symlink_to(tmp_path / "elsewhere" / "x")
+    (tmp_path / "d" / "a_link").symlink_to(tmp_path / "d" / "d3")  # before d3 by its name, and yet d3 is d3
+    assert [row[:2] for row in rows(tmp_path / "d")] == [("all/1.png", "all"), *((f"{n}/p.png", n) for n in names)]
+    assert opened(tmp_path / "d").found.left_out == {"link to a folder that is read already": 83}
+
+
+def test_a_table_that_is_not_read_is_told(tmp_path: Path) -> None:
+    fill(tmp_path, "1.png", "old/captions.jsonl", "captions.jsonl", captions='{"file": "1.png", "text": "a"}')
+    found = opened(tmp_path).found
+    assert found.left_out == {"table of captions": 1} and not found.unknown

@@ -117,12 +117,16 @@ LONG = Captions([3, 3, 90, 3, 3, 3, 3, 3, 3, 3])
 def test_a_fitted_source_leaves_out_and_names_what_is_too_long() -> None:
     source = FittedSource(LONG, limit(40), 0.1)
     assert source.size == 9 and [source.document(i, 0).key[1] for i in range(9)] == [0, 1, 3, 4, 5, 6, 7, 8, 9]
+    assert source.found.left_out == {"record too long for a row": 1} and source.found.records == 9
     assert list(source.quarantine) == ["toy 2"] and "slots, more than a row" in source.quarantine["toy 2"]
     with pytest.raises(DataError, match=r"1 of 10 documents are too long.*train.max_dropped 0.05.*\(toy 2\) takes 97"):
         FittedSource(LONG, limit(40), 0.05)
     with pytest.raises(DataError, match=r"document 2 \(toy 2\)"):
         FittedSource(LONG, limit(40, "refuse"), 1.0)
     assert FittedSource(LONG, limit(40, "cut"), 0.0).size == 10
+    assert not FittedSource(LONG, limit(40, "cut"), 0.0).found.left_out
+    endless = FittedSource(Captions(LONG.lengths, is_endless=True), limit(40), 0.2)
+    assert endless.found.left_out == {"record too long for a row, of the first 64": 7} and endless.size is None
     assert [source.name(i) for i in (1, 2)] == ["toy 1", "toy 3"]
     with pytest.raises(DataError, match="2 of 2 documents are too long"):
         FittedSource(Captions([90, 90]), limit(40), 1.0)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from transfusion.data.errors import DataError
-from transfusion.data.found import Found
+from transfusion.data.found import Found, listed
 from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, TABLES, Laid, lay_out
 from transfusion.data.settings import Layout
 from transfusion.data.splits import choose
@@ -85,9 +85,8 @@ def folder_captions(
     rows: list[CaptionRow] = []
     quarantine: dict[str, str] = {}
     for part in laid.parts:
-        prefix = f"{part.folder}/" if part.folder else ""
-        for row in _rows(laid.layout, part.tree, quarantine, prefix):
-            rows.append(replace(row, file=prefix + row.file, split=row.split or part.split))
+        for row in _rows(laid.layout, part.tree, quarantine, part.prefix):
+            rows.append(replace(row, file=part.prefix + row.file, split=row.split or part.split))
     if not rows:
         first = f"; the first: {next(iter(quarantine.values()))}" if quarantine else ""
         raise DataError(f"{path} holds no captioned pictures{first}")
@@ -113,17 +112,17 @@ def _found(laid: Laid, rows: list[CaptionRow], num_broken: int) -> Found:
     tree = laid.tree
     captioned = {row.file for row in rows}
     bare = sum(file.as_posix() not in captioned for file in tree.pictures)
-    known = {PurePosixPath(part.folder, name) for part in laid.parts for name in TABLES}
+    told: dict[Layout, set[str]] = {"captions": {CAPTIONS_FILE}, "metadata": {*METADATA_FILES}}
+    read = {PurePosixPath(part.folder, name) for part in laid.parts for name in told.get(laid.layout, ())}
+    tables = {file for file in tree.others if file.name in TABLES}
     paired = {PurePosixPath(part.folder, text) for part in laid.parts for text in part.tree.pairs.values()}
     is_pairs = laid.layout == "pairs"
     texts = sum(text not in paired for text in tree.texts) if is_pairs else len(tree.texts)
-    told: dict[Layout, set[str]] = {"captions": {CAPTIONS_FILE}, "metadata": {*METADATA_FILES}}
-    tables = sum(file in known and file.name not in told.get(laid.layout, set()) for file in tree.others)
     left_out = {
         "picture in no class folder" if laid.layout == "classes" else "picture without a caption": bare,
         "text without a picture" if is_pairs else "text beside the pictures": texts,
         "caption that cannot be read": num_broken if is_pairs else 0,
-        "table of captions": tables,
+        "table of captions": len(tables - read),
         **tree.passed_over,
     }
     return Found(
@@ -132,9 +131,16 @@ def _found(laid: Laid, rows: list[CaptionRow], num_broken: int) -> Found:
         pictures=len(tree.pictures),
         captions=len(rows),
         texts=len(tree.texts),
-        unknown=tree.unknown(known),
+        noted="; ".join(note for note in (laid.told, _classes(rows) if laid.layout == "classes" else "") if note),
+        unknown=tree.unknown(tables),
         left_out={why: count for why, count in left_out.items() if count},
     )
+
+
+def _classes(rows: list[CaptionRow]) -> str:
+    """Say which names of folders are the captions."""
+    names = sorted({row.text for row in rows})
+    return f"the names of folders are the captions ({listed([repr(name) for name in names])})"
 
 
 def _rows(layout: Layout, tree: Tree, quarantine: dict[str, str], prefix: str) -> Iterator[CaptionRow]:

@@ -13,6 +13,7 @@ from transfusion.data.loader import Source
 from transfusion.layout import num_slots
 from transfusion.segments import Document
 
+TOO_LONG = "record too long for a row"
 NUM_TRIED = 64  # documents of a source without end that are looked at before a run
 
 
@@ -39,6 +40,7 @@ class FittedSource:
                 f"{len(faults)} of {count} documents are too long, more than the share that may be dropped "
                 f"(train.max_dropped {max_dropped}, which may be raised); the first: {next(iter(faults.values()))}"
             )
+        self._num_too_long = len(faults)
         self.dropped = {} if size is None else faults
         self._kept = None if size is None else [index for index in range(size) if index not in faults]
 
@@ -59,8 +61,11 @@ class FittedSource:
 
     @property
     def found(self) -> Found:
-        """What the data hold, and how many records of it fit."""
-        return replace(self._source.found, records=self.size)
+        """What the data hold, how many records of it fit and how many do not: where there is no end, of the first."""
+        found = self._source.found
+        why = TOO_LONG if self.size is not None else f"{TOO_LONG}, of the first {NUM_TRIED}"
+        left_out = {**found.left_out, **({why: self._num_too_long} if self._num_too_long else {})}
+        return replace(found, records=self.size, left_out=left_out)
 
     def name(self, index: int) -> str:
         """Name a document."""

@@ -1,7 +1,9 @@
 """What data hold and what of it is not taken, as one value and one line. It must not know how it was found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+MOST_LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class Found:
         texts: Files of text.
         letters: Letters of the text that is read, of all splits.
         splits: Captions, or blocks of text, of each split.
+        noted: How the layout was understood, where that is worth a word; else empty.
         held_out: What is to be said of a held-out share; empty where the data mark their splits.
         unknown: Files of no known kind, by ending.
         left_out: What else is not taken, by why: a noun phrase whose first word counts, as "picture without a caption".
@@ -30,6 +33,7 @@ class Found:
     texts: int = 0
     letters: int = 0
     splits: Mapping[str, int] = field(default_factory=dict[str, int])
+    noted: str = ""
     held_out: str = ""
     unknown: Mapping[str, int] = field(default_factory=dict[str, int])
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -43,12 +47,13 @@ class Found:
         file of no known kind (.json)'
         """
         if self.layout == "shapes":
-            return f"found: {self.where}; trains on {_trained(self.records)}"
+            parts = [self.where, f"trains on {_trained(self.records)}", self._not_taken()]
+            return f"found: {'; '.join(part for part in parts if part)}"
         counts = {"picture": self.pictures, "caption": self.captions, "text": self.texts, "letter": self.letters}
         known = [counted(count, name) for name, count in counts.items() if count]
         splits = ", ".join(f"{name!r} {count}" for name, count in sorted(self.splits.items()))
         known.append(f"splits {splits}" if splits else "no splits")
-        parts = [", ".join(known), f"trains on {_trained(self.records)}", self.held_out, self._not_taken()]
+        parts = [", ".join(known), self.noted, f"trains on {_trained(self.records)}", self.held_out, self._not_taken()]
         return f"found in {self.where} (layout {self.layout}): {'; '.join(part for part in parts if part)}"
 
     def _not_taken(self) -> str:
@@ -67,6 +72,16 @@ def counted(count: int, phrase: str) -> str:
     """
     thing, _, rest = phrase.partition(" ")
     return f"{count:,} {thing}{'' if count == 1 else 's'} {rest}".rstrip()
+
+
+def listed(names: Sequence[str]) -> str:
+    """List the first few of some names.
+
+    >>> listed(["a", "b"]), listed(list("abcdefg"))
+    ('a, b', 'a, b, c, d and 3 more')
+    """
+    more = len(names) - MOST_LISTED
+    return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _trained(records: int | None) -> str:

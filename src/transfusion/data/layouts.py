@@ -6,29 +6,33 @@
     cat/1.png dog/2.png                  classes     the folder's name is the caption
     book.txt poems.txt                   text        plain text, at the top
 
-Folders named as splits (train, test, val, validation, valid, dev), and no data beside them, hold any of these each. It
-must not read what files hold.
+One rule finds where they lie, from the top. A folder that holds data itself (a table, pictures or texts) is read as it
+stands. One whose data lie in a single sub-folder only wraps it, and that is looked into, unless the single folder holds
+pictures and no table: it is a class, or they are pairs. Folders named as splits (train, test, val, validation, valid,
+dev, eval and so on), and no data beside them, are looked into each and laid out alike; so are folders of which each
+holds a table. Texts beside pictures do not count in this. What the names leave open is refused, and data.layout settles
+it: it takes what is asked for as it lies. It must not read what files hold.
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from transfusion.data.errors import DataError
-from transfusion.data.found import counted
+from transfusion.data.found import counted, listed
 from transfusion.data.settings import Layout
-from transfusion.data.splits import TEST, TRAIN, VALIDATION
-from transfusion.data.tree import TEXT_SUFFIX, Tree, scan
+from transfusion.data.splits import NAMES, TRAIN, split_named
+from transfusion.data.tree import TEXT_SUFFIX, Tree, folders, scan, top
 
 CAPTIONS_FILE = "captions.jsonl"
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 TABLES = (CAPTIONS_FILE, *METADATA_FILES)
-SPLIT_FOLDERS = (TRAIN, TEST, *VALIDATION)  # in any case
 NOTES = (  # what texts beside pictures are called that are about the data, and not data
     *("about", "annotations", "attribution", "authors", "categories", "changelog", "changes", "citation", "classes"),
     *("copying", "copyright", "credits", "dataset", "description", "disclaimer", "index", "info", "label", "labels"),
     *("licence", "license", "list", "names", "note", "notes", "notice", "readme", "requirements", "source", "sources"),
-    *("terms", "todo", "train", "test", "val", "validation", "version"),
+    *("terms", "todo", "version", *NAMES),
 )
 EXPECTED = (
     f"expected pictures with a {CAPTIONS_FILE} or {METADATA_FILES[0]}, pictures NAME.png with a caption NAME.txt each, "
@@ -37,15 +41,26 @@ EXPECTED = (
 
 
 class Part(NamedTuple):
-    """Files that are laid out in one way, and the split that their folder is named for, if any."""
+    """Files that are laid out in one way.
 
-    split: str | None
+    Attributes:
+        tree: They, named relative to their folder.
+        folder: Where that lies in the data; empty where it is the whole.
+        split: The split that it, or a folder around it, is named for, if any.
+    """
+
     tree: Tree
+    folder: str = ""
+    split: str | None = None
 
     @property
-    def folder(self) -> str:
-        """Name of the folder that the split has; empty where it is the whole."""
-        return "" if self.split is None else self.tree.path.name
+    def prefix(self) -> str:
+        """What goes before a file's name to make it relative to the data."""
+        return f"{self.folder}/" if self.folder else ""
+
+    def under(self, name: str) -> "Part":
+        """Return the part of a folder at the top."""
+        return Part(self.tree.under(name), f"{self.prefix}{name}", self.split)
 
 
 class Laid(NamedTuple):
@@ -54,6 +69,12 @@ class Laid(NamedTuple):
     layout: Layout
     parts: tuple[Part, ...]
     tree: Tree
+
+    @property
+    def told(self) -> str:
+        """Say in which folders the data lie, where that is neither the whole nor a split's own; else nothing."""
+        inner = [part.prefix for part in self.parts if part.folder and (part.split is None or "/" in part.folder)]
+        return f"the data lie in {listed(inner)}" if inner else ""
 
 
 def lay_out(path: Path, layout: Layout = "auto") -> Laid:
@@ -66,18 +87,20 @@ def lay_out(path: Path, layout: Layout = "auto") -> Laid:
         hint = "; data.layout=text reads any one file as text" if path.is_file() else ""
         raise DataError(f"{path} is not a folder; {EXPECTED}{hint}; data.path names it")
     tree = scan(path)
-    parts = _parts(tree)
+    parts, doubt = _parted(Part(tree))
     if layout != "auto":
-        evidence = [_evidence(part.tree) for part in parts]
-        if all(layout in found for found in evidence):
+        if all(layout in _evidence(part.tree) for part in parts):
             return Laid(layout, parts, tree)
         whole = _evidence(tree)
         if layout in whole:
-            return Laid(layout, (Part(None, tree),), tree)
+            return Laid(layout, (Part(tree),), tree)
         others = ", ".join(whole.values()) or "nothing that is known"
         raise DataError(f"{path} has not the layout data.layout={layout}: it holds {others}; {EXPECTED}")
+    if doubt := doubt or _texts_apart(tree):
+        raise DataError(doubt)
     layouts: list[Layout] = [_layout(part.tree) for part in parts]
-    if len(set(layouts)) > 1:
+    depths = {len(PurePosixPath(part.folder).parts) for part in parts}
+    if len(set(layouts)) > 1 or (layouts[0] == "classes" and len(depths) > 1):
         told = ", ".join(f"{part.tree.path} ({found})" for part, found in zip(parts, layouts, strict=True))
         raise DataError(f"the splits of {path} are laid out in different ways: {told}; lay them out alike")
     return Laid(layouts[0], parts, tree)
@@ -99,16 +122,80 @@ def is_note(text: PurePosixPath) -> bool:
     return re.split(r"[^a-z]+", text.stem.lower(), maxsplit=1)[0] in NOTES
 
 
-def _parts(tree: Tree) -> tuple[Part, ...]:
-    """Split a folder whose only data lie in folders named as splits."""
-    folders = tree.folders | {file.parts[0] for file in tree.others if len(file.parts) > 1 and file.name in TABLES}
-    top = [*tree.pictures, *(text for text in tree.texts if not is_note(text))]
-    names = {folder: folder.lower() for folder in sorted(folders)}
-    is_split = folders and set(names.values()) <= set(SPLIT_FOLDERS) and not any(len(file.parts) == 1 for file in top)
-    if not is_split or any(tree.has(name) for name in TABLES):
-        return (Part(None, tree),)
-    ordered = sorted(names, key=lambda folder: SPLIT_FOLDERS.index(names[folder]))
-    return tuple(Part(names[folder], tree.under(folder)) for folder in ordered)
+def text_splits(texts: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """Return the split of each text where all but notes are named for splits, "train" and another; else none.
+
+    >>> text_splits([PurePosixPath(name) for name in ("wiki.train.txt", "wiki.valid.txt", "README.txt")])
+    {PurePosixPath('wiki.train.txt'): 'train', PurePosixPath('wiki.valid.txt'): 'valid'}
+    """
+    found: dict[PurePosixPath, str] = {}
+    for text in texts:
+        words = re.split(r"[^a-z]+", text.stem.lower())
+        names = {split for word in words if (split := split_named(word))}
+        if len(names) == 1:
+            found[text] = names.pop()
+        elif not is_note(text):
+            return {}
+    return found if TRAIN in found.values() and len(set(found.values())) > 1 else {}
+
+
+class _Parted(NamedTuple):
+    """Where the data of a folder lie, and what is to be said where the names leave that open."""
+
+    parts: tuple[Part, ...]
+    doubt: str = ""
+
+
+def _parted(part: Part) -> _Parted:
+    """Find where data lie, by the rule of this module."""
+    tree = part.tree
+    if _has_table(tree):
+        return _Parted((part,))
+    holding = _holding(tree)
+    named = {name: split for name in sorted(holding) if part.split is None and (split := split_named(name))}
+    if named:
+        strays = [*(str(file) for file in _own(tree)), *(f"{name}/" for name in sorted(holding - named.keys()))]
+        if not strays:
+            ordered = sorted(named, key=lambda name: NAMES.index(name.lower()))
+            return _joined(_parted(part.under(name)._replace(split=named[name])) for name in ordered)
+        if any(_evidence(tree.under(name)) for name in named):
+            return _Parted((part,), _beside_splits(tree, list(named), strays))
+    if top(tree.pictures) or (_own(tree) if tree.pictures else top(tree.texts)):
+        return _Parted((part,))
+    if len(holding) == 1:
+        only = part.under(*holding)
+        found = _parted(only)
+        is_class = found == _Parted((only,)) and top(only.tree.pictures) and not _has_table(only.tree)
+        return _Parted((part,)) if is_class else found
+    if holding and holding == {table.parts[0] for table in _tables(tree) if len(table.parts) == 2}:
+        return _Parted(tuple(part.under(name) for name in sorted(holding)))
+    return _Parted((part,))
+
+
+def _joined(found: Iterable[_Parted]) -> _Parted:
+    every = list(found)
+    return _Parted(
+        tuple(part for each in every for part in each.parts), next((each.doubt for each in every if each.doubt), "")
+    )
+
+
+def _has_table(tree: Tree) -> bool:
+    return any(tree.has(name) for name in TABLES)
+
+
+def _tables(tree: Tree) -> list[PurePosixPath]:
+    """Return the files that are called as tables of captions, wherever they lie."""
+    return [file for file in tree.others if file.name in TABLES]
+
+
+def _holding(tree: Tree) -> set[str]:
+    """Return the folders at the top that hold data: texts count where there are no pictures."""
+    return folders(_tables(tree)) | folders(tree.pictures or tree.texts)
+
+
+def _own(tree: Tree) -> list[PurePosixPath]:
+    """Return the pictures and texts that lie in no sub-folder, without notes."""
+    return [*top(tree.pictures), *(text for text in top(tree.texts) if not is_note(text))]
 
 
 def _evidence(tree: Tree) -> dict[Layout, str]:
@@ -124,7 +211,7 @@ def _evidence(tree: Tree) -> dict[Layout, str]:
         found["pairs"] = f"{number} ({picture} with {text})"
     if nested := [file for file in tree.pictures if len(file.parts) > 1]:
         found["classes"] = f"{counted(len(nested), 'picture')} in sub-folders ({nested[0]})"
-    if texts := [text for text in tree.texts if len(text.parts) == 1]:
+    if texts := top(tree.texts):
         found["text"] = f"{counted(len(texts), 'text')} ({texts[0]})"
     return found
 
@@ -139,6 +226,8 @@ def _layout(tree: Tree) -> Layout:
     if all(tree.has(name) for name in METADATA_FILES):
         raise DataError(f"{tree.path} holds both {' and '.join(METADATA_FILES)}; take one of them away")
     layouts = _likely(tree, evidence)
+    if tree.pictures and not _has_table(tree) and (tables := _tables(tree)):
+        raise DataError(_table_below(tree, tables[0], [f"{layout} ({evidence[layout]})" for layout in layouts]))
     if not layouts:
         raise DataError(f"{tree.path} holds no captioned pictures and no text{_instead(tree)}; {EXPECTED}")
     if layouts == ["text"] and tree.pictures:
@@ -151,6 +240,8 @@ def _layout(tree: Tree) -> Layout:
     if len(layouts) > 1:
         told = " and of ".join(f"{layout} ({evidence[layout]})" for layout in layouts)
         raise DataError(f"{tree.path} looks like two layouts at once, of {told}; {hint}")
+    if doubt := {"classes": _doubtful_classes, "text": _doubtful_texts}.get(layouts[0], lambda _: "")(tree):
+        raise DataError(f"{tree.path} can be read in two ways: {doubt}")
     return layouts[0]
 
 
@@ -164,7 +255,7 @@ def _likely(tree: Tree, evidence: dict[Layout, str]) -> list[Layout]:
         if likely == {"pairs"} and _has_folder_without_pairs(tree):
             likely.add("classes")
     if not likely:
-        own = [text for text in tree.texts if len(text.parts) == 1 and not (tree.pictures and is_note(text))]
+        own = [text for text in top(tree.texts) if not (tree.pictures and is_note(text))]
         likely = {layout for layout in evidence if layout == "classes" or (layout == "text" and own)}
     return [layout for layout in evidence if layout in likely]
 
@@ -175,6 +266,73 @@ def _has_folder_without_pairs(tree: Tree) -> bool:
     return any(picture.parent not in paired for picture in tree.pictures if len(picture.parts) > 1)
 
 
+def _beside_splits(tree: Tree, named: Sequence[str], strays: Sequence[str]) -> str:
+    """Say that folders of splits have data beside them."""
+    return (
+        f"{tree.path} looks like two layouts at once, of splits ({listed([f'{name}/' for name in named])}) and of data "
+        f"beside them ({listed(strays)}); move what belongs to no split out, or say how to read them as one whole, "
+        "such as data.layout=classes, where these are the names of classes"
+    )
+
+
+def _table_below(tree: Tree, table: PurePosixPath, others: Sequence[str]) -> str:
+    """Say that a table lies in a sub-folder, and pictures not below it."""
+    kind = "captions" if table.name == CAPTIONS_FILE else "metadata"
+    told = " and of ".join([*(others or ["pictures without a caption"]), f"{kind} ({table})"])
+    settled = f", or say which one to take: data.layout={others[0].split()[0]}" if others else ""
+    return (
+        f"{tree.path} looks like two layouts at once, of {told}; a table names pictures relative to its own folder: "
+        f"move it to {tree.path / table.name} and name them from there, take it away, or name its folder "
+        f"(data.path={(tree.path / table).parent}){settled}"
+    )
+
+
+def _texts_apart(tree: Tree) -> str:
+    """Say that a picture has a text of its name in another folder, where none has one beside it or in a table."""
+    texts = {text.stem: text for text in tree.texts}
+    apart = [picture for picture in tree.pictures if picture.stem in texts]
+    if not apart or tree.pairs or _tables(tree):
+        return ""
+    picture = apart[0]
+    return (
+        f"{tree.path} holds texts in another folder than the pictures of their names ({picture}, "
+        f"{texts[picture.stem]}): lay each text beside its picture ({picture.with_suffix(TEXT_SUFFIX)}), write a "
+        f"{CAPTIONS_FILE}, or say how to read them otherwise (data.layout=classes: folders' names are the captions)"
+    )
+
+
+def _doubtful_classes(tree: Tree) -> str:
+    """Say what speaks for other captions than the names of the folders at the top; nothing where nothing does."""
+    own = folders(file for file in tree.pictures if len(file.parts) == 2)
+    lower = [PurePosixPath(*file.parts[:2]) for file in tree.pictures if len(file.parts) > 2]
+    upper = folders(tree.pictures)
+    without_own = {folder for folder in lower if folder.parts[0] not in own}
+    is_alike = not own and len({folder.name for folder in lower}) == 1 and len(set(lower)) == len(upper)
+    if not lower or is_alike or (not without_own and len(upper) > 1):
+        return ""
+    deeper = min(without_own or set(lower))
+    return (
+        f"folders of pictures lie in folders of pictures, so that the captions may be the upper names "
+        f"({listed(sorted(upper))}) or the lower ones ({deeper.name!r} of {deeper}); move the pictures so that each "
+        "lies in the folder of its class, those beside each other, or say data.layout=classes, which takes the upper"
+    )
+
+
+def _doubtful_texts(tree: Tree) -> str:
+    """Say which text is named for a split where not all are; nothing where none is, or all are."""
+    texts = top(tree.texts)
+    held_out = [text.name for text in texts if split_named(text.stem) not in (None, TRAIN)]
+    others = [
+        text.name for text in texts if text.name not in held_out and (split_named(text.stem) or not is_note(text))
+    ]
+    if text_splits(texts) or not held_out or len(held_out) + len(others) == 1:
+        return ""
+    return (
+        f"{listed(held_out)} may be held out, by the name, or one text with {listed(others or held_out)}; name every "
+        "text for its split (train.txt, test.txt), move one out, or say data.layout=text, which takes all as one"
+    )
+
+
 def _instead(tree: Tree) -> str:
     """Say what a folder holds that is no data."""
     held = [
@@ -183,9 +341,5 @@ def _instead(tree: Tree) -> str:
         *(counted(count, f"file of no known kind ({ending})") for ending, count in tree.unknown(set()).items()),
         *([f"runs ({', '.join(tree.runs)})"] if tree.runs else []),
     ]
-    split = (
-        " (of the names of splits, data.layout=classes makes captions)"
-        if tree.path.name.lower() in SPLIT_FOLDERS
-        else ""
-    )
+    split = " (of the names of splits, data.layout=classes makes captions)" if split_named(tree.path.name) else ""
     return f": it holds {', '.join(held)}{split}" if held else ""

@@ -117,7 +117,8 @@ class ImageFolder:
                 f"none of the {len(rows)} pictures of {path} can be read; the first: {next(iter(broken.values()))}"
             )
         self.captions = [row for row, _ in kept]
-        self.found = replace(read.found, records=len(kept))
+        left_out = {**read.found.left_out, **({"picture that cannot be read": len(broken)} if broken else {})}
+        self.found = replace(read.found, records=len(kept), left_out=left_out)
         pictures = [picture for _, picture in kept]
         self._pictures = np.stack(pictures) if crop == 1 else pictures
         self._size = (resolution, resolution) if isinstance(resolution, int) else resolution

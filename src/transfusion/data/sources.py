@@ -6,8 +6,10 @@
 A reader reads names and captions at once and pictures when they are needed. It must not know models.
 """
 
+import hashlib
+import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -31,7 +33,7 @@ from transfusion.data.settings import (
     unaugmented,
 )
 from transfusion.data.shapes import corpus, render, sample_scene
-from transfusion.data.splits import TRAIN, held_out_split
+from transfusion.data.splits import TRAIN, held_out_split, spread
 from transfusion.keyed import generator
 
 __all__ = [
@@ -79,8 +81,18 @@ class Reader(Protocol):
         """Name what the data hold."""
         ...
 
-    def source(self, encoder: Encoder, chunk_length: int) -> Source:
-        """Return the records, told by an encoder; plain text in chunks of so many tokens."""
+    def measured_digest(self, count: int) -> str | None:
+        """Name what ``count`` of the records hold and which there are; None where they follow from the settings."""
+        ...
+
+    def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> Source:
+        """Return the records, told by an encoder; plain text in chunks of so many tokens.
+
+        Args:
+            encoder: Tells them.
+            chunk_length: Tokens of a chunk of plain text.
+            at_most: Decode so many pictures, spread over all; None: all of them. Text costs little and is whole.
+        """
         ...
 
 
@@ -109,9 +121,13 @@ class ShapesReader:
         """Name the settings that decide the documents."""
         return shapes_digest(self.config, self.seed)
 
-    def source(self, encoder: Encoder, chunk_length: int) -> ShapesSource:
+    def measured_digest(self, count: int) -> None:
+        """Settings decide all."""
+        del count
+
+    def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> ShapesSource:
         """Tell scenes."""
-        del chunk_length
+        del chunk_length, at_most
         return ShapesSource(self.config, encoder)
 
 
@@ -149,10 +165,21 @@ class PictureReader:
         """Name files, captions and pixels."""
         return self._pictures.digest()
 
-    def source(self, encoder: Encoder, chunk_length: int) -> FolderSource:
+    def measured_digest(self, count: int) -> str:
+        """Name all files and captions, and the pixels of so many pictures."""
+        rows = json.dumps([(row.file, row.text) for row in self._captions.rows])
+        return f"{hashlib.sha256(rows.encode()).hexdigest()}:{self._few(count).digest()}"
+
+    def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> FolderSource:
         """Tell captioned pictures."""
         del chunk_length
-        return FolderSource(self.config, encoder, self._pictures)
+        return FolderSource(self.config, encoder, self._pictures if at_most is None else self._few(at_most))
+
+    def _few(self, count: int) -> ImageFolder:
+        """Decode so many pictures."""
+        rows = self._captions.rows
+        few = replace(self._captions, rows=[rows[place] for place in spread(len(rows), count)])
+        return ImageFolder(self.config.path, self.config.resolution, captions=few)
 
 
 class TextReader:
@@ -186,8 +213,14 @@ class TextReader:
         """Name the text."""
         return self._text.digest()
 
-    def source(self, encoder: Encoder, chunk_length: int) -> TextSource:
+    def measured_digest(self, count: int) -> str:
+        """Name the text."""
+        del count
+        return self._text.digest()
+
+    def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> TextSource:
         """Tell chunks of the text."""
+        del at_most
         return TextSource(self._text, encoder, chunk_length)
 
 
@@ -211,15 +244,16 @@ def open_reader(config: DataConfig, seed: int = 0) -> Reader:
     return TextReader(config) if layout_of(config.path, config.layout) == "text" else PictureReader(config)
 
 
-def open_source(config: DataConfig, encoder: Encoder, chunk_length: int) -> Source:
+def open_source(config: DataConfig, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> Source:
     """Open the documents of the data that a config names.
 
     Args:
         config: What to open.
         encoder: Tells its records.
         chunk_length: Tokens of a chunk of plain text.
+        at_most: Decode so many pictures, spread over all; None: all of them.
     """
-    return open_reader(config, encoder.seed).source(encoder, chunk_length)
+    return open_reader(config, encoder.seed).source(encoder, chunk_length, at_most=at_most)
 
 
 def held_out_config(config: DataConfig) -> DataConfig | None:

@@ -14,7 +14,10 @@ from transfusion.data.found import counted
 from transfusion.keyed import stable_fraction
 
 TRAIN, TEST = "train", "test"
-VALIDATION = ("val", "validation", "valid", "dev")
+TRAINING = (TRAIN, "training")
+VALIDATION = ("val", "validation", "valid", "dev", "eval", "evaluation")
+TESTING = (TEST, "testing")
+NAMES = (*TRAINING, *TESTING, *VALIDATION)  # of splits, as folders and files are called by them, in any case
 DEFAULT_SHARE = 0.02
 MOST_HELD_OUT = 500
 FEWEST_NAMES = 50  # of which some are held out by default: 2 % of fewer is not one
@@ -113,7 +116,24 @@ def default_share(names: Sequence[str]) -> float:
 
 def held_out_split(counts: Mapping[str, int]) -> str | None:
     """Return on which of the other splits losses are taken while training: one to choose by, before the test."""
-    return next((name for name in (*VALIDATION, TEST) if counts.get(name)), None)
+    known = {name.lower(): name for name, count in counts.items() if count}
+    return next((known[name] for name in (*VALIDATION, *TESTING) if name in known), None)
+
+
+def spread(size: int, count: int) -> list[int]:
+    """Return ``count`` places of so many, or all, evenly spread: files often lie sorted, the first unlike the rest."""
+    few = min(count, size)
+    return [place * size // few for place in range(few)]
+
+
+def split_named(name: str) -> str | None:
+    """Return the split that a folder or a file is named for, None where it is named for none.
+
+    >>> split_named("Training"), split_named("valid"), split_named("cat")
+    ('train', 'valid', None)
+    """
+    lowered = name.lower()
+    return TRAIN if lowered in TRAINING else lowered if lowered in NAMES else None
 
 
 def _filled(marks: Sequence[str | None]) -> list[str]:

@@ -1,7 +1,12 @@
-"""Which tasks a model was told, from its settings alone: what it can be asked for. It must not read data."""
+"""Which tasks a model was told, from its settings alone: what it can be asked for, and how many pictures its records
+have. It must not read data.
+"""
 
 from transfusion.data.encode import EncodeConfig
 from transfusion.data.settings import DataConfig, ShapesConfig
+from transfusion.data.shapes import MOST_PAGES
+
+ROOM = {"draw": 2, "look": 2, "edit": 2, "story": MOST_PAGES}  # a conversation takes that of a picture more
 
 
 def told_tasks(data: DataConfig, encode: EncodeConfig) -> tuple[str, ...]:
@@ -27,6 +32,16 @@ def told_tasks(data: DataConfig, encode: EncodeConfig) -> tuple[str, ...]:
             "story": tasks.story > 0,
         }
     return tuple(task for task, is_told in told.items() if is_told)
+
+
+def most_pictures(data: DataConfig) -> int:
+    """Return for how many pictures a row needs room: as many as a record of the tasks that these data tell has at most,
+    and no fewer than two in the built-in world.
+    """
+    if not isinstance(data, ShapesConfig):
+        return 1
+    weights: dict[str, float] = data.tasks.model_dump()
+    return max(ROOM[task] for task, weight in weights.items() if weight > 0)
 
 
 def is_text_alone(data: DataConfig, encode: EncodeConfig) -> bool:

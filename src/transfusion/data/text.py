@@ -5,14 +5,15 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from transfusion.data.captions import utf8
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.layouts import lay_out
+from transfusion.data.layouts import lay_out, text_splits
 from transfusion.data.splits import choose
+from transfusion.data.tree import top
 
 BLOCK_LENGTH = 1000  # letters of a text that belong to one split together, at least
 _log = logging.getLogger(__name__)
@@ -34,7 +35,9 @@ class Passage:
 
 
 class TextFile:
-    """Plain text: a file, or all .txt files of a folder in sorted order, or of its folders train, test, val."""
+    """Plain text: a file, or all .txt files of a folder in sorted order, or of its folders train, test, val; files that
+    are named for splits themselves (train.txt, valid.txt, test.txt) are these.
+    """
 
     def __init__(self, path: Path, *, split: str | None = None, hold_out: float | None = 0.0) -> None:
         """Read all text of a split; of several files those that are not UTF-8 go to ``quarantine``.
@@ -65,7 +68,9 @@ class TextFile:
         self.hold_out = chosen.hold_out
         self.passages = _joined(blocks, chosen.places)
         letters = sum(map(len, texts.values()))
-        self.found = replace(found, letters=letters, splits=chosen.counts, held_out=chosen.told)
+        broken = {"text that is not UTF-8": len(self.quarantine)} if self.quarantine else {}
+        left_out = {**found.left_out, **broken}
+        self.found = replace(found, left_out=left_out, letters=letters, splits=chosen.counts, held_out=chosen.told)
 
     def _read(self, file: "_File") -> str:
         """Read a file, or put it into quarantine where it is one of several."""
@@ -108,21 +113,26 @@ def _files(path: Path) -> tuple[Found, list[_File]]:
         return Found(str(path), "text", texts=1), [_File(path.name, path, None, is_only=True)]
     laid = lay_out(path, "text")
     files: list[_File] = []
+    num_notes = 0
     for part in laid.parts:
-        prefix = f"{part.folder}/" if part.folder else ""
-        top = [text.name for text in part.tree.texts if len(text.parts) == 1]
-        files += [_File(prefix + name, part.tree.path / name, part.split, is_only=False) for name in top]
+        texts = top(part.tree.texts)
+        splits = text_splits(texts) if part.split is None else {}
+        taken = [text.name for text in texts if not splits or text in splits]
+        num_notes += len(texts) - len(taken)
+        marks = {text.name: split for text, split in splits.items()}
+        files += [_File(part.prefix + n, part.tree.path / n, marks.get(n, part.split), is_only=False) for n in taken]
     if len(files) == 1:
         files = [files[0]._replace(is_only=True)]
-    tree, taken = laid.tree, {PurePosixPath(file.name) for file in files}
+    tree = laid.tree
     left_out = {
-        "text in sub-folders": sum(text not in taken for text in tree.texts),
+        "text in sub-folders": len(tree.texts) - len(files) - num_notes,
+        "text beside the splits": num_notes,
         "picture beside the text": len(tree.pictures),
         **tree.passed_over,
     }
     left_out = {why: count for why, count in left_out.items() if count}
-    found = Found(str(path), "text", pictures=len(tree.pictures), texts=len(tree.texts), left_out=left_out)
-    return replace(found, unknown=tree.unknown(set())), files
+    found = Found(str(path), "text", pictures=len(tree.pictures), texts=len(tree.texts), noted=laid.told)
+    return replace(found, unknown=tree.unknown(set()), left_out=left_out), files
 
 
 def _blocks(text: str) -> list[str]:

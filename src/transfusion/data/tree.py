@@ -1,12 +1,14 @@
 """The files of a folder by kind, as names alone. It reads nothing, and must not know what a layout is.
 
-Passed over and counted: what is hidden by its name, and folders of runs, whose samples are no one's data.
+Passed over and counted: what is hidden by its name, folders of runs, whose samples are no one's data, and links to
+folders that are read already: every folder is read once, by its own name where it lies among the data, else by that of
+the first link to it.
 """
 
 import os
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +31,7 @@ class Tree:
         others: All other files.
         num_hidden: Files and folders that were passed over for their names.
         runs: Folders of runs that were passed over.
+        num_repeated: Links to folders that are read by another name.
     """
 
     path: Path
@@ -37,6 +40,7 @@ class Tree:
     others: tuple[PurePosixPath, ...]
     num_hidden: int = 0
     runs: tuple[str, ...] = ()
+    num_repeated: int = 0
 
     @cached_property
     def pairs(self) -> dict[PurePosixPath, PurePosixPath]:
@@ -45,14 +49,13 @@ class Tree:
         return {picture: texts[stem] for picture in self.pictures if (stem := picture.with_suffix("")) in texts}
 
     @property
-    def folders(self) -> set[str]:
-        """Folders at the top that hold pictures or texts."""
-        return {file.parts[0] for file in (*self.pictures, *self.texts) if len(file.parts) > 1}
-
-    @property
     def passed_over(self) -> dict[str, int]:
         """What was not looked into, counted by why."""
-        return {"name that is hidden": self.num_hidden, "folder that holds a run": len(self.runs)}
+        return {
+            "name that is hidden": self.num_hidden,
+            "folder that holds a run": len(self.runs),
+            "link to a folder that is read already": self.num_repeated,
+        }
 
     def has(self, name: str) -> bool:
         """Return whether a file lies at the top."""
@@ -72,46 +75,77 @@ class Tree:
         return dict(found.most_common())
 
 
+def top(files: Iterable[PurePosixPath]) -> tuple[PurePosixPath, ...]:
+    """Return the files that lie in no sub-folder."""
+    return tuple(file for file in files if len(file.parts) == 1)
+
+
+def folders(files: Iterable[PurePosixPath]) -> set[str]:
+    """Return the folders at the top that files lie in, however deep."""
+    return {file.parts[0] for file in files if len(file.parts) > 1}
+
+
 def scan(path: Path) -> Tree:
-    """Sort the files of a folder by kind; links to folders are followed, but never in a circle."""
-    files: list[PurePosixPath] = []
-    runs: list[str] = []
-    num_hidden = 0
-    for found, is_run in _walk(path, path, frozenset()):
-        if is_run:
-            runs.append(found.as_posix())
-        elif found.name.startswith("."):
-            num_hidden += 1
-        else:
-            files.append(found)
-    files.sort(key=lambda file: file.parts)
+    """Sort the files of a folder by kind; links to folders are followed, each folder is read once."""
+    walk = _Walk(path)
+    walk.through(path)
+    while walk.links:  # what lies among the data has its own name: links come behind
+        walk.through(walk.links.popleft())
+    files = sorted(walk.files, key=lambda file: file.parts)
     kinds = [_kind(file) for file in files]
     pictures, texts, others = (
         tuple(file for file, kind in zip(files, kinds, strict=True) if kind == wanted)
         for wanted in ("picture", "text", "other")
     )
-    return Tree(path, pictures, texts, others, num_hidden, tuple(sorted(runs)))
+    return Tree(path, pictures, texts, others, walk.num_hidden, tuple(sorted(walk.runs)), walk.num_repeated)
 
 
-def _walk(top: Path, folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[PurePosixPath, bool]]:
-    """Yield files, hidden names and folders of runs below a folder, and whether each is one of a run."""
-    facts = folder.stat()
-    if (facts.st_dev, facts.st_ino) in above:
-        return
-    is_own_run = folder == top and is_run(top)
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        name = PurePosixPath(Path(entry.path).relative_to(top).as_posix())
-        if entry.name.startswith("."):
-            yield name, False
-        elif not _is_folder(entry):
-            if _is_file(entry):
-                yield name, False
-        elif is_run(Path(entry.path)) or (is_own_run and entry.name in RUN_FOLDERS):
-            yield name, True
-        else:
-            yield from _walk(top, Path(entry.path), above | {(facts.st_dev, facts.st_ino)})
+@dataclass
+class _Walk:
+    """What is found on the way through a folder.
+
+    Attributes:
+        top: The folder.
+        files: Files, relative to it.
+        runs: Folders of runs, relative to it.
+        links: Links to folders that are not followed yet.
+        seen: Folders that were read, by device and number.
+        num_hidden: Names that are hidden.
+        num_repeated: Folders that were met again.
+    """
+
+    top: Path
+    files: list[PurePosixPath] = field(default_factory=list[PurePosixPath])
+    runs: list[str] = field(default_factory=list[str])
+    links: deque[Path] = field(default_factory=deque[Path])
+    seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    num_hidden: int = 0
+    num_repeated: int = 0
+
+    def through(self, folder: Path) -> None:
+        """Go through a folder and what lies in it, but not along links to folders."""
+        facts = folder.stat()
+        if (facts.st_dev, facts.st_ino) in self.seen:
+            self.num_repeated += 1
+            return
+        self.seen.add((facts.st_dev, facts.st_ino))
+        is_own_run = folder == self.top and is_run(folder)
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            path = Path(entry.path)
+            name = PurePosixPath(path.relative_to(self.top).as_posix())
+            if entry.name.startswith("."):
+                self.num_hidden += 1
+            elif not _is_folder(entry):
+                if _is_file(entry):
+                    self.files.append(name)
+            elif is_run(path) or (is_own_run and entry.name in RUN_FOLDERS):
+                self.runs.append(name.as_posix())
+            elif entry.is_symlink():
+                self.links.append(path)
+            else:
+                self.through(path)
 
 
 def is_run(folder: Path) -> bool:

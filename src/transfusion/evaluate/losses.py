@@ -11,6 +11,7 @@ from transfusion.data.errors import DataError
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.pack import plan_rows
+from transfusion.data.splits import spread
 from transfusion.layout import num_slots
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.objective import TEXT, KeyedDraw, ObjectiveConfig, TransfusionObjective
@@ -126,7 +127,7 @@ def _batches(documents: Sequence[Document], model: TransfusionModel, draw: Keyed
 
 
 def _places(size: int | None, count: int) -> list[int]:
-    """Return which documents to read: files often lie sorted, so the first of them are not like the rest."""
+    """Return which documents to read."""
     if size is None:
         return list(range(BEYOND_ANY_RUN, BEYOND_ANY_RUN + count))
-    return [place * size // min(count, size) for place in range(min(count, size))]
+    return spread(size, count)

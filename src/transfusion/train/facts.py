@@ -38,12 +38,14 @@ class Facts(NamedTuple):
         train_seconds: How long they took.
         data: The digest of the data; None where none are bound.
         origin: What the run began from, if not from nothing.
+        held_out: The digest of the data that held-out losses are taken on; None where none are bound.
     """
 
     step: int
     train_seconds: float
     data: str | None
     origin: Origin | None
+    held_out: str | None = None
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
@@ -61,11 +63,12 @@ def read_facts(folder: Path) -> Facts:
     with reading(folder / STATE_FILE):
         told: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes().decode())
         origin = None if told.get("origin") is None else Origin(*(told["origin"][name] for name in Origin._fields))
-        facts = Facts(told["step"], told["train_seconds"], told["data"], origin)
+        facts = Facts(told["step"], told["train_seconds"], told["data"], origin, told.get("held_out"))
         if type(facts.step) is not int or facts.step < 0 or not isinstance(facts.train_seconds, int | float):
             raise ValueError(f"step {facts.step!r} and train_seconds {facts.train_seconds!r} are no counts")
-        if not isinstance(facts.data, str | None):
-            raise ValueError(f"data is {facts.data!r}; expected the name of the data")
+        for name, digest in (("data", facts.data), ("held_out", facts.held_out)):
+            if not isinstance(digest, str | None):
+                raise ValueError(f"{name} is {digest!r}; expected the name of the data")
     return facts
 
 

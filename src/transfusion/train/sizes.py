@@ -9,7 +9,7 @@ from math import ceil, lcm, prod
 
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import IMAGE
-from transfusion.data.sources import ShapesConfig
+from transfusion.data.tasks import most_pictures
 from transfusion.model.patchify import ModalityConfig
 
 LEAST_ROW = 128
@@ -18,19 +18,21 @@ TEXT_SLOTS = 62  # room for text beside the pictures of a document
 SLOTS_AROUND = 2  # what begins a picture and what ends it
 
 
-def sized(config: RunConfig, shape: Sequence[int]) -> RunConfig:
+def sized(config: RunConfig, shape: Sequence[int], settled: RunConfig | None = None) -> RunConfig:
     """Fill in the sizes that settings leave open.
 
     Args:
         config: The settings.
         shape: (C, *axes) of the latent of a picture of the data's size.
+        settled: Those of the run that goes on: what it has settled stays.
 
     Raises:
         ConfigError: The grid of a modality is open, and the data say nothing of it; or the latents of pictures do not
             go with their modality.
     """
     modalities = tuple(_sized(modality, config, tuple(shape)) for modality in config.model.modalities)
-    row_length = config.train.row_length or _row_length(config, shape[1:])
+    open_length = _row_length(config, shape[1:]) if settled is None else settled.train.row_length
+    row_length = config.train.row_length or open_length
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"modalities": modalities}),
@@ -103,6 +105,6 @@ def _row_length(config: RunConfig, axes: Sequence[int]) -> int:
         for modality in config.model.modalities
         if modality.name == IMAGE
     ]
-    num_pictures = 2 if isinstance(config.data, ShapesConfig) else 1  # an edit has one before and one after
+    num_pictures = most_pictures(config.data)
     needed = num_pictures * (sum(patches) + SLOTS_AROUND) + TEXT_SLOTS
     return max(LEAST_ROW, ceil(needed / ROW_STEP) * ROW_STEP)

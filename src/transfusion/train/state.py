@@ -108,6 +108,7 @@ class TrainState:
         seen: Checkpoints that the run's folder held when the state was opened, and its own; None where no folder was
             looked at.
         space: What pictures become; None: pixels.
+        held_out: The digest of the data that held-out losses are taken on; None where none are bound.
     """
 
     config: RunConfig
@@ -124,6 +125,7 @@ class TrainState:
     origin: Origin | None = None
     parts: tuple[Part, ...] = ()
     seen: frozenset[Seen] | None = None
+    held_out: str | None = None
     space: LatentSpace | None = None
 
     @property
@@ -151,18 +153,24 @@ class TrainState:
         assert isinstance(self.ema.model, TransfusionModel)
         return self.ema.model
 
-    def check_data(self, digest: str) -> None:
-        """Bind the state to the data that it is trained on.
+    def check_data(self, digest: str, held_out: str | None = None) -> None:
+        """Bind the state to the data that it is trained on, and to those that held-out losses are taken on, if any.
 
         Raises:
-            ConfigError: A resumed run was trained on other data.
+            ConfigError: A resumed run was trained on other data, or its held-out losses were taken on others.
         """
         if self.data not in (None, digest):
             raise ConfigError(
                 "the data changed since the checkpoint was written (files, captions or their order); begin anew in "
                 "another folder, or restore the data"
             )
-        self.data = digest
+        if held_out is not None and self.held_out not in (None, held_out):
+            raise ConfigError(
+                "the held-out data changed since the checkpoint was written (files, captions or their order), so that "
+                "losses on them cannot be compared, and no best checkpoint be chosen; restore them, go on without "
+                "(train.evaluate_every=0), or begin anew in another folder"
+            )
+        self.data, self.held_out = digest, held_out or self.held_out
 
     def update(self, factor: float) -> None:
         """Take a step along the gradients that the weights hold, at rates of ``factor`` times their peaks."""
@@ -208,7 +216,7 @@ class TrainState:
             if self.ema is not None:
                 save_tensors(self.ema.model.state_dict(), folder / EMA_FILE)
             save_tensors(optimizer_tensors(self.optimizers), folder / OPTIMIZER_FILE)
-            write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin))
+            write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin, self.held_out))
 
         directory = step_directory(run, self.step)
         if self.saved_step is None:
@@ -351,11 +359,11 @@ def resume(
     encode = config.encode.model_copy(update={"pixels": config.encode.pixels or saved.encode.pixels})
     check_path(config.autoencoder, loaded.autoencoder)
     latents = remembering(load_space(folder, config, space).to(device))
-    resolved = _resolved(config.model_copy(update={"encode": encode}), tokenizer, precision, latents)
+    resolved = _resolved(config.model_copy(update={"encode": encode}), tokenizer, precision, latents, settled=saved)
     found = differences(saved, resolved)
     changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _loaded(resolved, tokenizer, folder, device)
-    state.step, state.train_seconds, state.data, state.origin = facts
+    state.step, state.train_seconds, state.data, state.origin, state.held_out = facts
     state.changes, state.space = changes, latents
     if elsewhere is None:
         state.saved_step = state.step
@@ -415,8 +423,11 @@ def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel)
     return TrainState(config, tokenizer, model, ema, build_optimizers(model, config.train.optimizer))
 
 
-def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, space: LatentSpace) -> RunConfig:
-    """Fill in what only a run can know: sizes, the tokenizer's and the latents' among them, and the precision.
+def _resolved(
+    config: RunConfig, tokenizer: Tokenizer, precision: str, space: LatentSpace, *, settled: RunConfig | None = None
+) -> RunConfig:
+    """Fill in what only a run can know: sizes, the tokenizer's and the latents' among them, and the precision;
+    ``settled`` are the settings of the run that goes on.
 
     Raises:
         ConfigError: The settings name another size than the tokenizer's, or than the latents'.
@@ -427,7 +438,7 @@ def _resolved(config: RunConfig, tokenizer: Tokenizer, precision: str, space: La
             "it out (model.text_vocab_size=null)"
         )
     try:
-        config = sized(config, space.shape(config.data.size))
+        config = sized(config, space.shape(config.data.size), settled)
     except SpaceError as error:
         raise ConfigError(f"data.resolution={config.data.resolution}: {error}") from error
     return config.model_copy(

@@ -9,6 +9,7 @@ from transfusion.data.shapes.prompts import CATEGORIES, Category, Prompt, prompt
 from transfusion.data.shapes.render import render
 from transfusion.data.shapes.scene import Scene, SceneObject, is_test_scene, sample_scene
 from transfusion.data.shapes.tasks import (
+    MOST_PAGES,
     Edit,
     QuestionAnswer,
     answer_is_right,
@@ -21,6 +22,7 @@ from transfusion.data.shapes.tasks import (
 
 __all__ = [
     "CATEGORIES",
+    "MOST_PAGES",
     "Category",
     "Detection",
     "Edit",

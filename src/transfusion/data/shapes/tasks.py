@@ -35,6 +35,7 @@ from transfusion.data.shapes.scene import (
 from transfusion.keyed import generator
 
 NUM_TRIES = 30
+MOST_PAGES = 4  # of a story
 NAMED_BY_PLACE = 0.8  # share of instructions that say where the object is
 
 
@@ -244,7 +245,7 @@ def story(rng: np.random.Generator, *, split: Split = "train") -> list[tuple[str
     """Tell two to four pictures: a caption, then instructions that each change the picture before."""
     scene = sample_scene(rng, split=split)
     pages = [(caption(scene, rng, is_complete=True), scene)]
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(1, MOST_PAGES))):
         change = edit(pages[-1][1], rng, split=split)
         if change.before is not pages[-1][1]:
             break
