@@ -213,6 +213,20 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
     return changed
 
 
+def replaced(config: RunConfig, values: Mapping[str, object], where: str) -> RunConfig:
+    """Return settings with other values by their paths; whether each reaches anything is not asked.
+
+    Args:
+        config: The tree to begin from.
+        values: Each as JSON has it.
+        where: Where they stand, for the error.
+
+    Raises:
+        ConfigError: A path is unknown, or a value is bad.
+    """
+    return _validated(_assigned(config, list(values), list(values.values())), where)
+
+
 def _check_reach(config: RunConfig, paths: Sequence[str]) -> None:
     """Refuse settings that are given though another makes them reach nothing."""
     tree = config.model_dump(mode="json")
