@@ -25,6 +25,7 @@ from transfusion.tokenizer import TOKENIZER_FILE, Tokenizer, build_tokenizer, ch
 from transfusion.train.facts import Origin, step_of
 from transfusion.train.manifest import EMA_FILE, MODEL_FILE, CheckpointError, read_manifest
 from transfusion.train.saved import find_checkpoint, load_settings, made_model
+from transfusion.train.sizes import sized
 from transfusion.train.tensors import load_weights
 
 TAKEN = ("model", "tokenizer", "diffusion", "denoising")
@@ -92,7 +93,7 @@ def begun_from(config: RunConfig, overrides: Sequence[str], settings: RunConfig 
     before = [f"{RESOLUTION}={size}"] if size is not None else []
     found = _with_larger_grid(override(RunConfig.model_validate(tree), [*before, *overrides]))
     if settings is None:
-        check_agreement(found, source)
+        check_agreement(sized(found), source)
     return found
 
 

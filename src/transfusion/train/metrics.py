@@ -29,17 +29,20 @@ class Metrics:
         _take_back(directory / METRICS_FILE, first_step)
         # Without a buffer: a row that cannot be written is told then, and not once more when the file is closed.
         self._file = (directory / METRICS_FILE).open("ab", buffering=0)
-        self._board = SummaryWriter(str(directory / BOARD_FOLDER), purge_step=first_step)
+        self._board = SummaryWriter(str(directory / BOARD_FOLDER), purge_step=first_step + 1)
+        self._is_whole = True
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write the numbers of a step.
+        """Write the numbers of a step, on a line of its own also where the last one was cut.
 
         Raises:
             OSError: There is no room for them.
         """
-        row = json.dumps({"step": step, **values}).encode() + b"\n"
+        row = (b"" if self._is_whole else b"\n") + json.dumps({"step": step, **values}).encode() + b"\n"
+        self._is_whole = False
         while row:
             row = row[self._file.write(row) or 0 :]
+        self._is_whole = True
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 

@@ -20,7 +20,7 @@ from transfusion.devices import choose_precision
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
-from transfusion.train.best import read_best
+from transfusion.train.best import forget_best, read_best
 from transfusion.train.changes import Change, accepted, differences, with_taken
 from transfusion.train.checkpoint import (
     CHECKPOINTS,
@@ -30,6 +30,7 @@ from transfusion.train.checkpoint import (
     newest_step,
     prune,
     publish,
+    retire,
     set_aside,
     step_directory,
 )
@@ -146,8 +147,9 @@ class TrainState:
         self.step += 1
         self.is_whole = True
 
-    def check_folder(self, run: Path) -> None:
-        """Check that nobody trained in a run's folder since this state was opened. The run's lock must be held.
+    def take_folder(self, run: Path) -> None:
+        """Make a run's folder this training's, where nobody trained in it since this state was opened: of a training
+        before, checkpoints are set aside and the best is forgotten. The run's lock must be held.
 
         Raises:
             BusyError: Somebody did; nothing was written.
@@ -160,6 +162,9 @@ class TrainState:
                 f"{run} was trained in since this was opened ({', '.join(sorted(o.name for o in others))} came); "
                 "open the run again, or name another folder"
             )
+        if self.saved_step is None:
+            retire(run)  # first: whatever else is of the run before goes after it
+        forget_best(run, beyond=self.step)
 
     def save(self, run: Path) -> Path:
         """Publish a checkpoint of the present step and delete old ones, all but the newest and the best; those of a
@@ -182,7 +187,7 @@ class TrainState:
 
         directory = step_directory(run, self.step)
         if self.saved_step is None:
-            set_aside(run)
+            retire(run)
         make_room(directory)
         published = publish(directory, write)
         self.saved_step = self.step
@@ -237,7 +242,7 @@ def begin(config: RunConfig, device: torch.device) -> TrainState:
         CheckpointError: There are no such weights.
     """
     reader = open_reader(config.data, config.train.seed)
-    config = config.model_copy(update={"data": reader.config})
+    config = sized(config.model_copy(update={"data": reader.config}))
     train = config.train
     trained = None if train.init is None else load_trained(train.init, train.init_weights)
     if trained is None:
