@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from tiny import run_config
 
-from transfusion.report import write_run_report
 from transfusion.report import write as writing
+from transfusion.report import write_run_report
 
 CONFIG = run_config(6)
 
