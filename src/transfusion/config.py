@@ -6,7 +6,7 @@ name is unknown. Each part stands beside what it configures.
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -161,6 +161,18 @@ class RunConfig(BaseModel):
     def to_json(self) -> str:
         """Write the whole tree."""
         return self.model_dump_json(indent=2)
+
+
+def leaves(tree: object, separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a tree of JSON objects in their order, each with the names that lead to it; a list is one."""
+    left: list[tuple[str, Any]] = [("", tree)]
+    while left:  # a tree from outside may be deeper than calls may be nested
+        path, node = left.pop()
+        if isinstance(node, Mapping):
+            children = [(f"{path}{separator}{name}" if path else str(name), child) for name, child in node.items()]
+            left += reversed(children)
+        else:
+            yield path, node
 
 
 def with_free_settings(saved: RunConfig, given: RunConfig) -> RunConfig:

@@ -99,3 +99,10 @@ def test_the_board_shows_the_step_that_is_gone_on_from(tmp_path: Path) -> None:
     board = EventAccumulator(str(tmp_path / BOARD_FOLDER))
     board.Reload()
     assert [row.step for row in board.Scalars("held_out/text")] == [2, 4, 6]
+
+
+def test_a_folder_whose_name_is_not_unicode_has_no_board(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = tmp_path / os.fsdecode(b"r\xff")
+    with Metrics(run, 0) as metrics:
+        metrics.write(1, {"loss": 1.0})
+    assert read_metrics(run) == [{"step": 1, "loss": 1.0}] and "no curves for TensorBoard" in caplog.text

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from transfusion.config import RunConfig
+from transfusion.config import RunConfig, leaves
 from transfusion.evaluate.suite import SCORES_FILE, Items, Scores
 from transfusion.files import write_whole
 from transfusion.report.curves import curves_of, draw
@@ -145,19 +145,17 @@ def _saved_scores(run: Path) -> str:
     file = run / SCORES_FILE
     try:
         tree = json.loads(file.read_bytes()) if file.is_file() else {}
-        rows = [(name, f"{value:.4g}") for name, value in _numbers(tree, "")]
+        rows = [(name, f"{value:.4g}") for name, value in _numbers(tree)]
     except (ValueError, RecursionError) as error:
         return _told_damage(file, error)
     told = f"<p>As the last evaluation wrote them into {SCORES_FILE}; shares of what was right are from 0 to 1.</p>"
     return told + table(rows) if rows else ""
 
 
-def _numbers(tree: object, prefix: str) -> Iterator[tuple[str, float]]:
-    if isinstance(tree, Mapping):
-        for name, child in tree.items():
-            yield from _numbers(child, f"{prefix} {name}".strip())
-    elif isinstance(tree, int | float) and not isinstance(tree, bool):
-        yield prefix, float(f"{tree}")
+def _numbers(tree: object) -> Iterator[tuple[str, float]]:
+    for name, value in leaves(tree, " "):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(f"{value}")
 
 
 def _step(run: Path, rows: Rows) -> int:

@@ -170,7 +170,7 @@ def _keep(directory: Path, why: str, folder: Path | None = None) -> None:
     names = (f"{KEPT_PREFIX}{directory.name}" + (f"_{number}" if number else "") for number in itertools.count())
     kept = next(path for name in names if not os.path.lexists(path := folder / name))
     directory.rename(kept)
-    _log.warning("%s; it is %s now", why, kept)
+    _log.warning("%s; it is %s now, and a new run may begin from its weights: train.init=%s", why, kept, kept)
 
 
 def _check_left_over(directory: Path) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, override
+from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, leaves, override
 from transfusion.data.encode import IMAGE
 from transfusion.model.grow import Fit, Grid, Part, take_over
 from transfusion.model.patchify import ModalityConfig
@@ -25,7 +25,6 @@ from transfusion.tokenizer import TOKENIZER_FILE, Tokenizer, build_tokenizer, ch
 from transfusion.train.facts import Origin, step_of
 from transfusion.train.manifest import EMA_FILE, MODEL_FILE, CheckpointError, read_manifest
 from transfusion.train.saved import find_checkpoint, load_settings, made_model
-from transfusion.train.sizes import sized
 from transfusion.train.tensors import load_weights
 
 TAKEN = ("model", "tokenizer", "diffusion", "denoising")
@@ -93,7 +92,7 @@ def begun_from(config: RunConfig, overrides: Sequence[str], settings: RunConfig 
     before = [f"{RESOLUTION}={size}"] if size is not None else []
     found = _with_larger_grid(override(RunConfig.model_validate(tree), [*before, *overrides]))
     if settings is None:
-        check_agreement(sized(found), source)
+        check_agreement(found, source)
     return found
 
 
@@ -194,6 +193,8 @@ def _unlike(config: RunConfig, source: RunConfig) -> Iterator[tuple[str, object,
     lone = tuple(f"model.{MODALITIES}.{name}." for name in names[0] ^ names[1])
     for path in dict.fromkeys([*ours, *theirs]):
         is_open = path.startswith(PIXELS) and not (path in ours and path in theirs)
+        # A grid that follows from the data is compared when it is settled: ``fill`` checks again.
+        is_open |= path.endswith(".max_grid") and isinstance(grid := ours.get(path), list) and 0 in grid
         is_detail = path.startswith(lone) and not path.endswith(".name")
         if not is_open and not is_detail and ours.get(path) != theirs.get(path):
             yield path, ours.get(path), theirs.get(path)
@@ -206,17 +207,9 @@ def _meanings(config: RunConfig) -> Iterator[tuple[str, object]]:
     tree, trunk = json.loads(config.to_json()), config.model.trunk
     model = {**tree["model"], MODALITIES: {modality["name"]: modality for modality in tree["model"][MODALITIES]}}
     model["trunk"] |= {"num_kv_heads": trunk.kv_heads, "hidden_dim": trunk.ffn_dim}
-    for path, value in _flat({**tree, "model": model}, ""):
+    for path, value in leaves({**tree, "model": model}):
         if path not in (TEXT_SIZE, PIXELS):  # both are None where a run is to find them
             yield path, value
-
-
-def _flat(node: object, path: str) -> Iterator[tuple[str, object]]:
-    if isinstance(node, dict):
-        for name, child in node.items():
-            yield from _flat(child, f"{path}.{name}".lstrip("."))
-    else:
-        yield path, node
 
 
 def tokenizer_from(trained: Trained, config: RunConfig, texts: Callable[[], Iterator[str]]) -> Tokenizer:

@@ -242,7 +242,7 @@ def begin(config: RunConfig, device: torch.device) -> TrainState:
         CheckpointError: There are no such weights.
     """
     reader = open_reader(config.data, config.train.seed)
-    config = sized(config.model_copy(update={"data": reader.config}))
+    config = config.model_copy(update={"data": reader.config})
     train = config.train
     trained = None if train.init is None else load_trained(train.init, train.init_weights)
     if trained is None:
