@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import run_config
 
-from transfusion.config import ConfigError, from_json, override
+from transfusion.config import ConfigError, from_json, leaves, override
 from transfusion.data.sources import FolderConfig
 from transfusion.keyed import generator, normal, stable_fraction, subseed
 from transfusion.recipes import RECIPES
@@ -152,3 +152,13 @@ def test_keys_decide_draws() -> None:
     assert generator(0, "a", 1, 23).random() != generator(0, "a", 12, 3).random()
     assert normal((2, 3), 0, "n").shape == (2, 3) and 0 <= subseed(0, "s") < 2**63
     assert stable_fraction("transfusion") == pytest.approx(stable_fraction("transfusion")) and stable_fraction("a") < 1
+
+
+def test_the_leaves_of_a_tree_stand_in_their_order_under_their_names() -> None:
+    tree = {"a": {"b": 1, "c": {"d": [2, {"e": 3}]}}, "f": None, "g": {}}
+    assert list(leaves(tree)) == [("a.b", 1), ("a.c.d", [2, {"e": 3}]), ("f", None)]
+    assert list(leaves(tree, " "))[1][0] == "a c d"
+    deep: object = 1
+    for _ in range(3000):  # as a file from outside may be
+        deep = {"a": deep}
+    assert [value for _, value in leaves(deep)] == [1]

@@ -1,11 +1,13 @@
 """Files whole or not there, and rows that a kill may have cut."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from transfusion.files import append_row, read_rows, write_whole
+from transfusion.files import append_row, read_rows, sweep_unfinished, write_whole
 
 
 def test_a_file_is_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +36,47 @@ def test_rows_are_read_past_what_is_none(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes() + b'\xff\xfe\n[1]\n\n{"b": ' + b"[" * 100_000)
     append_row(file, {"c": 3})
     assert read_rows(file) == [{"a": 1}, {"c": 3}]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, begun = tmp_path / "a.txt", list[str]()
+    sync = os.fsync
+
+    def write_another(descriptor: int) -> None:
+        sync(descriptor)
+        if not begun:  # the first has written its part, and not put it in place yet
+            begun.append("second")
+            sweep_unfinished(tmp_path)
+            assert write_whole(file, "second").read_text() == "second"
+
+    monkeypatch.setattr(os, "fsync", write_another)
+    write_whole(file, "first")
+    assert file.read_text() == "first" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_a_kill_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from transfusion.files import write_whole; os.fsync = lambda _: os._exit(9);"
+        "write_whole(__import__('pathlib').Path(sys.argv[1]), 'half')"
+    )
+    for name in ("a.txt", "n" * 255):
+        assert subprocess.run([sys.executable, "-c", code, tmp_path / name], check=False).returncode == 9
+    mine = (".a.txt.partial", ".hidden", "a.0123456789abcdef.partial", ".a.0123456789abcdeg.partial")
+    for name in mine:
+        (tmp_path / name).touch()
+    (tmp_path / ".folder.0123456789abcdef.partial").mkdir()
+    (tmp_path / ".link.0123456789abcdef.partial").symlink_to(tmp_path / mine[0])
+    assert len(os.listdir(tmp_path)) == 8
+    sweep_unfinished(tmp_path)
+    assert {*os.listdir(tmp_path)} == {
+        *mine, ".folder.0123456789abcdef.partial", ".link.0123456789abcdef.partial"
+    }  # fmt: skip
+    sweep_unfinished(tmp_path / "nowhere")
+
+
+def test_the_file_is_for_whom_the_mask_says(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        assert write_whole(tmp_path / "a", "x").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(mask)

@@ -238,6 +238,27 @@ def test_a_card_says_what_a_model_is() -> None:
     assert "stream_text" in written and "pixels" not in written
 
 
+def test_a_card_says_how_many_steps_were_taken(hub: Hub) -> None:
+    MODEL.push_to_hub(NAME)
+    assert f"up to {MODEL.config.train.steps} steps of" in hub.branches.pop("main")["README.md"].decode()
+    folder = MODEL.save_pretrained("some")
+    model = Transfusion.from_pretrained(folder, precision="fp32")
+    (folder / "state.json").write_text('{"step": 7, "train_seconds": 1, "data": null, "origin": null}')
+    model.push_to_hub(NAME)
+    assert ", 7 steps of" in hub.branches.pop("main")["README.md"].decode()
+    (folder / "state.json").write_text("{")
+    model.push_to_hub(NAME)
+    assert "up to" in hub.branches["main"]["README.md"].decode()
+
+
+def test_a_card_that_people_wrote_stays(hub: Hub) -> None:
+    MODEL.push_to_hub(NAME)
+    hub.branches["main"]["README.md"] = b"mine"
+    small("model.trunk.depth=2").push_to_hub(NAME)
+    assert hub.branches["main"]["README.md"] == b"mine"
+    assert Transfusion.from_pretrained(NAME).config.model.trunk.depth == 2
+
+
 def test_names_of_the_hub() -> None:
     assert all(map(is_name, ("org/name", "me/my-model_2.0", "runs/demo")))
     assert not any(map(is_name, ("name", "a/b/c", "/a/b", "./a/b", "../a", "~/a", "a/", "a b/c", "a/.b", "")))

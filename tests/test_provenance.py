@@ -43,6 +43,8 @@ def test_later_versions_may_say_more() -> None:
         ("prompts", [1], "prompts is 1; expected str"),
         ("seed", True, "seed is True; expected int"),
         ("seed", None, "seed is None"),
+        ("seed", 10**101, "seed is a number of hundreds of digits"),
+        ("beside", -(10**4200), "beside is a number"),
         ("denoising", {"sampler": "magic"}, "denoising.sampler"),
         ("model", {"path": "x"}, "it lacks 'sha256'"),
         ("model", "x", "model is 'x'; expected dict"),

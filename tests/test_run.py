@@ -3,8 +3,9 @@
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from transfusion.train import loop
 from transfusion.train.best import Best, read_best
 from transfusion.train.checkpoint import checkpoints, newest, step_directory
 from transfusion.train.lock import BusyError, hold_run
-from transfusion.train.loop import train
+from transfusion.train.loop import StepReport, train
 from transfusion.train.manifest import MANIFEST, STATE_FILE, seal
 from transfusion.train.metrics import read_metrics
 from transfusion.train.optimizer import optimizer_tensors
@@ -50,6 +51,7 @@ def test_what_a_kill_left_is_swept_and_the_lock_is_let_go(tmp_path: Path) -> Non
     left = tmp_path / "checkpoints" / ".step_00000007.partial"
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".report.html.0123456789abcdef.partial").touch()
     state, _ = open_run(config(), tmp_path, is_resumed=True)
     assert state.step == 0 and os.listdir(tmp_path / "checkpoints") == [] and os.listdir(tmp_path) == ["checkpoints"]
     open_run(config(), tmp_path / "new", is_resumed=True)
@@ -486,3 +488,22 @@ def test_the_report_is_there_while_it_trains_and_of_one_piece(tmp_path: Path) ->
     page = (tmp_path / "report.html").read_text()
     assert "step 3 of 3" in page and "http" not in page and page.count("<tr><td>step ") == 2
     assert "transfusion edit" in page and f"tensorboard --logdir {tmp_path}" in page and "metrics.jsonl" in page
+
+
+def test_the_report_of_a_long_run_is_written_when_the_run_grew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, source = open_run(settings(5, "train.evaluate_every=0"), tmp_path, is_resumed=True)
+    written: list[int] = []
+    monkeypatch.setattr("transfusion.run.write_run_report", lambda run, config: written.append(state.step))
+    monkeypatch.setattr("transfusion.run.train", lambda state, *_, **__: far(state, 1000))
+    for _ in train_run(state, source, tmp_path, threading.Event()):
+        pass
+    assert written[:51] == [*range(1, 52)]  # a short run has one at every checkpoint
+    assert len(written) < 51 + 151 and written[-1] == 1000
+    assert all(step >= 1.02 * before for before, step in pairwise(written[:-1]))
+
+
+def far(state: TrainState, last: int) -> Generator[StepReport]:
+    """Stand for a long training with a checkpoint at every step."""
+    for step in range(1, last + 1):
+        state.step = step
+        yield StepReport(step, {}, 1.0, 1.0, 1, 0, 1.0, Path("checkpoint"))

@@ -6,7 +6,7 @@ name is unknown. Each part stands beside what it configures.
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -168,6 +168,18 @@ class RunConfig(BaseModel):
         return self.model_dump_json(indent=2)
 
 
+def leaves(tree: object, separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a tree of JSON objects in their order, each with the names that lead to it; a list is one."""
+    left: list[tuple[str, Any]] = [("", tree)]
+    while left:  # a tree from outside may be deeper than calls may be nested
+        path, node = left.pop()
+        if isinstance(node, Mapping):
+            children = [(f"{path}{separator}{name}" if path else str(name), child) for name, child in node.items()]
+            left += reversed(children)
+        else:
+            yield path, node
+
+
 def with_free_settings(saved: RunConfig, given: RunConfig) -> RunConfig:
     """Return a run's settings with those of ``given`` that move no bit of training, so may change when it goes on:
     how often it logs, saves and previews, how pictures are drawn, and where the data and the autoencoder lie.
@@ -219,6 +231,20 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
         changed = _validated(_assigned(config, paths, values), "override")
     _check_reach(changed, paths)
     return changed
+
+
+def replaced(config: RunConfig, values: Mapping[str, object], where: str) -> RunConfig:
+    """Return settings with other values by their paths; whether each reaches anything is not asked.
+
+    Args:
+        config: The tree to begin from.
+        values: Each as JSON has it.
+        where: Where they stand, for the error.
+
+    Raises:
+        ConfigError: A path is unknown, or a value is bad.
+    """
+    return _validated(_assigned(config, list(values), list(values.values())), where)
 
 
 def _check_reach(config: RunConfig, paths: Sequence[str]) -> None:

@@ -3,13 +3,19 @@
 It must not know what they say.
 """
 
+import contextlib
+import fcntl
 import json
 import os
+import re
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 PARTIAL = "partial"
+NUM_SHOWN = 40  # characters of a file's name in that of its making: the file system limits both
+_MAKING = re.compile(rf"\..*\.[0-9a-f]{{16}}\.{PARTIAL}", re.DOTALL)
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -18,7 +24,8 @@ def beside(path: Path, ending: str) -> Path:
 
 
 def write_whole(file: Path, content: str | bytes) -> Path:
-    """Write a file so that whoever reads it finds the old or the new content, whole, whatever fails.
+    """Write a file so that whoever reads it finds the old or the new content, whole, whatever fails and whoever else
+    writes it at the same time.
 
     Args:
         file: Is made or replaced; a link stays one, and what it points to is replaced.
@@ -29,18 +36,45 @@ def write_whole(file: Path, content: str | bytes) -> Path:
     """
     target = file.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(target, PARTIAL)
+    temporary, stream = _begun(target)
     try:
-        with temporary.open("wb") as stream:
+        with stream:
             stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(target)
+            temporary.replace(target)  # while it is locked: nobody takes it for one that a kill left
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync(target.parent)
     return file
+
+
+class _Making(NamedTuple):
+    file: Path
+    stream: BinaryIO
+
+
+def _begun(target: Path) -> _Making:
+    """Open a file of its own beside a target, locked for as long as it is open."""
+    while True:
+        file = target.with_name(f".{target.name[:NUM_SHOWN]}.{secrets.token_hex(8)}.{PARTIAL}")
+        stream = file.open("xb")
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there either
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if file.exists():
+            return _Making(file, stream)
+        stream.close()  # swept between the two calls
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Delete from a folder the parts of files that a kill left; one that is being written stays."""
+    for file in list(folder.iterdir()) if folder.is_dir() else []:
+        if not _MAKING.fullmatch(file.name) or file.is_symlink() or not file.is_file():
+            continue
+        with contextlib.suppress(OSError), file.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
 
 
 def sync(path: Path) -> None:

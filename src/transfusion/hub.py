@@ -45,7 +45,8 @@ def fetch(name: str, *, revision: str | None, token: str | None) -> Path:
 def push(folder: Path, name: str, *, private: bool | None, revision: str | None, token: str | None) -> str:
     """Put the files of a folder into a model's place on the hub, which is made where it is not there.
 
-    Model files that lie there and are not in the folder go: they would be another model's.
+    Model files that lie there and are not in the folder go: they would be another model's. A card that lies there
+    stays: people write there what a model is for.
 
     Returns:
         The address of the commit.
@@ -62,8 +63,14 @@ def push(folder: Path, name: str, *, private: bool | None, revision: str | None,
         if revision is not None:
             api.create_branch(name, branch=revision, exist_ok=True)
         message = "Upload a model of transfusion"
+        kept = [CARD] if CARD in api.list_repo_files(name, revision=revision) else []
         commit = api.upload_folder(
-            repo_id=name, folder_path=folder, revision=revision, commit_message=message, delete_patterns=stale
+            repo_id=name,
+            folder_path=folder,
+            revision=revision,
+            commit_message=message,
+            delete_patterns=stale,
+            ignore_patterns=kept,
         )
     except _faults() as error:
         raise CheckpointError(f"{name} cannot be pushed to the hub: {' '.join(str(error).split())}") from error
@@ -78,13 +85,21 @@ def _faults() -> tuple[type[Exception], ...]:
     return (ValueError, *kinds)
 
 
-def card(name: str, config: RunConfig, num_parameters: int) -> str:
-    """Write what a model is, in the form that the hub shows: tasks, data, licence, how to use it."""
+def card(name: str, config: RunConfig, num_parameters: int, num_steps: int | None = None) -> str:
+    """Write what a model is, in the form that the hub shows: tasks, data, licence, how to use it.
+
+    Args:
+        name: ``"organisation/name"``.
+        config: Its settings.
+        num_parameters: How many it has.
+        num_steps: How many it was trained for; None: nobody knows how many of those that were wanted.
+    """
     tasks, data = told_tasks(config.data, config.encode), config.data
     told = f"the folder `{data.path.name}`" if isinstance(data, FolderConfig) else "the built-in world of shapes"
     has_pictures = bool(config.model.modalities) and tasks != ("write",)
     uses = "\n".join(USES[task] for task in tasks if task in USES)
     kind = "text-to-image" if "draw" in tasks else "text-generation"
+    steps = f"up to {config.train.steps} steps" if num_steps is None else f"{num_steps} steps"
     size = f"{data.size[0]} × {data.size[1]} pixels" if has_pictures else "text alone"
     return f"""---
 library_name: transfusion
@@ -97,7 +112,7 @@ One transformer that predicts text and denoises pictures in the same sequence (T
 
 * Tasks that it was told: {", ".join(tasks)}
 * Data: {told}, {size}
-* Parameters: {num_parameters / 1e6:.1f} M, {config.train.steps} steps of {config.train.batch_size} documents
+* Parameters: {num_parameters / 1e6:.1f} M, {steps} of {config.train.batch_size} documents
 * Licence: to be stated by who publishes it
 
 ```python

@@ -30,6 +30,7 @@ from transfusion.prompts import Content, PictureLike, Prompts
 from transfusion.segments import Document, Latent
 from transfusion.tokenizer import Tokenizer
 from transfusion.train.checkpoint import publish
+from transfusion.train.facts import step_of
 from transfusion.train.manifest import EMA_FILE, MODEL_FILE, CheckpointError, read_manifest
 from transfusion.train.saved import find_checkpoint, load_settings, load_space, made_model, unrounded, write_pretrained
 from transfusion.train.tensors import load_weights
@@ -127,7 +128,8 @@ class Transfusion:
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, revision: str | None = None, token: str | None = None
     ) -> str:
-        """Save the model on the Hugging Face hub with a card, from where ``from_pretrained(repo_id)`` loads it.
+        """Save the model on the Hugging Face hub, from where ``from_pretrained(repo_id)`` loads it; with a card where
+        there is none.
 
         Args:
             repo_id: ``"organisation/name"``; is made where it is not there.
@@ -143,8 +145,16 @@ class Transfusion:
         """
         with tempfile.TemporaryDirectory() as folder:
             saved = self.save_pretrained(Path(folder) / "model")
-            write_whole(saved / hub.CARD, hub.card(repo_id, self.config, self.model.num_parameters))
+            card = hub.card(repo_id, self.config, self.model.num_parameters, self._num_steps())
+            write_whole(saved / hub.CARD, card)
             return hub.push(saved, repo_id, private=private, revision=revision, token=token)
+
+    def _num_steps(self) -> int | None:
+        """Return for how many steps the weights were trained, where what they were read from says so."""
+        try:
+            return None if self.weights_file is None else step_of(self.weights_file.parent)
+        except CheckpointError:  # damage of what use does without
+            return None
 
     def to(self, device: str | torch.device) -> "Transfusion":
         """Move the model, this one, and return it; it keeps its precision.

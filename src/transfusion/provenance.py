@@ -16,6 +16,7 @@ from transfusion.notes import Note
 
 NAME = "transfusion"
 VERSION = 1
+MAX_NUMBER = 10**100  # there are numbers that Python reads and does not write
 Task = Literal["generate", "edit", "chat", "write"]
 Found = TypeVar("Found")
 
@@ -149,6 +150,8 @@ def _optional(found: object, name: str) -> str | None:
 
 
 def _of(kind: type[Found], found: object, name: str) -> Found:
+    if isinstance(found, int) and abs(found) > MAX_NUMBER:
+        raise ProvenanceError(f"{name} is a number of hundreds of digits; expected one of at most 100")
     if not isinstance(found, kind) or isinstance(found, bool):
         raise ProvenanceError(f"{name} is {found!r:.80}; expected {kind.__name__}")
     return found

@@ -24,12 +24,20 @@ from transfusion.data.loader import Source
 from transfusion.data.sources import FolderConfig, Reader, held_out_config, open_reader, open_source
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.evaluate.losses import evaluate_losses, total_loss
+from transfusion.files import sweep_unfinished
 from transfusion.memory import is_used_up
 from transfusion.objective import TransfusionObjective
 from transfusion.pretrained import Transfusion
 from transfusion.report import write_run_report
-from transfusion.samples import FIRST_SECONDS, draw_reconstructions, draw_samples, is_due, list_samples
-from transfusion.train.best import forget_best, offer_best
+from transfusion.samples import (
+    FIRST_SECONDS,
+    SAMPLES_FOLDER,
+    draw_reconstructions,
+    draw_samples,
+    is_due,
+    list_samples,
+)
+from transfusion.train.best import offer_best
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.loop import StepReport, train
@@ -42,6 +50,7 @@ NUM_RECONSTRUCTED = 32  # pictures, about
 NUM_EVALUATIONS = 50  # of a run, where its settings leave it open
 MAX_SHARE = 0.02  # of a run that evaluations may take then
 PASSES = 3  # a step costs about three forwards
+GROWTH = 1.02  # of the steps from one report to the next: all of them together cost fifty of the last, however long
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -85,6 +94,8 @@ def open_run(
         if lock is None and directory.is_dir():
             stack.enter_context(hold_run(directory))
         sweep(directory)
+        for folder in (directory, directory / SAMPLES_FOLDER):
+            sweep_unfinished(folder)
         state = None
         if is_resumed:
             state = resume(
@@ -197,8 +208,7 @@ def train_run(
     """
     with ExitStack() as stack:
         lock = stack.enter_context(hold_run(run)) if lock is None else lock
-        state.check_folder(run)
-        forget_best(run, beyond=state.step)
+        state.take_folder(run)
         metrics = stack.enter_context(Metrics(run, state.step))
         if state.step == 0 and state.encodes_pictures:
             _show_reconstructions(state, run)
@@ -259,7 +269,8 @@ class _Between:
             if self._is_sampled() and (is_last or not self._stop.is_set()):  # it may have been set meanwhile
                 samples = self._tried("samples", self._draw)
                 self._has_samples = True
-        written = self._tried("report", self._report) if report.checkpoint or samples else None
+        is_reported = bool(report.checkpoint or samples) and self._is_reported(is_last)
+        written = self._tried("report", self._report) if is_reported else None
         return RunReport(report, losses, is_best, samples, written)
 
     def end(self) -> None:
@@ -271,6 +282,10 @@ class _Between:
         state, train_config = self._state, self._state.config.train
         is_first = not self._has_samples and state.train_seconds >= FIRST_SECONDS and train_config.preview_every > 0
         return is_first or is_due(train_config, state.step)
+
+    def _is_reported(self, is_last: bool) -> bool:
+        """Return whether the run grew enough for another report: each reads what all steps left."""
+        return is_last or self._state.step >= GROWTH * (self._reported_step or 0)
 
     def _report(self) -> Path:
         self._reported_step = self._state.step

@@ -9,6 +9,7 @@ It must not know the loop.
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
@@ -34,6 +35,7 @@ SHEET_COLUMNS = 8
 NUM_SHOWN = 2 * SHEET_COLUMNS
 FIRST_STEP, FIRST_SECONDS = 50, 60.0
 NUM_TEXTS, NUM_BEGUN, NUM_WRITTEN, TEMPERATURE = 4, 8, 128, 0.8
+_log = logging.getLogger(__name__)
 _SAMPLE = re.compile(r"step_(\d+)\.(?:png|txt)")
 
 
@@ -128,7 +130,8 @@ def read_prompts(run: Path) -> list[str]:
     file = run / SAMPLES_FOLDER / PROMPTS_FILE
     try:
         prompts = json.loads(file.read_bytes()) if file.is_file() else []
-    except ValueError:
+    except (ValueError, RecursionError) as error:
+        _log.warning("%s is damaged, and passed over (%s)", file, error)
         return []
     return [text for text in prompts if isinstance(text, str)] if isinstance(prompts, list) else []
 

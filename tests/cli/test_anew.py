@@ -10,6 +10,7 @@ from transfusion.train.checkpoint import checkpoints, publish, step_directory
 OURS = (
     "metrics.jsonl",
     ".metrics.jsonl.partial",
+    ".metrics.jsonl.0123456789abcdef.partial",
     "changes.jsonl",
     "quarantine.jsonl",
     "scores.json",
@@ -17,6 +18,7 @@ OURS = (
     "samples/step_00000010.png",
     "samples/step_00000010.txt",
     "samples/prompts.json",
+    "samples/.step_00000010.png.0123456789abcdef.partial",
     "best.json",
     "tensorboard/events.out.tfevents.1.host.2.0",
     "checkpoints/.step_00000003.partial/model.safetensors",

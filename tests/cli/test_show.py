@@ -217,6 +217,9 @@ def test_quotes_hold_for_a_shell(parts: list[str]) -> None:
 
 def test_a_picture_from_elsewhere_cannot_command_a_terminal() -> None:
     assert visible("a\x1b[2J\r\n\udc80ü") == "a\\x1b[2J\\r\\n\\udc80ü"
+    assert visible("gnp.\u202e\u2066\u200b\ufeff\u2028\xad") == r"gnp.\u202e\u2066\u200b\ufeff\u2028\xad"
+    assert visible(joined := "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f468\u200d\U0001f469") == joined
+    assert quoted("a\u202eb") == "$'a\\xe2\\x80\\xaeb'"
     assert quoted("a\x1b[2J") == "$'a\\x1b[2J'"
 
 

@@ -64,3 +64,15 @@ def test_loss_ticks_are_round(low: float, high: float, expected: list[float]) ->
     found = loss_ticks(low, high)
     assert all(low <= value <= high for value in found) and 2 <= len(found) <= 7
     assert found == pytest.approx(expected) or (low, high) == (0.8, 1.1)
+
+
+def test_a_long_run_makes_no_long_page() -> None:
+    held_out = [Point(step, 4.0 / (1 + step / 100)) for step in range(1, 20_001)]
+    page = draw(Curve("text", held_out, held_out), "nats per token")
+    assert 600 <= page.count("<circle") <= 1300 and len(page) < 200_000
+    assert 'cx="544.0"' in page  # the last one is there
+
+
+@pytest.mark.parametrize("value", [1.79e308, 1e-320, -1e308])
+def test_losses_at_the_ends_of_what_a_number_holds_are_drawn(value: float) -> None:
+    parseString(draw(Curve("text", [Point(1, 1e308), Point(2, value)], [Point(2, value)]), "nats"))

@@ -49,12 +49,15 @@ def test_one_that_is_gone_or_of_another_training_is_none(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[1]", '{"step": "4", "total": 1, "losses": {}}', '{"step": 4, "total": null, "losses": {}}',
-     '{"step": 4, "total": 1, "losses": {"text": "<b>"}}', '{"step": 4, "total": 1}', '{"step": true, "total": 1}'],
+     '{"step": 4, "total": 1, "losses": {"text": "<b>"}}', '{"step": 4, "total": 1}', '{"step": true, "total": 1}',
+     f'{{"step": {10**300}, "total": 1, "losses": {{}}}}', '{"step": -4, "total": 1, "losses": {}}',
+     '{"step": 4, "total": -Infinity, "losses": {"text": 1}}', '{"step": 4, "total": 1, "losses": {"text": -Infinity}}',
+     f'{{"step": 4, "total": {10**400}, "losses": {{}}}}', "[" * 100_000],
 )  # fmt: skip
-def test_what_is_no_record_of_ours_is_none(tmp_path: Path, content: str) -> None:
+def test_what_is_no_record_of_ours_is_none(tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture) -> None:
     save(tmp_path, 4)
     (tmp_path / "best.json").write_text(content)
-    assert read_best(tmp_path) is None
+    assert read_best(tmp_path) is None and "best.json is damaged" in caplog.text
     offer_best(tmp_path, 4, {"text": 1.5}, total)
     assert json.loads((tmp_path / "best.json").read_text()) == {"step": 4, "total": 1.5, "losses": {"text": 1.5}}
 

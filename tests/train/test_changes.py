@@ -9,7 +9,7 @@ import torch
 from tiny import ToySource, equal, run_config
 
 from transfusion.config import ConfigError, RunConfig, override
-from transfusion.train.changes import CHANGEABLE, FIXED
+from transfusion.train.changes import CHANGEABLE, FIXED, differences, record_changes, with_taken
 from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.loop import train
 from transfusion.train.manifest import CheckpointError, read_manifest
@@ -170,3 +170,27 @@ def test_a_folder_that_holds_a_model_is_not_trained_in(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"holds a model.*train.init={folder}"):
         finish(state, folder)
     assert not (folder / "metrics.jsonl").exists()
+
+
+def recorded(run: Path, *steps: str) -> None:
+    """Record changes as a run that takes them one after the other at step 4."""
+    before = config(*CONSTANT)
+    for text in steps:
+        after = override(before, [text])
+        record_changes(run, 4, differences(before, after))
+        before = after
+
+
+def test_changes_are_taken_again_whatever_they_leave_to_reach(tmp_path: Path) -> None:
+    finish(begin(config(*CONSTANT), CPU), tmp_path)
+    recorded(tmp_path, "train.optimizer.cooldown=0.2", "train.optimizer.schedule=cosine", "train.steps=9")
+    state = resume(config(*CONSTANT, "train.optimizer.lr=0.001"), tmp_path, CPU, is_change_wanted=True)
+    assert state is not None and state.config.train.steps == 9
+    assert (state.config.train.optimizer.schedule, state.config.train.optimizer.cooldown) == ("cosine", 0.2)
+    assert [change.setting for change in state.changes] == ["train.optimizer.lr"]
+
+
+def test_a_file_of_changes_with_a_bad_value_is_named(tmp_path: Path) -> None:
+    (tmp_path / "changes.jsonl").write_text('{"step": 4, "setting": "train.steps", "old": 4, "new": "many"}\n')
+    with pytest.raises(ConfigError, match=r"changes.jsonl: train.steps: .*given 'many'"):
+        with_taken(config(), config(), tmp_path, 4)

@@ -2,12 +2,14 @@
 
 import json
 import logging
+import os
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from multiprocessing import active_children
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -18,9 +20,10 @@ from transfusion.config import ConfigError, RunConfig, override
 from transfusion.data.errors import DataError
 from transfusion.segments import Document
 from transfusion.train import loop
+from transfusion.train.best import offer_best, read_best
 from transfusion.train.changes import Change
-from transfusion.train.checkpoint import checkpoints, newest, publish, step_directory
-from transfusion.train.lock import BusyError
+from transfusion.train.checkpoint import checkpoints, newest, publish, step_directory, sweep
+from transfusion.train.lock import BusyError, RunLock
 from transfusion.train.loop import train
 from transfusion.train.manifest import CheckpointError
 from transfusion.train.metrics import METRICS_FILE, read_metrics
@@ -498,3 +501,61 @@ def test_a_changed_rate_outlives_a_kill_before_the_next_checkpoint(tmp_path: Pat
     assert again.changes == (Change("train.optimizer.lr", 0.001, 0.0001),)
     finish(go_on(config, tmp_path), tmp_path)
     assert go_on(lower, tmp_path).step == 6
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process."""
+
+
+def cut_off(*_: object) -> NoReturn:
+    """End the process."""
+    raise KilledError
+
+
+def test_at_any_moment_the_old_run_is_whole_or_a_new_one_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run_config(2, checkpoint_every=1)
+    finish(start(config), tmp_path / "old")
+    assert offer_best(tmp_path / "old", 1, {"text": 1.0}, lambda losses: losses["text"])
+    rows, state = read_metrics(tmp_path / "old"), start(config)
+    found: list[bool] = []
+    for moment in range(9):
+        run = shutil.copytree(tmp_path / "old", tmp_path / str(moment))
+        state.seen = seen(run)
+        begin_and_kill(monkeypatch, state, run, moment)
+        sweep(run)
+        names, kept = [path.name for path in checkpoints(run)], run / "checkpoints" / "kept_step_00000001"
+        found.append(names == [])
+        if names:
+            assert names == ["step_00000001", "step_00000002"]
+            assert read_metrics(run) == rows and read_best(run) is not None
+        else:
+            assert kept.is_dir() and kept.with_name("kept_step_00000002").is_dir() and read_best(run) is None
+    assert found == sorted(found) and len(set(found)) == 2
+    state.seen = seen(tmp_path / "3")
+    finish(state, tmp_path / "3")
+    assert [row["step"] for row in read_metrics(tmp_path / "3")] == [1, 2]
+
+
+def begin_and_kill(monkeypatch: pytest.MonkeyPatch, state: TrainState, run: Path, moment: int) -> None:
+    """Begin a training that is killed at one of its first changes of the folder, and before its first step at last."""
+    left = [moment]
+
+    def killed(work: Callable[..., object]) -> Callable[..., object]:
+        def called(*arguments: object, **options: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                cut_off()
+            return work(*arguments, **options)
+
+        return called
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "unlink", "mkdir", "rmdir"):
+            patch.setattr(Path, name, killed(getattr(Path, name)))
+        patch.setattr(os, "truncate", killed(os.truncate))
+        patch.setattr(loop, "_keep", lambda *_: None)
+        patch.setattr(loop, "_batches", cut_off)
+        with suppress(KilledError):
+            next(train(state, ToySource(), run, threading.Event(), lock=RunLock(run)))

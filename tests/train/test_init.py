@@ -178,6 +178,9 @@ def test_what_is_set_as_it_was_is_not_otherwise(source: Path) -> None:
     same = ["model.trunk.dim=32", "model.trunk.num_kv_heads=2", "diffusion.prediction=x_0", "encode.pixels.std=0.75"]
     assert begin(settings(source, *same), CPU).parts == ()
     assert settings(source, "diffusion.schedule.mean=1.5").diffusion.schedule.mean == 1.5  # how times are drawn is free
+    grid = ["model.modalities.0.max_grid=[0,0]", "data.resolution=8"]  # left open: as the data's pictures, 4 by 4
+    for config in (settings(source, *grid), override(settings(source), grid)):
+        assert begin(config, CPU).config.model.modalities[0].max_grid == (4, 4)
 
 
 def test_a_larger_grid_interpolates_the_positions(source: Path, caplog: pytest.LogCaptureFixture) -> None:

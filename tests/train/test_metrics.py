@@ -3,11 +3,13 @@
 import json
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transfusion import files
-from transfusion.train.metrics import METRICS_FILE, Metrics, read_metrics
+from transfusion.train.metrics import BOARD_FOLDER, METRICS_FILE, Metrics, read_metrics
 
 
 def rows(*steps: int) -> bytes:
@@ -57,3 +59,50 @@ def test_taking_back_the_last_rows_needs_no_room(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("transfusion.train.metrics.write_whole", None)
     with Metrics(tmp_path, 2):
         assert file.read_bytes() == rows(1, 2)
+
+
+def test_a_row_that_a_full_disk_cut_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Metrics(tmp_path, 0) as metrics:
+        metrics.write(1, {"loss": 1.0})
+        with monkeypatch.context() as patch:
+            patch.setattr(metrics, "_file", Full((tmp_path / METRICS_FILE).open("ab", buffering=0)))
+            with pytest.raises(OSError, match="No space"):
+                metrics.write(1, {"held_out": 1.0})
+        metrics.write(2, {"loss": 2.0})
+        metrics.write(3, {"loss": 3.0})
+    assert read_metrics(tmp_path) == [{"step": step, "loss": float(step)} for step in (1, 2, 3)]
+    assert (tmp_path / METRICS_FILE).read_bytes().count(b"\n") == 4  # a line for what is left of the cut one, too
+
+
+class Full:
+    """A file on a disk with room for a few bytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def write(self, data: bytes) -> int:
+        """Write what fits, as the system does; then fail."""
+        if self.file.closed:
+            raise OSError(28, "No space left on device")
+        with self.file as file:
+            return file.write(data[:15])
+
+
+def test_the_board_shows_the_step_that_is_gone_on_from(tmp_path: Path) -> None:
+    with Metrics(tmp_path, 0) as metrics:
+        for step in (2, 4, 5):
+            metrics.write(step, {"held_out/text": 1.0})
+    for file in (tmp_path / BOARD_FOLDER).iterdir():  # files are read in the order of their names, by the second
+        file.rename(file.with_name(file.name.replace("tfevents.", "tfevents.0")))
+    with Metrics(tmp_path, 4) as metrics:
+        metrics.write(6, {"held_out/text": 1.0})
+    board = EventAccumulator(str(tmp_path / BOARD_FOLDER))
+    board.Reload()
+    assert [row.step for row in board.Scalars("held_out/text")] == [2, 4, 6]
+
+
+def test_a_folder_whose_name_is_not_unicode_has_no_board(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = tmp_path / os.fsdecode(b"r\xff")
+    with Metrics(run, 0) as metrics:
+        metrics.write(1, {"loss": 1.0})
+    assert read_metrics(run) == [{"step": 1, "loss": 1.0}] and "no curves for TensorBoard" in caplog.text

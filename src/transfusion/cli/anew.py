@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.evaluate.suite import SCORES_FILE
-from transfusion.files import PARTIAL, beside
+from transfusion.files import PARTIAL, beside, sweep_unfinished
 from transfusion.report import REPORT_FILE
 from transfusion.samples import SAMPLES, SAMPLES_FOLDER
 from transfusion.train.best import BEST_FILE
@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 def clear(run: Path) -> None:
     """Delete what a run wrote into its folder, and nothing else. Its lock must be held."""
+    remove_all(run)  # first: no checkpoint is left without its numbers
+    sweep_unfinished(run)
     for name in FILES:
         _delete(run / name)
     for name, pattern in WRITTEN.items():
@@ -32,10 +34,10 @@ def clear(run: Path) -> None:
             # Other runs may write there, and nothing in a file's name says of which run it is.
             _log.warning("%s is a link: all in %s stays; delete there what is this run's", folder, folder.resolve())
             continue
+        sweep_unfinished(folder)
         for file in list(folder.iterdir()) if folder.is_dir() else []:
             if re.fullmatch(pattern, file.name):
                 _delete(file)
-    remove_all(run)
     for name in (*WRITTEN, CHECKPOINTS):
         with contextlib.suppress(OSError):  # a link, or something of the user's is left in it
             (run / name).rmdir()

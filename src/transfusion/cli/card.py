@@ -1,6 +1,6 @@
 """What is known of a model without running it: tasks, sizes, data, steps, losses, scores, checkpoints."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from transfusion.autoencoder.spaces import latent_shape
 from transfusion.cli.texts import visible
-from transfusion.config import CONFIG_FILE, RunConfig
+from transfusion.config import CONFIG_FILE, RunConfig, leaves
 from transfusion.data.tasks import told_tasks
 from transfusion.evaluate.suite import SCORES_FILE
 from transfusion.files import row_of
@@ -207,10 +207,10 @@ def _rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _rows_of_results(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for number, (name, last) in enumerate(card["losses"].items()):
         yield ("" if number else "losses"), f"{name} {last['value']:.4f} at step {last['step']}"
-    for number, (name, value) in enumerate(_flat(card["scores"] or {})):
+    for number, (name, value) in enumerate(leaves(card["scores"] or {}, " ")):
         yield ("" if number else "scores"), f"{name} {value}"
     if (best := card["best"]) is not None:
-        yield "best", f"step {best['step']}, " + ", ".join(f"{n} {v:.4f}" for n, v in _flat(best) if n != "step")
+        yield "best", f"step {best['step']}, " + ", ".join(f"{n} {v:.4f}" for n, v in leaves(best, " ") if n != "step")
     for number, row in enumerate(card["checkpoints"]):
         whole = "whole" if row["can_go_on"] else "whole, for use: no training can go on from it"
         told = whole if row["fault"] is None else f"damaged: {row['fault']}"
@@ -240,10 +240,3 @@ def _told_steps(training: Mapping[str, Any]) -> str:
 
 def _count(number: int) -> str:
     return f"{number / 1e6:.2f} M" if number >= 1e5 else f"{number:,}"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, object]]:
-    rows: list[tuple[str, object]] = []
-    for name, value in tree.items():
-        rows += _flat(value, f"{prefix}{name} ") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return rows

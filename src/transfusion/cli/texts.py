@@ -1,10 +1,13 @@
 """Text that comes from outside: arguments, and what stands in standard input."""
 
 import sys
+from unicodedata import category
 
 from transfusion.config import ConfigError
 
 STDIN = "-"
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats, surrogates, ends of lines and paragraphs
+JOINERS = "\u200c\u200d"
 
 
 def plain(text: str, what: str) -> str:
@@ -43,6 +46,7 @@ def visible(text: str) -> str:
 
 
 def is_hidden(character: str) -> bool:
-    """Return whether a character is a control, or half a surrogate pair."""
-    code = ord(character)
-    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000
+    """Return whether a character is a control, one that turns or hides what stands around it, or half a surrogate
+    pair; what joins letters or parts them, as in Persian and in some emoji, is none.
+    """
+    return category(character) in HIDDEN and character not in JOINERS

@@ -27,7 +27,9 @@ from transfusion.report import REPORT_FILE, write_report, write_run_report
 from transfusion.run import RunReport, open_run, train_run
 from transfusion.tokenizer import TOKENIZER_FILE
 from transfusion.train.best import BEST, meant, read_best
+from transfusion.train.changes import with_taken
 from transfusion.train.checkpoint import CHECKPOINTS, checkpoints, newest
+from transfusion.train.facts import step_of
 from transfusion.train.init import begun_from
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.optimizer import num_trained
@@ -81,8 +83,11 @@ def _base(name: str) -> RunConfig:
 
 
 def _settings_of(folder: Path) -> RunConfig:
+    """Read the settings of a checkpoint; of a run, with what it took since its newest one."""
     # Of the other files only the sizes are checked: who loads the weights reads them all.
-    return load_settings(find_checkpoint(folder, hashed={CONFIG_FILE, TOKENIZER_FILE})).config
+    found = find_checkpoint(folder, hashed={CONFIG_FILE, TOKENIZER_FILE})
+    config, step = load_settings(found).config, step_of(found)
+    return config if step is None else with_taken(config, config, folder, step)
 
 
 class Asked(NamedTuple):

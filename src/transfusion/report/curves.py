@@ -13,7 +13,7 @@ from transfusion.train.metrics import HELD_OUT, LOSS, read_metrics
 WIDTH, HEIGHT = 560, 280
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46
 MAX_TICKS, MAX_POINTS, MIN_SMOOTHED = 6, 120, 200
-LOWEST = 1e-9
+LOWEST, HIGHEST = 1e-9, 1e300
 TRAINING_COLOUR, HELD_OUT_COLOUR = "#3b7dd8", "#d8763b"
 
 
@@ -39,8 +39,12 @@ class Curve(NamedTuple):
 
 
 def read_curves(run: Path) -> list[Curve]:
-    """Read the curves of a run's metrics; what was written into the file by hand may be anything and is left out."""
-    rows = read_metrics(run)
+    """Read the curves of a run's metrics."""
+    return curves_of(read_metrics(run))
+
+
+def curves_of(rows: Sequence[Mapping[str, object]]) -> list[Curve]:
+    """Return the curves of rows of metrics; what was written into the file by hand may be anything and is left out."""
     keys = {key for row in rows for key in row if key.startswith((LOSS, HELD_OUT))}
     names = sorted({key.partition("/")[2] for key in keys}, key=lambda name: (name != "text", name))
     curves = [Curve(name, _points(rows, f"{LOSS}{name}"), _points(rows, f"{HELD_OUT}{name}")) for name in names]
@@ -69,10 +73,9 @@ def draw(curve: Curve, unit: str) -> str:
     parts.append(_line(scale.places(_thinned(curve.training)), TRAINING_COLOUR, opacity=0.3 if is_smoothed else 1.0))
     if is_smoothed:
         parts.append(_line(scale.places(_smoothed(curve.training)), TRAINING_COLOUR))
-    parts.append(_line(scale.places(curve.held_out), HELD_OUT_COLOUR))
-    parts += [
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{HELD_OUT_COLOUR}"/>' for x, y in scale.places(curve.held_out)
-    ]
+    held_out = scale.places(_thinned(curve.held_out))
+    parts.append(_line(held_out, HELD_OUT_COLOUR))
+    parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{HELD_OUT_COLOUR}"/>' for x, y in held_out]
     label = escape(f"{curve.name}, {unit} (logarithmic scale)")
     parts.append(_text(LEFT, 18, label, size=14))
     parts.append(_text(WIDTH - RIGHT, TOP + 12, _legend(curve), anchor="end"))
@@ -103,7 +106,7 @@ class _Scale(NamedTuple):
     def places(self, points: Sequence[Point]) -> list[tuple[float, float]]:
         width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
         span = math.log(self.highest / self.lowest)
-        rises = [math.log(max(point.value, LOWEST) / self.lowest) / span for point in points]
+        rises = [math.log(_drawable(point.value) / self.lowest) / span for point in points]
         return [
             (LEFT + point.step / self.last * width, HEIGHT - BOTTOM - rise * height)
             for point, rise in zip(points, rises, strict=True)
@@ -111,8 +114,12 @@ class _Scale(NamedTuple):
 
 
 def _scale(points: Sequence[Point]) -> _Scale:
-    values = [max(LOWEST, point.value) for point in points]
+    values = [_drawable(point.value) for point in points]
     return _Scale(max(1.0, *(point.step for point in points)), min(values) * 0.97, max(values) * 1.03)
+
+
+def _drawable(value: float) -> float:
+    return min(max(value, LOWEST), HIGHEST)
 
 
 def _axes(scale: _Scale) -> str:

@@ -1,6 +1,7 @@
 """The page: its parts in their order, for any run and for one that was just evaluated."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -8,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from transfusion.config import RunConfig
+from transfusion.config import RunConfig, leaves
 from transfusion.evaluate.suite import SCORES_FILE, Items, Scores
 from transfusion.files import write_whole
-from transfusion.report.curves import draw, read_curves
+from transfusion.report.curves import curves_of, draw
 from transfusion.report.go_on import commands, files_of
 from transfusion.report.html import image, page, section, table
 from transfusion.report.judged import examples, score_table
@@ -23,6 +24,8 @@ from transfusion.train.metrics import read_metrics
 
 REPORT_FILE = "report.html"
 MAX_SAMPLES = 8
+Rows = Sequence[Mapping[str, float]]  # of metrics
+_log = logging.getLogger(__name__)
 
 
 def write_run_report(run: Path, config: RunConfig) -> Path:
@@ -35,11 +38,11 @@ def write_run_report(run: Path, config: RunConfig) -> Path:
     Returns:
         The file.
     """
-    step = _step(run)
-    title = f"Run {run.resolve().name}: step {step} of {config.train.steps}"
+    rows = read_metrics(run)
+    title = f"Run {run.resolve().name}: step {_step(run, rows)} of {config.train.steps}"
     scores = _saved_scores(run)
     parts = [section("Scores", scores)] if scores else []
-    return _write(run, config, title, [*parts, *_training(run, config, read_prompts(run), step)])
+    return _write(run, config, title, [*parts, *_training(run, config, read_prompts(run), rows)])
 
 
 def write_report(run: Path, scores: Scores, items: Items, preview_prompts: Sequence[str], config: RunConfig) -> Path:
@@ -57,26 +60,27 @@ def write_report(run: Path, scores: Scores, items: Items, preview_prompts: Seque
     """
     title = "Transfusion: one transformer that draws, captions, answers and edits"
     middle = [score_table(scores, items), examples(items)]
-    return _write(run, config, title, [*middle, *_training(run, config, preview_prompts, _step(run))])
+    return _write(run, config, title, [*middle, *_training(run, config, preview_prompts, read_metrics(run))])
 
 
 def _write(run: Path, config: RunConfig, title: str, parts: Sequence[str]) -> Path:
     settings = f"<details><summary>Settings</summary><pre>{escape(config.to_json())}</pre></details>"
     content = page(f"Report of {run.resolve().name}", [f"<h1>{escape(title)}</h1>", *parts, settings])
-    return write_whole(run / REPORT_FILE, content)
+    # The run's folder may have a name that is not UTF-8.
+    return write_whole(run / REPORT_FILE, content.encode("utf-8", "backslashreplace"))
 
 
-def _training(run: Path, config: RunConfig, prompts: Sequence[str], step: int) -> Iterator[str]:
+def _training(run: Path, config: RunConfig, prompts: Sequence[str], rows: Rows) -> Iterator[str]:
     """Yield what every run has."""
-    yield section("Losses while training", _losses(run, config))
+    yield section("Losses while training", _losses(run, config, rows))
     yield section("The same beginnings, from the first steps to the last", _samples(run, config, prompts))
-    is_finished = step >= config.train.steps
+    is_finished = _step(run, rows) >= config.train.steps
     yield section("How to go on", commands(run, config, prompts, is_finished=is_finished))
     yield section("What lies in the folder", files_of(run))
 
 
-def _losses(run: Path, config: RunConfig) -> str:
-    curves = read_curves(run)
+def _losses(run: Path, config: RunConfig, rows: Rows) -> str:
+    curves = curves_of(rows)
     if not curves:
         return "<p>This run has no metrics.</p>"
     parts: list[str] = []
@@ -121,10 +125,19 @@ def table_of(samples: Sequence[Sample]) -> str:
 
 
 def _shown(sample: Sample) -> str:
-    if sample.file.suffix == ".txt":
-        return f'<pre class="text">{escape(sample.file.read_text("utf-8", "replace"))}</pre>'
-    with Image.open(sample.file) as picture:
-        return image(picture, sample.file.stem)
+    try:
+        if sample.file.suffix == ".txt":
+            return f'<pre class="text">{escape(sample.file.read_text("utf-8", "replace"))}</pre>'
+        with Image.open(sample.file) as picture:
+            return image(picture, sample.file.stem)
+    except Exception as error:  # of damaged data a decoder may raise anything
+        return _told_damage(sample.file, error)
+
+
+def _told_damage(file: Path, error: Exception) -> str:
+    """Say, here and in the page, that a file of the run is passed over."""
+    _log.warning("the report goes without %s, which cannot be read (%s: %s)", file, type(error).__name__, error)
+    return f"<p>{escape(file.name)} is damaged and left out.</p>"
 
 
 def _saved_scores(run: Path) -> str:
@@ -132,22 +145,20 @@ def _saved_scores(run: Path) -> str:
     file = run / SCORES_FILE
     try:
         tree = json.loads(file.read_bytes()) if file.is_file() else {}
-    except ValueError:
-        return ""
-    rows = [(name, f"{value:.4g}") for name, value in _numbers(tree, "")]
+        rows = [(name, f"{value:.4g}") for name, value in _numbers(tree)]
+    except (ValueError, RecursionError) as error:
+        return _told_damage(file, error)
     told = f"<p>As the last evaluation wrote them into {SCORES_FILE}; shares of what was right are from 0 to 1.</p>"
     return told + table(rows) if rows else ""
 
 
-def _numbers(tree: object, prefix: str) -> Iterator[tuple[str, float]]:
-    if isinstance(tree, Mapping):
-        for name, child in tree.items():
-            yield from _numbers(child, f"{prefix} {name}".strip())
-    elif isinstance(tree, int | float) and not isinstance(tree, bool):
-        yield prefix, float(f"{tree}")
+def _numbers(tree: object) -> Iterator[tuple[str, float]]:
+    for name, value in leaves(tree, " "):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(f"{value}")
 
 
-def _step(run: Path) -> int:
+def _step(run: Path, rows: Rows) -> int:
     """Return the last step that the run tells of, 0 without one."""
     saved = [int(folder.name.removeprefix(STEP_PREFIX)) for folder in checkpoints(run)]
-    return max([*saved, *(int(row["step"]) for row in read_metrics(run)[-1:])], default=0)
+    return max([*saved, *(int(row["step"]) for row in rows[-1:])], default=0)

@@ -6,6 +6,7 @@
 """
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from transfusion.train.manifest import MANIFEST
 
 BEST_FILE = "best.json"
 BEST = "best"
+MAX_STEP = 10**18  # no run comes so far, and a name of that length is one
+_log = logging.getLogger(__name__)
 
 
 class Best(NamedTuple):
@@ -42,17 +45,25 @@ def meant(path: Path) -> Path:
 
 
 def read_best(run: Path) -> Best | None:
-    """Return the best checkpoint of a run, None where none is known or it is there no more."""
+    """Return the best checkpoint of a run, None where none is known: it is gone, or the note on it damaged."""
     file = run / BEST_FILE
-    row = (row_of(file.read_bytes()) or {}) if file.is_file() else {}
+    if not file.is_file():
+        return None
+    best = _best_of(row_of(file.read_bytes()) or {})
+    if best is None:
+        _log.warning("%s is damaged, and passed over: the next checkpoint is the best so far", file)
+        return None
+    return best if (step_directory(run, best.step) / MANIFEST).exists() else None
+
+
+def _best_of(row: Mapping[str, object]) -> Best | None:
     step, total, losses = row.get("step"), row.get("total"), row.get("losses")
-    if type(step) is not int or not isinstance(losses, dict):
+    if type(step) is not int or not 0 <= step < MAX_STEP or not isinstance(losses, dict):
         return None
-    if any(type(number) not in (int, float) for number in (total, *losses.values())):
+    numbers = [float(f"{value}") for value in (total, *losses.values()) if type(value) in (int, float)]
+    if len(numbers) != 1 + len(losses) or not all(map(math.isfinite, numbers)):
         return None
-    if not (step_directory(run, step) / MANIFEST).exists():
-        return None
-    return Best(step, float(f"{total}"), {name: float(f"{value}") for name, value in losses.items()})
+    return Best(step, numbers[0], dict(zip(losses, numbers[1:], strict=True)))
 
 
 def offer_best(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from transfusion.config import ConfigError, RunConfig, override
+from transfusion.config import ConfigError, RunConfig, replaced
 from transfusion.files import append_row, read_rows
 
 CHANGES_FILE = "changes.jsonl"
@@ -170,10 +170,16 @@ def changed_since(run: Path, step: int) -> dict[str, object]:
 
 
 def with_taken(config: RunConfig, loaded: RunConfig, run: Path, step: int) -> RunConfig:
-    """Return settings with the changes that the run took since a checkpoint, where they are the checkpoint's still."""
+    """Return settings with the changes that the run took since a checkpoint, where they are the checkpoint's still.
+
+    They were accepted one after the other, so a later one may leave an earlier one nothing to reach.
+
+    Raises:
+        ConfigError: The file of changes names a value that no run can have.
+    """
     given = {change.setting for change in differences(loaded, config)}
     taken = {path: value for path, value in changed_since(run, step).items() if path not in given}
-    return override(config, [f"{path}={json.dumps(value)}" for path, value in taken.items()])
+    return replaced(config, taken, str(run / CHANGES_FILE))
 
 
 def may_change(run: Path, step: int) -> bool:

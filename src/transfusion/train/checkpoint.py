@@ -32,7 +32,7 @@ from transfusion.train.manifest import (
 CHECKPOINTS = "checkpoints"
 STEP_PREFIX = "step_"
 KEPT_PREFIX = "kept_"
-LOCK, REPLACED = "lock", "replaced"
+LOCK, REPLACED, RETIRED = "lock", "replaced", "retired"
 NUM_NAMED = 5
 _STEP = re.compile(rf"{STEP_PREFIX}\d+")
 _LEFT_OVER = re.compile(rf"\.(?P<name>{STEP_PREFIX}\d+)\.(?P<ending>{PARTIAL}|{REPLACED}|{LOCK})")
@@ -136,11 +136,41 @@ def set_aside(run: Path, *, beyond: Path | None = None) -> None:
             _keep(directory, f"{directory} is damaged, lacks what a training goes on from, or is of one before")
 
 
-def _keep(directory: Path, why: str) -> None:
+def retire(run: Path) -> None:
+    """Set aside all checkpoints of a run at once: until then the run is whole, from then on it has none."""
+    if not checkpoints(run):
+        return
+    folder = (run / CHECKPOINTS).resolve()
+    try:
+        folder.rename(beside(folder, RETIRED))
+    except OSError:  # a mounted one stays where it is
+        set_aside(run)
+    _finish_retiring(run)
+
+
+def _finish_retiring(run: Path) -> None:
+    """Bring what lies in a folder of checkpoints that were set aside back under other names, also after a kill."""
+    folder = (run / CHECKPOINTS).resolve()
+    retired = beside(folder, RETIRED)
+    if retired.is_symlink() or not retired.is_dir():
+        return
+    folder.mkdir(exist_ok=True)
+    for path in sorted(retired.iterdir()):
+        if _STEP.fullmatch(path.name) and path.is_dir():
+            _keep(path, f"{folder / path.name} is of a training before", folder)
+        elif not os.path.lexists(folder / path.name):
+            path.rename(folder / path.name)
+    with contextlib.suppress(OSError):
+        retired.rmdir()
+
+
+def _keep(directory: Path, why: str, folder: Path | None = None) -> None:
+    """Rename a checkpoint within its folder, or into another, so that nobody goes on from it."""
+    folder = folder or directory.parent
     names = (f"{KEPT_PREFIX}{directory.name}" + (f"_{number}" if number else "") for number in itertools.count())
-    kept = next(path for name in names if not os.path.lexists(path := directory.with_name(name)))
+    kept = next(path for name in names if not os.path.lexists(path := folder / name))
     directory.rename(kept)
-    _log.warning("%s; it is %s now", why, kept)
+    _log.warning("%s; it is %s now, and a new run may begin from its weights: train.init=%s", why, kept, kept)
 
 
 def _check_left_over(directory: Path) -> None:
@@ -191,6 +221,7 @@ def _recover(directory: Path) -> None:
 
 def sweep(run: Path) -> None:
     """Bring the checkpoints of a run in order after a kill: what is whole gets its name, what is not goes."""
+    _finish_retiring(run)
     folder = run / CHECKPOINTS
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         found = _LEFT_OVER.fullmatch(path.name)

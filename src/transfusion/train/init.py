@@ -18,7 +18,7 @@ from torch import Tensor
 
 from transfusion.autoencoder.settings import AutoencoderConfig, opened
 from transfusion.autoencoder.spaces import latent_shape
-from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, override
+from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, leaves, override
 from transfusion.data.encode import IMAGE
 from transfusion.model.grow import Fit, Grid, Part, take_over
 from transfusion.model.patchify import ModalityConfig
@@ -208,6 +208,9 @@ def _unlike(config: RunConfig, source: RunConfig) -> Iterator[tuple[str, object,
     for path in dict.fromkeys([*ours, *theirs]):
         is_open = path.startswith(PIXELS) and not (path in ours and path in theirs)
         is_open |= path in SAME_SPACE or (path.startswith("autoencoder.") and ours.get(path) is None)
+        # Sizes that follow from the data are compared when they are settled: ``fill`` checks again.
+        is_open |= path.endswith(".max_grid") and isinstance(grid := ours.get(path), list) and 0 in grid
+        is_open |= path.endswith(".channels") and ours.get(path) == 0
         is_detail = path.startswith(lone) and not path.endswith(".name")
         if not is_open and not is_detail and ours.get(path) != theirs.get(path):
             yield path, ours.get(path), theirs.get(path)
@@ -220,17 +223,9 @@ def _meanings(config: RunConfig) -> Iterator[tuple[str, object]]:
     tree, trunk = json.loads(config.to_json()), config.model.trunk
     model = {**tree["model"], MODALITIES: {modality["name"]: modality for modality in tree["model"][MODALITIES]}}
     model["trunk"] |= {"num_kv_heads": trunk.kv_heads, "hidden_dim": trunk.ffn_dim}
-    for path, value in _flat({**tree, "model": model}, ""):
+    for path, value in leaves({**tree, "model": model}):
         if path not in (TEXT_SIZE, PIXELS):  # both are None where a run is to find them
             yield path, value
-
-
-def _flat(node: object, path: str) -> Iterator[tuple[str, object]]:
-    if isinstance(node, dict):
-        for name, child in node.items():
-            yield from _flat(child, f"{path}.{name}".lstrip("."))
-    else:
-        yield path, node
 
 
 def tokenizer_from(trained: Trained, config: RunConfig, texts: Callable[[], Iterator[str]]) -> Tokenizer:

@@ -19,7 +19,6 @@ from transfusion.batch import Batch
 from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
 from transfusion.devices import PRECISIONS
 from transfusion.objective import KeyedDraw, TransfusionObjective
-from transfusion.train.best import forget_best
 from transfusion.train.changes import record_begin, record_changes, record_stop
 from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.lock import RunLock, hold_run
@@ -103,12 +102,11 @@ def train(
     with ExitStack() as stack:
         if lock is None:
             stack.enter_context(hold_run(run))
-        state.check_folder(run)
+        state.take_folder(run)
         if state.saved_step is None:
             record_begin(run, state.step, state.begin_facts())
         record_changes(run, state.step, state.changes)
         state.changes = ()
-        forget_best(run, beyond=state.step)
         if metrics is None:
             metrics = stack.enter_context(Metrics(run, state.step))
         try:

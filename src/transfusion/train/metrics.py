@@ -1,6 +1,7 @@
 """Where numbers of a run go: ``metrics.jsonl`` and TensorBoard. It must not know what the numbers mean."""
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from transfusion.files import read_rows, row_of, write_whole
 
 METRICS_FILE = "metrics.jsonl"
 BOARD_FOLDER = "tensorboard"
+_log = logging.getLogger(__name__)
 LOSS, HELD_OUT = "loss/", "held_out/"  # what names of losses begin with: of the step; of documents held out
 
 
@@ -29,19 +31,23 @@ class Metrics:
         _take_back(directory / METRICS_FILE, first_step)
         # Without a buffer: a row that cannot be written is told then, and not once more when the file is closed.
         self._file = (directory / METRICS_FILE).open("ab", buffering=0)
-        self._board = SummaryWriter(str(directory / BOARD_FOLDER), purge_step=first_step)
+        self._board = _opened_board(directory / BOARD_FOLDER, first_step)
+        self._is_whole = True
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write the numbers of a step.
+        """Write the numbers of a step, on a line of its own also where the last one was cut.
 
         Raises:
             OSError: There is no room for them.
         """
-        row = json.dumps({"step": step, **values}).encode() + b"\n"
+        row = (b"" if self._is_whole else b"\n") + json.dumps({"step": step, **values}).encode() + b"\n"
+        self._is_whole = False
         while row:
             row = row[self._file.write(row) or 0 :]
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._is_whole = True
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def __enter__(self) -> "Metrics":
         """Return itself."""
@@ -52,7 +58,18 @@ class Metrics:
     ) -> None:
         """Close the files."""
         self._file.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _opened_board(folder: Path, first_step: int) -> SummaryWriter | None:
+    """Open TensorBoard's folder; None where it can have none, for it names files in UTF-8 alone."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        _log.warning("%s is not UTF-8, so there are no curves for TensorBoard; see %s", folder, METRICS_FILE)
+        return None
+    return SummaryWriter(str(folder), purge_step=first_step + 1)  # what stands after the step is not shown
 
 
 def _take_back(file: Path, step: int) -> None:

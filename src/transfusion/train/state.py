@@ -23,7 +23,7 @@ from transfusion.devices import choose_precision
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
-from transfusion.train.best import read_best
+from transfusion.train.best import forget_best, read_best
 from transfusion.train.changes import Change, accepted, differences, with_taken
 from transfusion.train.checkpoint import (
     CHECKPOINTS,
@@ -33,6 +33,7 @@ from transfusion.train.checkpoint import (
     newest_step,
     prune,
     publish,
+    retire,
     set_aside,
     step_directory,
 )
@@ -184,8 +185,9 @@ class TrainState:
         self.step += 1
         self.is_whole = True
 
-    def check_folder(self, run: Path) -> None:
-        """Check that nobody trained in a run's folder since this state was opened. The run's lock must be held.
+    def take_folder(self, run: Path) -> None:
+        """Make a run's folder this training's, where nobody trained in it since this state was opened: of a training
+        before, checkpoints are set aside and the best is forgotten. The run's lock must be held.
 
         Raises:
             BusyError: Somebody did; nothing was written.
@@ -198,6 +200,9 @@ class TrainState:
                 f"{run} was trained in since this was opened ({', '.join(sorted(o.name for o in others))} came); "
                 "open the run again, or name another folder"
             )
+        if self.saved_step is None:
+            retire(run)  # first: whatever else is of the run before goes after it
+        forget_best(run, beyond=self.step)
 
     def save(self, run: Path) -> Path:
         """Publish a checkpoint of the present step and delete old ones, all but the newest and the best; those of a
@@ -220,7 +225,7 @@ class TrainState:
 
         directory = step_directory(run, self.step)
         if self.saved_step is None:
-            set_aside(run)
+            retire(run)
         make_room(directory)
         published = publish(directory, write)
         self.saved_step = self.step

@@ -5,6 +5,34 @@ from mutants.mutant import Mutant
 WRITE, STREAMS, HELP = "cli/test_write.py", "cli/test_streams.py", "cli/test_help.py"
 MUTANTS = [
     Mutant(
+        "hub: a card that people wrote is written over",
+        "hub.py",
+        "[CARD] if CARD in",
+        "[] if CARD in",
+        "test_hub.py -k people_wrote",
+    ),
+    Mutant(
+        "hub: wanted steps are told for done ones",
+        "hub.py",
+        "if num_steps is None else",
+        "if True else",
+        "test_hub.py -k steps_were",
+    ),
+    Mutant(
+        "show: marks of direction reach a terminal",
+        "cli/texts.py",
+        '("Cc", "Cf", ',
+        '("Cc", ',
+        "cli/test_show.py -k terminal",
+    ),
+    Mutant(
+        "note: numbers that cannot be written",
+        "provenance.py",
+        "abs(found) > MAX_NUMBER:",
+        "False:",
+        "test_provenance.py -k damaged",
+    ),
+    Mutant(
         "stop: every model ends at a line break",
         "data/encode.py",
         "if ASK in told else ()",
