@@ -21,6 +21,7 @@ from transfusion.data.decode import open_picture
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.layouts import CAPTIONS_FILE
 from transfusion.data.settings import Layout
+from transfusion.data.splits import spread
 from transfusion.data.text import Passage, TextFile
 from transfusion.files import write_whole
 
@@ -80,8 +81,9 @@ class ImageFolder:
         hold_out: float | None = 0.0,
         layout: Layout = "auto",
         captions: FolderCaptions | None = None,
+        at_most: int | None = None,
     ) -> None:
-        """Read the captions and decode all pictures of a split; broken ones go to ``quarantine``.
+        """Read the captions and decode the pictures of a split; broken ones go to ``quarantine``.
 
         Args:
             path: The folder.
@@ -90,44 +92,83 @@ class ImageFolder:
             hold_out: See ``splits.choose``.
             layout: How the folder is laid out, if that is known.
             captions: What was read of the folder already, in place of split, share and layout.
+            at_most: Decode the pictures of so many captions, spread over all (``splits.spread``); the others are
+                decoded whenever they are asked for. None: decode all.
 
         Raises:
             DataError: The folder or its captions are unusable, or no picture is whole.
             UnreadableFile: The file system fails; no picture is called broken for that.
         """
-        self.path = path
+        self.path, self._resolution = path, resolution
         read = captions or folder_captions(path, split, hold_out, layout)
-        rows, self.left_for_others = read.rows, read.left_for_others
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # each holds one picture at full size
-            decoded = list(pool.map(lambda row: _decoded(path / row.file, resolution), rows))
-        broken = {row.file: found for row, found in zip(rows, decoded, strict=True) if isinstance(found, str)}
-        self.quarantine = {**read.quarantine, **broken}
-        kept = [(row, found) for row, found in zip(rows, decoded, strict=True) if not isinstance(found, str)]
-        if not kept:
+        self.left_for_others = read.left_for_others
+        decoded = _Decoded(path, resolution, read.rows, at_most)
+        if not decoded.rows:
             raise DataError(
-                f"none of the {len(rows)} pictures of {path} can be read; the first: {next(iter(broken.values()))}"
+                f"none of the {len(read.rows)} pictures of {path} can be read; "
+                f"the first: {next(iter(decoded.broken.values()))}"
             )
-        self.captions = [row for row, _ in kept]
+        broken, self.captions = decoded.broken, decoded.rows
+        self.quarantine = {**read.quarantine, **broken}
         left_out = {**read.found.left_out, **({"picture that cannot be read": len(broken)} if broken else {})}
-        self.found = replace(read.found, records=len(kept), left_out=left_out)
-        self._pictures = np.stack([picture for _, picture in kept])
+        self.found = replace(read.found, records=len(self.captions), left_out=left_out)
+        self._pictures = np.stack([decoded.pictures[row] for row in decoded.wanted])
+        self._places = None if at_most is None else {row: place for place, row in enumerate(decoded.wanted)}
         if broken:
-            _log.warning("%d of %d pictures of %s are broken and left out", len(broken), len(rows), path)
+            _log.warning("%d of %d pictures of %s are broken and left out", len(broken), len(read.rows), path)
 
     def __len__(self) -> int:
-        """Count the whole pictures."""
+        """Count the pictures that are not known to be broken."""
         return len(self.captions)
 
     def __getitem__(self, index: int) -> CaptionedPicture:
-        """Return one captioned picture."""
+        """Return one captioned picture.
+
+        Raises:
+            BrokenPicture: It was not decoded before, and is broken.
+        """
         row = self.captions[index]
-        return CaptionedPicture(row.file, row.text, row.number, self._pictures[index])
+        place = index if self._places is None else self._places.get(row)
+        picture = open_picture(self.path / row.file, self._resolution) if place is None else self._pictures[place]
+        return CaptionedPicture(row.file, row.text, row.number, picture)
 
     def digest(self) -> str:
-        """Name files, captions and pixels, so that changed data are noticed."""
+        """Name files, captions and the pixels that were decoded at first, so that changed data are noticed."""
         digest = hashlib.sha256(self._pictures.data)
         digest.update(json.dumps([(row.file, row.text) for row in self.captions]).encode())
         return f"folder:{digest.hexdigest()}"
+
+
+class _Decoded:
+    """Pictures of captions, decoded.
+
+    Attributes:
+        rows: The captions, without those of broken pictures.
+        wanted: Those whose pictures are decoded.
+        pictures: The pictures of these, (resolution, resolution, 3) uint8 each.
+        broken: Why pictures are broken, by file.
+    """
+
+    def __init__(self, path: Path, resolution: int, rows: Sequence[CaptionRow], at_most: int | None) -> None:
+        """Decode pictures of all captions, or of ``at_most`` that are spread over those that are whole."""
+        self.rows, self.wanted = list(rows), list[CaptionRow]()
+        self.pictures: dict[CaptionRow, NDArray[np.uint8]] = {}
+        self.broken: dict[str, str] = {}
+        is_whole = False
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # each holds one picture at full size
+            while not is_whole and self.rows:
+                count = len(self.rows)
+                self.wanted = [self.rows[place] for place in spread(count, count if at_most is None else at_most)]
+                new = [row for row in self.wanted if row not in self.pictures]
+                for row, found in zip(
+                    new, pool.map(lambda row: _decoded(path / row.file, resolution), new), strict=True
+                ):
+                    if isinstance(found, str):
+                        self.broken[row.file] = found
+                    else:
+                        self.pictures[row] = found
+                self.rows = [row for row in self.rows if row.file not in self.broken]
+                is_whole = len(self.rows) == count
 
 
 def save_quarantine(quarantine: Mapping[str, str], folder: Path) -> Path:
