@@ -28,8 +28,8 @@ from transfusion.segments import Document, Latent, Text
 from transfusion.tokenizer import train_tokenizer
 from transfusion.train.checkpoint import newest, publish, step_directory
 from transfusion.train.manifest import CheckpointError, verify
+from transfusion.train.opening import begin
 from transfusion.train.saved import find_checkpoint, write_pretrained
-from transfusion.train.state import begin
 from transfusion.train.tensors import save_tensors
 
 SMALL = ("model.trunk.dim=32", "model.trunk.depth=1", "denoising.num_steps=2", "tokenizer.kind=bytes")

@@ -13,7 +13,7 @@ from transfusion.config import RunConfig, override
 from transfusion.pretrained import Transfusion
 from transfusion.recipes import RECIPES
 from transfusion.samples import draw_samples, is_due, list_samples, read_prompts
-from transfusion.train.state import begin
+from transfusion.train.opening import begin
 
 SMALL = ("model.trunk.dim=32", "model.trunk.depth=1", "denoising.num_steps=2", "tokenizer.kind=bytes")
 

@@ -42,8 +42,9 @@ from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.loop import StepReport, train
 from transfusion.train.metrics import HELD_OUT, Metrics, read_metrics
+from transfusion.train.opening import begin, resume
 from transfusion.train.saved import check_no_model
-from transfusion.train.state import TrainState, begin, resume, seen
+from transfusion.train.state import TrainState, seen
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
 NUM_RECONSTRUCTED = 32  # pictures, about

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from transfusion.cli import main
+from transfusion.cli.training import find_config
+from transfusion.config import ConfigError
+from transfusion.files import append_row
 from transfusion.train.tensors import load_tensors
 
 QUICK = ["train.batch_size=4", "train.num_workers=0", "train.preview_every=0", "train.precision=fp32"]
@@ -149,3 +152,14 @@ def test_no_other_way_ignores_weights(run: Path, words: Path, tmp_path: Path) ->
     told = call("train", old, code=2)
     assert "step_00000002 is not the newest checkpoint" in told and f"transfusion train {old} --run runs/NEW" in told
     call("train", last(run))  # the newest is the run itself
+
+
+def test_a_setting_reaches_what_the_run_took_since_its_checkpoint(run: Path) -> None:
+    for path, value in (("schedule", "constant"), ("cooldown", 0.2)):
+        row = {"step": 2, "setting": f"train.optimizer.{path}", "old": None, "new": value}
+        append_row(run / "changes.jsonl", row)
+    assert find_config(str(run), ["train.optimizer.cooldown=0.3"]).train.optimizer.cooldown == 0.3
+    append_row(run / "changes.jsonl", {"step": 2, "setting": "train.optimizer.schedule", "new": "cosine"})
+    with pytest.raises(ConfigError, match="cooldown reaches nothing while train.optimizer.schedule is 'cosine'"):
+        find_config(str(run), ["train.optimizer.cooldown=0.3"])
+    assert find_config(str(run), []).train.optimizer.schedule == "cosine"

@@ -22,7 +22,7 @@ from transfusion.config import override
 from transfusion.files import append_row
 from transfusion.pretrained import Transfusion
 from transfusion.recipes import RECIPES
-from transfusion.train.state import begin
+from transfusion.train.opening import begin
 
 SMALL = ("model.trunk.dim=32", "model.trunk.depth=1", "denoising.num_steps=2", "tokenizer.kind=bytes", "train.steps=9")
 

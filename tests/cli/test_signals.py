@@ -8,10 +8,13 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 from test_cli import SMALL
 from test_write import mixed as mixed  # a fixture
 
+from transfusion.cli import main
 from transfusion.cli.signals import stop_on_signals
 
 # Streams with their buffers, whatever the caller wishes.
@@ -132,3 +135,14 @@ def test_a_hang_up_that_is_ignored_stays_so() -> None:
             assert stop.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_an_interrupt_while_the_program_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loading(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt if name == "main" else AttributeError(name)
+
+    monkeypatch.setitem(sys.modules, "transfusion.cli.app", Loading("transfusion.cli.app"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130 and ended.value.__suppress_context__

@@ -16,7 +16,7 @@ from transfusion.config import override
 from transfusion.pretrained import Transfusion
 from transfusion.recipes import RECIPES
 from transfusion.segments import Text
-from transfusion.train.state import begin
+from transfusion.train.opening import begin
 
 SETTINGS = [*SMALL, "tokenizer.kind=bytes"]
 

@@ -17,6 +17,7 @@ from transfusion.data.readers import (
     read_captions,
     save_quarantine,
 )
+from transfusion.data.splits import spread
 
 EMOJI = Path(__file__).parents[3] / "shared" / "data" / "emoji"
 RED = (255, 0, 0)
@@ -139,6 +140,22 @@ def test_folder_of_classes(tmp_path: Path) -> None:
         ("a-cat/x/2.PNG", "a cat"),
         ("b_dog/1.png", "b dog"),
     ]
+
+
+def test_few_pictures_are_decoded_and_of_these_all_are_whole(tmp_path: Path) -> None:
+    folder(tmp_path, [{"file": f"p{i}.png", "text": f"text {i}"} for i in range(12)])
+    whole, few = ImageFolder(tmp_path, 8), ImageFolder(tmp_path, 8, at_most=4)
+    assert len(few) == len(whole) == 12 and few.captions == whole.captions
+    assert all(np.array_equal(few[i].picture, whole[i].picture) for i in range(12))
+    assert len({ImageFolder(tmp_path, 8, at_most=count).digest() for count in (3, 4, 12)} - {whole.digest()}) == 2
+    for i in (3, 4, 11):  # the second and the last of the four, and one that takes a place
+        (tmp_path / f"p{i}.png").write_bytes(b"broken")
+    few = ImageFolder(tmp_path, 8, at_most=4)
+    places = spread(len(few), 4)
+    assert [few[place].text for place in places] == ["text 0", "text 2", "text 6", "text 9"]
+    assert set(few.quarantine) == {"p3.png"} and few.found.records == 11
+    with pytest.raises(BrokenPicture, match="p11.png"):
+        few[len(few) - 1]
 
 
 def test_captions_may_hold_other_line_breaks(tmp_path: Path) -> None:

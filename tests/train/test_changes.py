@@ -14,8 +14,9 @@ from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.loop import train
 from transfusion.train.manifest import CheckpointError, read_manifest
 from transfusion.train.metrics import read_metrics
+from transfusion.train.opening import begin, resume
 from transfusion.train.optimizer import optimizer_tensors
-from transfusion.train.state import TrainState, begin, resume
+from transfusion.train.state import TrainState
 
 CPU = torch.device("cpu")
 CONSTANT = ["train.optimizer.schedule=constant", "train.optimizer.cooldown=0"]

@@ -27,8 +27,9 @@ from transfusion.train.lock import BusyError, RunLock
 from transfusion.train.loop import train
 from transfusion.train.manifest import CheckpointError
 from transfusion.train.metrics import METRICS_FILE, read_metrics
+from transfusion.train.opening import begin, resume
 from transfusion.train.optimizer import optimizer_tensors
-from transfusion.train.state import TrainState, begin, resume, seen
+from transfusion.train.state import TrainState, seen
 from transfusion.train.tensors import load_tensors
 
 CPU = torch.device("cpu")

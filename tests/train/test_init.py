@@ -21,8 +21,9 @@ from transfusion.train.checkpoint import newest, publish, step_directory
 from transfusion.train.init import begun_from, load_trained
 from transfusion.train.loop import train
 from transfusion.train.manifest import CheckpointError, read_manifest
+from transfusion.train.opening import begin, resume
 from transfusion.train.saved import write_pretrained
-from transfusion.train.state import TrainState, begin, resume
+from transfusion.train.state import TrainState
 from transfusion.train.tensors import load_tensors
 
 CPU = torch.device("cpu")

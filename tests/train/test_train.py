@@ -20,8 +20,9 @@ from transfusion.segments import Document, Latent, Text
 from transfusion.train.checkpoint import newest
 from transfusion.train.loop import default_workers, train
 from transfusion.train.metrics import read_metrics
+from transfusion.train.opening import begin, resume
 from transfusion.train.optimizer import optimizer_tensors
-from transfusion.train.state import TrainState, begin, resume
+from transfusion.train.state import TrainState
 from transfusion.train.tensors import load_tensors
 
 CPU = torch.device("cpu")

@@ -9,6 +9,13 @@ Exit codes:
 Torch is imported by the verbs and not here, so that ``--help`` answers at once.
 """
 
-from transfusion.cli.app import main
-
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C while it is still being loaded ends it as quietly as later."""
+    try:
+        from transfusion.cli.app import main as begun
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    begun()

@@ -22,6 +22,7 @@ from transfusion.data.decode import open_picture
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.layouts import CAPTIONS_FILE
 from transfusion.data.settings import Layout
+from transfusion.data.splits import spread
 from transfusion.data.text import Passage, TextFile
 from transfusion.files import write_whole
 
@@ -87,8 +88,9 @@ class ImageFolder:
         layout: Layout = "auto",
         captions: FolderCaptions | None = None,
         crop: float = 1.0,
+        at_most: int | None = None,
     ) -> None:
-        """Read the captions and decode all pictures of a split; broken ones go to ``quarantine``.
+        """Read the captions and decode the pictures of a split; broken ones go to ``quarantine``.
 
         Args:
             path: The folder.
@@ -99,52 +101,103 @@ class ImageFolder:
             captions: What was read of the folder already, in place of split, share and layout.
             crop: Least side of the crops that views show, as a share. Below 1 pictures are kept larger, 1 / crop
                 times as many pixels a side and at most their own: 0.5 takes four times the memory.
+            at_most: Decode the pictures of so many captions, spread over all (``splits.spread``); the others are
+                decoded whenever they are asked for. None: decode all.
 
         Raises:
             DataError: The folder or its captions are unusable, or no picture is whole.
             UnreadableFile: The file system fails; no picture is called broken for that.
         """
-        self.path = path
-        read = captions or folder_captions(path, split, hold_out, layout)
-        rows, self.left_for_others = read.rows, read.left_for_others
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # each holds one picture at full size
-            decoded = list(pool.map(lambda row: _decoded(path / row.file, resolution, crop), rows))
-        broken = {row.file: found for row, found in zip(rows, decoded, strict=True) if isinstance(found, str)}
-        self.quarantine = {**read.quarantine, **broken}
-        kept = [(row, found) for row, found in zip(rows, decoded, strict=True) if not isinstance(found, str)]
-        if not kept:
-            raise DataError(
-                f"none of the {len(rows)} pictures of {path} can be read; the first: {next(iter(broken.values()))}"
-            )
-        self.captions = [row for row, _ in kept]
-        left_out = {**read.found.left_out, **({"picture that cannot be read": len(broken)} if broken else {})}
-        self.found = replace(read.found, records=len(kept), left_out=left_out)
-        pictures = [picture for _, picture in kept]
-        self._pictures = np.stack(pictures) if crop == 1 else pictures
+        self.path, self._crop = path, crop
         self._size = (resolution, resolution) if isinstance(resolution, int) else resolution
+        read = captions or folder_captions(path, split, hold_out, layout)
+        self.left_for_others = read.left_for_others
+        decoded = _Decoded(path, resolution, read.rows, at_most, crop)
+        if not decoded.rows:
+            raise DataError(
+                f"none of the {len(read.rows)} pictures of {path} can be read; "
+                f"the first: {next(iter(decoded.broken.values()))}"
+            )
+        broken, self.captions = decoded.broken, decoded.rows
+        self.quarantine = {**read.quarantine, **broken}
+        left_out = {**read.found.left_out, **({"picture that cannot be read": len(broken)} if broken else {})}
+        self.found = replace(read.found, records=len(self.captions), left_out=left_out)
+        pictures = [decoded.pictures[row] for row in decoded.wanted]
+        self._pictures = np.stack(pictures) if crop == 1 else pictures
+        self._places = None if at_most is None else {row: place for place, row in enumerate(decoded.wanted)}
         if broken:
-            _log.warning("%d of %d pictures of %s are broken and left out", len(broken), len(rows), path)
+            _log.warning("%d of %d pictures of %s are broken and left out", len(broken), len(read.rows), path)
 
     def __len__(self) -> int:
-        """Count the whole pictures."""
+        """Count the pictures that are not known to be broken."""
         return len(self.captions)
 
     def __getitem__(self, index: int) -> CaptionedPicture:
-        """Return one captioned picture."""
+        """Return one captioned picture.
+
+        Raises:
+            BrokenPicture: It was not decoded before, and is broken.
+        """
         row = self.captions[index]
-        return CaptionedPicture(row.file, row.text, row.number, self._pictures[index])
+        return CaptionedPicture(row.file, row.text, row.number, self._picture(index))
 
     def view(self, index: int, view: View) -> NDArray[np.uint8]:
         """Return what a view shows of a picture."""
-        return seen(self._pictures[index], view, self._size)
+        return seen(self._picture(index), view, self._size)
+
+    def _picture(self, index: int) -> NDArray[np.uint8]:
+        row = self.captions[index]
+        place = index if self._places is None else self._places.get(row)
+        if place is None:
+            return open_picture(self.path / row.file, self._size, crop=self._crop)
+        return self._pictures[place]
 
     def digest(self) -> str:
-        """Name files, captions and pixels, so that changed data are noticed."""
+        """Name files, captions and the pixels that were decoded at first, so that changed data are noticed."""
         digest = hashlib.sha256()
         for picture in self._pictures:
             digest.update(picture.data)
         digest.update(json.dumps([(row.file, row.text) for row in self.captions]).encode())
         return f"folder:{digest.hexdigest()}"
+
+
+class _Decoded:
+    """Pictures of captions, decoded.
+
+    Attributes:
+        rows: The captions, without those of broken pictures.
+        wanted: Those whose pictures are decoded.
+        pictures: The pictures of these, (height, width, 3) uint8 each.
+        broken: Why pictures are broken, by file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        resolution: int | tuple[int, int],
+        rows: Sequence[CaptionRow],
+        at_most: int | None,
+        crop: float,
+    ) -> None:
+        """Decode pictures of all captions, or of ``at_most`` that are spread over those that are whole."""
+        self.rows, self.wanted = list(rows), list[CaptionRow]()
+        self.pictures: dict[CaptionRow, NDArray[np.uint8]] = {}
+        self.broken: dict[str, str] = {}
+        is_whole = False
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # each holds one picture at full size
+            while not is_whole and self.rows:
+                count = len(self.rows)
+                self.wanted = [self.rows[place] for place in spread(count, count if at_most is None else at_most)]
+                new = [row for row in self.wanted if row not in self.pictures]
+                for row, found in zip(
+                    new, pool.map(lambda row: _decoded(path / row.file, resolution, crop), new), strict=True
+                ):
+                    if isinstance(found, str):
+                        self.broken[row.file] = found
+                    else:
+                        self.pictures[row] = found
+                self.rows = [row for row in self.rows if row.file not in self.broken]
+                is_whole = len(self.rows) == count
 
 
 def save_quarantine(quarantine: Mapping[str, str], folder: Path) -> Path:

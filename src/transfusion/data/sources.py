@@ -6,10 +6,8 @@
 A reader reads names and captions at once and pictures when they are needed. It must not know models.
 """
 
-import hashlib
-import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -33,7 +31,7 @@ from transfusion.data.settings import (
     unaugmented,
 )
 from transfusion.data.shapes import corpus, render, sample_scene
-from transfusion.data.splits import TRAIN, held_out_split, spread
+from transfusion.data.splits import TRAIN, held_out_split
 from transfusion.keyed import generator
 
 __all__ = [
@@ -82,7 +80,7 @@ class Reader(Protocol):
         ...
 
     def measured_digest(self, count: int) -> str | None:
-        """Name what ``count`` of the records hold and which there are; None where they follow from the settings."""
+        """Name which records there are and what ``count`` of them hold; None where that follows from the settings."""
         ...
 
     def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> Source:
@@ -91,7 +89,7 @@ class Reader(Protocol):
         Args:
             encoder: Tells them.
             chunk_length: Tokens of a chunk of plain text.
-            at_most: Decode so many pictures, spread over all; None: all of them. Text costs little and is whole.
+            at_most: Decode so many pictures at once, spread over all; None: all of them. Text costs little.
         """
         ...
 
@@ -167,8 +165,7 @@ class PictureReader:
 
     def measured_digest(self, count: int) -> str:
         """Name all files and captions, and the pixels of so many pictures."""
-        rows = json.dumps([(row.file, row.text) for row in self._captions.rows])
-        return f"{hashlib.sha256(rows.encode()).hexdigest()}:{self._few(count).digest()}"
+        return self._few(count).digest()
 
     def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> FolderSource:
         """Tell captioned pictures."""
@@ -177,9 +174,7 @@ class PictureReader:
 
     def _few(self, count: int) -> ImageFolder:
         """Decode so many pictures."""
-        rows = self._captions.rows
-        few = replace(self._captions, rows=[rows[place] for place in spread(len(rows), count)])
-        return ImageFolder(self.config.path, self.config.resolution, captions=few)
+        return ImageFolder(self.config.path, self.config.resolution, captions=self._captions, at_most=count)
 
 
 class TextReader:
@@ -251,7 +246,7 @@ def open_source(config: DataConfig, encoder: Encoder, chunk_length: int, *, at_m
         config: What to open.
         encoder: Tells its records.
         chunk_length: Tokens of a chunk of plain text.
-        at_most: Decode so many pictures, spread over all; None: all of them.
+        at_most: Decode so many pictures at once, spread over all; None: all of them.
     """
     return open_reader(config, encoder.seed).source(encoder, chunk_length, at_most=at_most)
 

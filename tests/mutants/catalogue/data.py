@@ -73,7 +73,7 @@ MUTANTS = [
     Mutant("splits: nothing is held out by default", "data/splits.py", "else default_share(names)", "else 0.0", "data/test_splits.py -k default"),
     Mutant("splits: more than five hundred are held out", "data/splits.py", "if len(fractions) > MOST_HELD_OUT else", "if False else",
            "data/test_splits.py -k five_hundred"),
-    Mutant("run: the layout is looked for again", "train/state.py", '    config = config.model_copy(update={"data": reader.config})\n', "",
+    Mutant("run: the layout is looked for again", "train/opening.py", '    config = config.model_copy(update={"data": reader.config})\n', "",
            "test_run.py -k keeps_what"),
     Mutant("shapes: a document of a finite world changes", "data/documents.py", '"shapes", index, 0)', '"shapes", index, visit)',
            "data/test_sources.py -k comes_again"),

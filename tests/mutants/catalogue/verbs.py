@@ -5,6 +5,13 @@ from mutants.mutant import Mutant
 WRITE, STREAMS, HELP = "cli/test_write.py", "cli/test_streams.py", "cli/test_help.py"
 MUTANTS = [
     Mutant(
+        "signals: an early interrupt is a traceback",
+        "cli/__init__.py",
+        "raise SystemExit(130) from None",
+        "raise SystemExit(1)",
+        "cli/test_signals.py -k loaded",
+    ),
+    Mutant(
         "hub: a card that people wrote is written over",
         "hub.py",
         "[CARD] if CARD in",

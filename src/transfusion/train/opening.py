@@ -1,0 +1,239 @@
+"""How the state of a run comes to be: begun from nothing or from trained weights, or resumed to the same bits.
+
+It must not know the loop.
+"""
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from transfusion.autoencoder.settings import filled
+from transfusion.autoencoder.space import LatentSpace, SpaceError
+from transfusion.config import ConfigError, RunConfig, with_free_settings
+from transfusion.data.sources import open_reader, settled_like
+from transfusion.devices import choose_precision
+from transfusion.model.transfusion import TransfusionModel
+from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
+from transfusion.train.changes import accepted, differences, with_taken
+from transfusion.train.checkpoint import (
+    checkpoints,
+    newest,
+    set_aside,
+)
+from transfusion.train.ema import Ema
+from transfusion.train.facts import Origin, read_facts
+from transfusion.train.init import check_agreement, fill, load_trained, tokenizer_from
+from transfusion.train.manifest import (
+    EMA_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    RESUMED_FILES,
+    CheckpointError,
+    read_manifest,
+    reading,
+    verify,
+)
+from transfusion.train.optimizer import (
+    Pace,
+    build_optimizers,
+    freeze,
+    load_optimizer_tensors,
+    told_rates,
+)
+from transfusion.train.saved import (
+    find_checkpoint,
+    load_settings,
+    load_space,
+    made_model,
+)
+from transfusion.train.sizes import sized
+from transfusion.train.spaces import check_path, of_given, remembering, settle_space
+from transfusion.train.state import TrainState, seen
+from transfusion.train.tensors import load_tensors, load_weights
+
+_log = logging.getLogger(__name__)
+
+
+def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None = None) -> TrainState:
+    """Begin a run: settle what the config leaves open, make the tokenizer, the weights and the optimizers.
+
+    Args:
+        config: The settings.
+        device: Where to train.
+        space: A latent space of one's own, for ``autoencoder.kind=given``.
+
+    Raises:
+        ConfigError: The settings do not go with the weights that the run begins from (``init.begun_from`` makes some
+            that do), or nothing is left to train.
+        CheckpointError: There are no such weights.
+    """
+    reader = open_reader(config.data, config.train.seed)
+    config = config.model_copy(update={"data": reader.config})
+    train = config.train
+    trained = None if train.init is None else load_trained(train.init, train.init_weights)
+    if trained is None:
+        tokenizer = build_tokenizer(config.tokenizer, reader.texts())
+        if config.tokenizer.kind == "file":
+            check_tokenizer(tokenizer, reader.texts())
+    else:
+        check_agreement(config, trained.config)
+        tokenizer = tokenizer_from(trained, config, reader.texts)
+        encode = config.encode.model_copy(update={"pixels": config.encode.pixels or trained.config.encode.pixels})
+        autoencoder = config.autoencoder
+        if not train.new_parts:
+            autoencoder = filled(autoencoder, trained.config.autoencoder)
+            check_path(autoencoder, trained.config.autoencoder)
+        config = config.model_copy(update={"encode": encode, "autoencoder": autoencoder})
+    carrier = None if trained is None else trained.folder
+    config, latents = settle_space(config, reader, device, folder=carrier, given=space)
+    resolved = _resolved(config, tokenizer, choose_precision(train.precision, device), latents)
+    model = TransfusionModel(resolved.model)
+    model.initialise_weights(resolved.train.seed)
+    parts = [] if trained is None else fill(model, tokenizer, trained, resolved)
+    state = _assembled(resolved, tokenizer, model.to(device))
+    state.space = latents
+    state.origin, state.parts = None if trained is None else trained.origin, tuple(parts)
+    return state
+
+
+def resume(
+    config: RunConfig,
+    run: Path,
+    device: torch.device,
+    *,
+    goes_on_from: Path | None = None,
+    is_change_wanted: bool = False,
+    space: LatentSpace | None = None,
+) -> TrainState | None:
+    """Return the state of a run's newest whole checkpoint, or None where there is none; damaged ones are renamed.
+
+    Rates and whatever else the run took since then is taken again, also where ``config`` has the checkpoint's.
+
+    Args:
+        config: The settings to go on with.
+        run: The run's folder.
+        device: Where to train.
+        goes_on_from: The checkpoint, or another run, to go on from where ``run`` has no checkpoint yet.
+        is_change_wanted: Whether settings may differ that leave the state its meaning (``changes.CHANGEABLE``).
+        space: As for ``begin``.
+
+    Raises:
+        ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed.
+        CheckpointError: There are checkpoints, and all are damaged, or ``goes_on_from`` is none.
+    """
+    averages = set[str]() if config.train.ema_decay is None else {EMA_FILE}
+    elsewhere = None if checkpoints(run) else goes_on_from
+    needed = RESUMED_FILES | averages
+    folder = newest(run, needed=needed) if elsewhere is None else _found(elsewhere, needed)
+    if folder is None and checkpoints(run):
+        raise CheckpointError(
+            f"no checkpoint of {run} is whole (see above); restore one, begin a new run from the weights of one (a "
+            "recipe with train.init=CHECKPOINT), or begin anew with --anew"
+        )
+    if folder is None:
+        return None
+    facts = read_facts(folder)
+    loaded, tokenizer = load_settings(folder)
+    config = of_given(config, space)
+    alike = {
+        "data": settled_like(config.data, loaded.data),
+        "autoencoder": filled(config.autoencoder, loaded.autoencoder),
+    }
+    config = config.model_copy(update=alike)
+    config = with_taken(config, loaded, run, facts.step)
+    saved = with_free_settings(with_taken(loaded, loaded, run, facts.step), config)
+    is_open = config.train.precision == "auto"
+    precision = saved.train.precision if is_open else config.train.precision
+    encode = config.encode.model_copy(update={"pixels": config.encode.pixels or saved.encode.pixels})
+    check_path(config.autoencoder, loaded.autoencoder)
+    latents = remembering(load_space(folder, config, space).to(device))
+    resolved = _resolved(config.model_copy(update={"encode": encode}), tokenizer, precision, latents, settled=saved)
+    found = differences(saved, resolved)
+    changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
+    state = _loaded(resolved, tokenizer, folder, device)
+    state.step, state.train_seconds, state.data, state.origin, state.held_out = facts
+    state.changes, state.space = changes, latents
+    if elsewhere is None:
+        state.saved_step = state.step
+        set_aside(run, beyond=folder)
+    else:
+        sha256 = read_manifest(folder)[MODEL_FILE].sha256
+        state.origin = Origin(str(elsewhere), str(folder), facts.step, "trained", sha256)
+    state.seen = seen(run)
+    _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
+    paces = [Pace(settings.train.optimizer, settings.train.steps) for settings in (saved, resolved)]
+    if rates := told_rates(paces[0], paces[1], state.step):
+        _log.info("%s", rates)
+    return state
+
+
+def _found(source: Path, needed: Collection[str]) -> Path:
+    """Return the checkpoint to go on from in another folder.
+
+    Raises:
+        CheckpointError: There is none, it lacks what a training needs to go on, or that is damaged.
+    """
+    folder = find_checkpoint(source)
+    named = read_manifest(folder)
+    if lacking := sorted(name for name in needed if name not in named or not (folder / name).is_file()):
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(lacking)}, which a training needs to go on; begin a new run from its weights: "
+            f"transfusion train RECIPE train.init={source}"
+        )
+    verify(folder, hashed=RESUMED_FILES)  # which who only uses a model does without
+    return folder
+
+
+def _loaded(config: RunConfig, tokenizer: Tokenizer, folder: Path, device: torch.device) -> TrainState:
+    """Make the state of a checkpoint: weights, averages and moments.
+
+    Raises:
+        CheckpointError: They are damaged.
+    """
+    model = made_model(config.model, folder)
+    load_weights(model, folder / MODEL_FILE)
+    state = _assembled(config, tokenizer, model.to(device))
+    if state.ema is not None:
+        load_weights(state.ema.model, folder / EMA_FILE)
+    tensors = load_tensors(folder / OPTIMIZER_FILE)
+    with reading(folder / OPTIMIZER_FILE):
+        load_optimizer_tensors(state.optimizers, tensors)
+    return state
+
+
+def _assembled(config: RunConfig, tokenizer: Tokenizer, model: TransfusionModel) -> TrainState:
+    decay = config.train.ema_decay
+    try:
+        freeze(model, config.train.freeze)
+    except ValueError as error:
+        raise ConfigError(f"train.freeze: {error}") from error
+    ema = None if decay is None else Ema(model, decay)
+    return TrainState(config, tokenizer, model, ema, build_optimizers(model, config.train.optimizer))
+
+
+def _resolved(
+    config: RunConfig, tokenizer: Tokenizer, precision: str, space: LatentSpace, *, settled: RunConfig | None = None
+) -> RunConfig:
+    """Fill in what only a run can know: sizes, the tokenizer's and the latents' among them, and the precision;
+    ``settled`` are the settings of the run that goes on.
+
+    Raises:
+        ConfigError: The settings name another size than the tokenizer's, or than the latents'.
+    """
+    if config.model.text_vocab_size not in (None, tokenizer.size):
+        raise ConfigError(
+            f"model.text_vocab_size is {config.model.text_vocab_size}; the tokenizer has {tokenizer.size} ids: leave "
+            "it out (model.text_vocab_size=null)"
+        )
+    try:
+        config = sized(config, space.shape(config.data.size), settled)
+    except SpaceError as error:
+        raise ConfigError(f"data.resolution={config.data.resolution}: {error}") from error
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"text_vocab_size": tokenizer.size}),
+            "train": config.train.model_copy(update={"precision": precision}),
+        }
+    )
