@@ -74,7 +74,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """A network of some class, in float32.
+    """A network of some class. It computes in float32, also where autocasting is on.
 
     Attributes:
         kind: Its class.
@@ -104,6 +104,11 @@ class Autoencoder:
         return int(self.settings["num_vq_embeddings"]) if self.kind is VQ else None
 
     @property
+    def has_spread(self) -> bool:
+        """Whether its encoder tells a posterior, and not a point alone."""
+        return self.kind is KL
+
+    @property
     def device(self) -> torch.device:
         """Where it is."""
         return next(self.module.parameters()).device
@@ -127,7 +132,8 @@ class Autoencoder:
     @torch.no_grad()
     def encode(self, picture: Tensor) -> Encoded:
         """Encode (1, 3, H, W) in [-1, 1]; a quantising network's is the vector before the quantiser."""
-        return self.kind.encode(self.module, picture.to(self.device))
+        with torch.autocast(self.device.type, enabled=False):
+            return self.kind.encode(self.module, picture.to(self.device))
 
     @torch.no_grad()
     def codes(self, latent: Tensor) -> Tensor:
@@ -151,7 +157,8 @@ class Autoencoder:
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Decode (1, C, h, w), for a quantising network vectors of its codebook, into (1, 3, H, W), about [-1, 1]."""
-        return self.kind.decode(self.module, latent.to(self.device))
+        with torch.autocast(self.device.type, enabled=False):
+            return self.kind.decode(self.module, latent.to(self.device))
 
     def _codebook(self) -> "VectorQuantizer":
         if self.kind is not VQ:
@@ -173,8 +180,8 @@ def kind_named(name: object, where: object) -> Kind:
     )
 
 
-def wrapped(module: nn.Module, dtype: torch.dtype = torch.float32, where: object = "a module") -> Autoencoder:
-    """Put a network behind its face, in evaluation and in float32.
+def wrapped(module: nn.Module, dtype: torch.dtype = torch.float32, where: object = "the network") -> Autoencoder:
+    """Put a network, as it is, behind its face; nothing of it changes, so that one in training may be saved.
 
     Args:
         module: A network of one of diffusers' classes named here, or a ``Taesd``.
@@ -182,20 +189,29 @@ def wrapped(module: nn.Module, dtype: torch.dtype = torch.float32, where: object
         where: Where it was read, for messages.
 
     Raises:
-        SpaceError: It is of another class, does not take pictures of three colours, or its weights are not finite.
+        SpaceError: It is of another class, or does not turn pictures of three colours into ones of the same size.
     """
     kind = kind_named(type(module).__name__, where)
     settings = _settings_of(module, kind)
-    colours = {settings.get("in_channels", COLOURS), settings.get("out_channels", COLOURS)}
-    if colours != {COLOURS}:
-        raise SpaceError(f"{where} takes or gives {colours} channels; pictures have {COLOURS}")
+    colours = sorted({settings.get("in_channels", COLOURS), settings.get("out_channels", COLOURS)})
+    if colours != [COLOURS]:
+        raise SpaceError(f"{where} is for pictures of {colours} channels; expected {COLOURS}")
     encoder, decoder = kind.factor(settings)
     if encoder != decoder:
         raise SpaceError(f"{where} divides sides by {encoder} and multiplies them by {decoder}; both must agree")
+    return Autoencoder(kind, settings, module, dtype)
+
+
+def loaded(module: nn.Module, dtype: torch.dtype, where: object) -> Autoencoder:
+    """Put a network that was read behind its face, for evaluation and in float32.
+
+    Raises:
+        SpaceError: As ``wrapped``, or its weights are not finite.
+    """
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise SpaceError(f"the weight {name} of {where} holds numbers that are not finite; fetch the file again")
-    return Autoencoder(kind, settings, module.float().eval().requires_grad_(False), dtype)
+            raise SpaceError(f"the weight {name} of {where} holds numbers that are not finite; take another file")
+    return wrapped(module.float().eval().requires_grad_(False), dtype, where)
 
 
 def built(kind: Kind, settings: Mapping[str, Any], weights: Mapping[str, Tensor], where: object) -> Autoencoder:
@@ -225,7 +241,7 @@ def built(kind: Kind, settings: Mapping[str, Any], weights: Mapping[str, Tensor]
     )
     dtype = common_dtype(value.dtype for value in weights.values())
     module.load_state_dict({name: _as_computed(value) for name, value in weights.items()}, assign=True)
-    return wrapped(module, dtype, where)
+    return loaded(module, dtype, where)
 
 
 def refuse_mismatched(where: object, *, missing: list[str], unexpected: list[str], mismatched: list[str]) -> None:
