@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -72,7 +72,7 @@ class Kind(NamedTuple):
     decode: Callable[[Any, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Autoencoder:
     """A network of some class. It computes in float32, also where autocasting is on.
 
@@ -85,7 +85,7 @@ class Autoencoder:
 
     kind: Kind
     settings: Mapping[str, Any]
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     dtype: torch.dtype
 
     @property
@@ -101,12 +101,12 @@ class Autoencoder:
     @property
     def num_codes(self) -> int | None:
         """Vectors in its codebook; None where it has none."""
-        return int(self.settings["num_vq_embeddings"]) if self.kind is VQ else None
+        return int(self.settings["num_vq_embeddings"]) if self.kind == VQ else None
 
     @property
     def has_spread(self) -> bool:
         """Whether its encoder tells a posterior, and not a point alone."""
-        return self.kind is KL
+        return self.kind == KL
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +161,7 @@ class Autoencoder:
             return self.kind.decode(self.module, latent.to(self.device))
 
     def _codebook(self) -> "VectorQuantizer":
-        if self.kind is not VQ:
+        if self.kind != VQ:
             raise SpaceError(f"{self.kind.name} has no codebook; take a VQModel")
         return cast("VQModel", self.module).quantize
 
@@ -274,7 +274,7 @@ def _as_computed(value: Tensor) -> Tensor:
 
 
 def _settings_of(module: nn.Module, kind: Kind) -> dict[str, Any]:
-    given = cast(Any, module).settings if kind is TAESD else cast(Any, module).config
+    given = cast(Any, module).settings if kind == TAESD else cast(Any, module).config
     names = inspect.signature(kind.module().__init__).parameters
     return json.loads(json.dumps({name: given[name] for name in names if name in given}))
 
@@ -361,37 +361,39 @@ def _sample(module: nn.Module, latent: Tensor) -> Tensor:
     return cast(Any, module).decode(latent).sample
 
 
+def _latents(module: nn.Module, picture: Tensor) -> Encoded:
+    return Encoded(cast(Any, module).encode(picture).latents)
+
+
+def _encode_dc(module: nn.Module, picture: Tensor) -> Encoded:
+    return Encoded(cast(Any, module).encode(picture).latent)
+
+
+def _channels_vq(settings: Mapping[str, Any]) -> int:
+    return settings["vq_embed_dim"] or settings["latent_channels"]
+
+
+def _taesd() -> type[nn.Module]:
+    return Taesd
+
+
+def _factor_taesd(settings: Mapping[str, Any]) -> tuple[int, int]:
+    del settings
+    return 2**NUM_LEVELS, 2**NUM_LEVELS
+
+
+def _encode_taesd(module: Taesd, picture: Tensor) -> Encoded:
+    """Bring pictures to [0, 1], as its authors have them."""
+    return Encoded(module.encoder((picture + 1) / 2))
+
+
+def _decode_taesd(module: Taesd, latent: Tensor) -> Tensor:
+    return module.decoder(latent) * 2 - 1
+
+
 KL = Kind("AutoencoderKL", _kl, _channels, _halvings, _encode_kl, _sample)
-VQ = Kind(
-    "VQModel",
-    _vq,
-    lambda settings: settings["vq_embed_dim"] or settings["latent_channels"],
-    _halvings,
-    lambda module, picture: Encoded(module.encode(picture).latents),
-    _decode_vq,
-)
-TINY = Kind(  # it takes pictures in [-1, 1] and brings them to [0, 1] itself, both ways
-    "AutoencoderTiny",
-    _tiny,
-    _channels,
-    _factor_tiny,
-    lambda module, picture: Encoded(module.encode(picture).latents),
-    _sample,
-)
-DC = Kind(
-    "AutoencoderDC",
-    _dc,
-    _channels,
-    _factor_dc,
-    lambda module, picture: Encoded(module.encode(picture).latent),
-    _sample,
-)
-TAESD = Kind(  # its pictures are in [0, 1]
-    "Taesd",
-    lambda: Taesd,
-    _channels,
-    lambda _: (2**NUM_LEVELS, 2**NUM_LEVELS),
-    lambda module, picture: Encoded(module.encoder((picture + 1) / 2)),
-    lambda module, latent: module.decoder(latent) * 2 - 1,
-)
+VQ = Kind("VQModel", _vq, _channels_vq, _halvings, _latents, _decode_vq)
+TINY = Kind("AutoencoderTiny", _tiny, _channels, _factor_tiny, _latents, _sample)  # brings pictures to [0, 1] itself
+DC = Kind("AutoencoderDC", _dc, _channels, _factor_dc, _encode_dc, _sample)
+TAESD = Kind("Taesd", _taesd, _channels, _factor_taesd, _encode_taesd, _decode_taesd)
 KINDS = (KL, VQ, TINY, DC, TAESD)

@@ -103,7 +103,7 @@ def _trained(run: Path) -> Path | None:
 
 def _kind_of(file: Path) -> Kind:
     kind = kind_named(read_json(file).get("_class_name"), file)
-    if kind is TAESD:
+    if kind == TAESD:
         raise SpaceError(f"{file} names {kind.name}, which diffusers does not know; take its original files")
     return kind
 
