@@ -31,7 +31,7 @@ def test_a_carried_network_is_the_same_to_the_bit(name: str, tmp_path: Path) -> 
     save_carried(tmp_path, network)
     assert sorted(file.name for file in tmp_path.iterdir()) == [SETTINGS_FILE, WEIGHTS_FILE] and has_carried(tmp_path)
     again = read_carried(tmp_path)
-    assert again.digest == network.digest and again.settings == network.settings and again.kind is network.kind
+    assert again.digest == network.digest and again.settings == network.settings and again.kind == network.kind
     picture = torch.rand(1, 3, 8, 12) * 2 - 1
     latent = network.encode(picture).mean
     assert torch.equal(again.encode(picture).mean, latent)

@@ -36,9 +36,9 @@ def test_each_class_encodes_and_decodes_as_diffusers_does(name: str) -> None:
     torch.testing.assert_close(found, latent, rtol=0, atol=0)
     assert (network.channels, network.factor, network.has_spread) == (32, FACTOR[name], name == "AutoencoderKL")
     assert found.shape == (1, 32, 16 // network.factor, 24 // network.factor)
-    raw = network.vectors(network.codes(found)) if network.kind is VQ else found
+    raw = network.vectors(network.codes(found)) if network.kind == VQ else found
     # diffusers' straight-through sum z + (q - z) rounds what is q here
-    torch.testing.assert_close(network.decode(raw), picture, rtol=0, atol=1e-5 if network.kind is VQ else 0)
+    torch.testing.assert_close(network.decode(raw), picture, rtol=0, atol=1e-5 if network.kind == VQ else 0)
 
 
 def test_a_posterior_is_the_one_of_diffusers() -> None:
