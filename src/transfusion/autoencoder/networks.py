@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -72,9 +72,9 @@ class Kind(NamedTuple):
     decode: Callable[[Any, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Autoencoder:
-    """A network of some class, in float32.
+    """A network of some class. It computes in float32, also where autocasting is on.
 
     Attributes:
         kind: Its class.
@@ -85,7 +85,7 @@ class Autoencoder:
 
     kind: Kind
     settings: Mapping[str, Any]
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     dtype: torch.dtype
 
     @property
@@ -101,7 +101,12 @@ class Autoencoder:
     @property
     def num_codes(self) -> int | None:
         """Vectors in its codebook; None where it has none."""
-        return int(self.settings["num_vq_embeddings"]) if self.kind is VQ else None
+        return int(self.settings["num_vq_embeddings"]) if self.kind == VQ else None
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether its encoder tells a posterior, and not a point alone."""
+        return self.kind == KL
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +132,8 @@ class Autoencoder:
     @torch.no_grad()
     def encode(self, picture: Tensor) -> Encoded:
         """Encode (1, 3, H, W) in [-1, 1]; a quantising network's is the vector before the quantiser."""
-        return self.kind.encode(self.module, picture.to(self.device))
+        with torch.autocast(self.device.type, enabled=False):
+            return self.kind.encode(self.module, picture.to(self.device))
 
     @torch.no_grad()
     def codes(self, latent: Tensor) -> Tensor:
@@ -151,10 +157,11 @@ class Autoencoder:
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Decode (1, C, h, w), for a quantising network vectors of its codebook, into (1, 3, H, W), about [-1, 1]."""
-        return self.kind.decode(self.module, latent.to(self.device))
+        with torch.autocast(self.device.type, enabled=False):
+            return self.kind.decode(self.module, latent.to(self.device))
 
     def _codebook(self) -> "VectorQuantizer":
-        if self.kind is not VQ:
+        if self.kind != VQ:
             raise SpaceError(f"{self.kind.name} has no codebook; take a VQModel")
         return cast("VQModel", self.module).quantize
 
@@ -173,8 +180,8 @@ def kind_named(name: object, where: object) -> Kind:
     )
 
 
-def wrapped(module: nn.Module, dtype: torch.dtype = torch.float32, where: object = "a module") -> Autoencoder:
-    """Put a network behind its face, in evaluation and in float32.
+def wrapped(module: nn.Module, dtype: torch.dtype = torch.float32, where: object = "the network") -> Autoencoder:
+    """Put a network, as it is, behind its face; nothing of it changes, so that one in training may be saved.
 
     Args:
         module: A network of one of diffusers' classes named here, or a ``Taesd``.
@@ -182,20 +189,29 @@ def wrapped(module: nn.Module, dtype: torch.dtype = torch.float32, where: object
         where: Where it was read, for messages.
 
     Raises:
-        SpaceError: It is of another class, does not take pictures of three colours, or its weights are not finite.
+        SpaceError: It is of another class, or does not turn pictures of three colours into ones of the same size.
     """
     kind = kind_named(type(module).__name__, where)
     settings = _settings_of(module, kind)
-    colours = {settings.get("in_channels", COLOURS), settings.get("out_channels", COLOURS)}
-    if colours != {COLOURS}:
-        raise SpaceError(f"{where} takes or gives {colours} channels; pictures have {COLOURS}")
+    colours = sorted({settings.get("in_channels", COLOURS), settings.get("out_channels", COLOURS)})
+    if colours != [COLOURS]:
+        raise SpaceError(f"{where} is for pictures of {colours} channels; expected {COLOURS}")
     encoder, decoder = kind.factor(settings)
     if encoder != decoder:
         raise SpaceError(f"{where} divides sides by {encoder} and multiplies them by {decoder}; both must agree")
+    return Autoencoder(kind, settings, module, dtype)
+
+
+def loaded(module: nn.Module, dtype: torch.dtype, where: object) -> Autoencoder:
+    """Put a network that was read behind its face, for evaluation and in float32.
+
+    Raises:
+        SpaceError: As ``wrapped``, or its weights are not finite.
+    """
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise SpaceError(f"the weight {name} of {where} holds numbers that are not finite; fetch the file again")
-    return Autoencoder(kind, settings, module.float().eval().requires_grad_(False), dtype)
+            raise SpaceError(f"the weight {name} of {where} holds numbers that are not finite; take another file")
+    return wrapped(module.float().eval().requires_grad_(False), dtype, where)
 
 
 def built(kind: Kind, settings: Mapping[str, Any], weights: Mapping[str, Tensor], where: object) -> Autoencoder:
@@ -225,7 +241,7 @@ def built(kind: Kind, settings: Mapping[str, Any], weights: Mapping[str, Tensor]
     )
     dtype = common_dtype(value.dtype for value in weights.values())
     module.load_state_dict({name: _as_computed(value) for name, value in weights.items()}, assign=True)
-    return wrapped(module, dtype, where)
+    return loaded(module, dtype, where)
 
 
 def refuse_mismatched(where: object, *, missing: list[str], unexpected: list[str], mismatched: list[str]) -> None:
@@ -258,7 +274,7 @@ def _as_computed(value: Tensor) -> Tensor:
 
 
 def _settings_of(module: nn.Module, kind: Kind) -> dict[str, Any]:
-    given = cast(Any, module).settings if kind is TAESD else cast(Any, module).config
+    given = cast(Any, module).settings if kind == TAESD else cast(Any, module).config
     names = inspect.signature(kind.module().__init__).parameters
     return json.loads(json.dumps({name: given[name] for name in names if name in given}))
 
@@ -345,37 +361,39 @@ def _sample(module: nn.Module, latent: Tensor) -> Tensor:
     return cast(Any, module).decode(latent).sample
 
 
+def _latents(module: nn.Module, picture: Tensor) -> Encoded:
+    return Encoded(cast(Any, module).encode(picture).latents)
+
+
+def _encode_dc(module: nn.Module, picture: Tensor) -> Encoded:
+    return Encoded(cast(Any, module).encode(picture).latent)
+
+
+def _channels_vq(settings: Mapping[str, Any]) -> int:
+    return settings["vq_embed_dim"] or settings["latent_channels"]
+
+
+def _taesd() -> type[nn.Module]:
+    return Taesd
+
+
+def _factor_taesd(settings: Mapping[str, Any]) -> tuple[int, int]:
+    del settings
+    return 2**NUM_LEVELS, 2**NUM_LEVELS
+
+
+def _encode_taesd(module: Taesd, picture: Tensor) -> Encoded:
+    """Bring pictures to [0, 1], as its authors have them."""
+    return Encoded(module.encoder((picture + 1) / 2))
+
+
+def _decode_taesd(module: Taesd, latent: Tensor) -> Tensor:
+    return module.decoder(latent) * 2 - 1
+
+
 KL = Kind("AutoencoderKL", _kl, _channels, _halvings, _encode_kl, _sample)
-VQ = Kind(
-    "VQModel",
-    _vq,
-    lambda settings: settings["vq_embed_dim"] or settings["latent_channels"],
-    _halvings,
-    lambda module, picture: Encoded(module.encode(picture).latents),
-    _decode_vq,
-)
-TINY = Kind(  # it takes pictures in [-1, 1] and brings them to [0, 1] itself, both ways
-    "AutoencoderTiny",
-    _tiny,
-    _channels,
-    _factor_tiny,
-    lambda module, picture: Encoded(module.encode(picture).latents),
-    _sample,
-)
-DC = Kind(
-    "AutoencoderDC",
-    _dc,
-    _channels,
-    _factor_dc,
-    lambda module, picture: Encoded(module.encode(picture).latent),
-    _sample,
-)
-TAESD = Kind(  # its pictures are in [0, 1]
-    "Taesd",
-    lambda: Taesd,
-    _channels,
-    lambda _: (2**NUM_LEVELS, 2**NUM_LEVELS),
-    lambda module, picture: Encoded(module.encoder((picture + 1) / 2)),
-    lambda module, latent: module.decoder(latent) * 2 - 1,
-)
+VQ = Kind("VQModel", _vq, _channels_vq, _halvings, _latents, _decode_vq)
+TINY = Kind("AutoencoderTiny", _tiny, _channels, _factor_tiny, _latents, _sample)  # brings pictures to [0, 1] itself
+DC = Kind("AutoencoderDC", _dc, _channels, _factor_dc, _encode_dc, _sample)
+TAESD = Kind("Taesd", _taesd, _channels, _factor_taesd, _encode_taesd, _decode_taesd)
 KINDS = (KL, VQ, TINY, DC, TAESD)

@@ -10,6 +10,7 @@ older diffusers did. It must not know what is done with a network.
 import logging
 import os
 import re
+import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +32,9 @@ from transfusion.autoencoder.networks import (
     built,
     common_dtype,
     kind_named,
+    loaded,
     refuse_mismatched,
     told,
-    wrapped,
 )
 from transfusion.autoencoder.space import SpaceError
 from transfusion.autoencoder.taesd import settings_of
@@ -69,7 +70,10 @@ def open_network(path: str | Path) -> Autoencoder:
         return _from_hub(text)
     if not folder.is_dir():
         raise SpaceError(f"{text} is no folder; expected {FORMS}")
-    return _in_folder(folder)
+    try:
+        return _in_folder(folder)
+    except OSError as error:
+        raise SpaceError(f"the autoencoder at {text} cannot be read: {told(error)}") from error
 
 
 def _in_folder(folder: Path) -> Autoencoder:
@@ -99,7 +103,7 @@ def _trained(run: Path) -> Path | None:
 
 def _kind_of(file: Path) -> Kind:
     kind = kind_named(read_json(file).get("_class_name"), file)
-    if kind is TAESD:
+    if kind == TAESD:
         raise SpaceError(f"{file} names {kind.name}, which diffusers does not know; take its original files")
     return kind
 
@@ -147,17 +151,19 @@ def _by_diffusers(kind: Kind, where: str, folder: Path, sub_folder: str | None) 
         unexpected=sorted(loading["unexpected_keys"]),
         mismatched=[str(each) for each in loading["mismatched_keys"]],
     )
-    return wrapped(module, _dtype_in(folder), where)
+    return loaded(module, _dtype_in(folder), where)
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep diffusers from warning of settings that it writes itself; what is wrong is an error here anyway."""
+    """Keep diffusers from warning of what it does and writes itself; what is wrong is an error here anyway."""
     log = logging.getLogger("diffusers")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         log.setLevel(level)
 

@@ -67,6 +67,9 @@ def settled(config: PretrainedConfig, network: Autoencoder, pictures: NDArray[np
     """
     _check_same(config, network)
     known = config.model_copy(update={"digest": network.digest, "channels": network.channels, "factor": network.factor})
+    if config.posterior == "sample" and not network.has_spread:
+        name = network.kind.name
+        raise SpaceError(f"{name} knows no spread to draw from (autoencoder.posterior); use posterior=mean")
     if known.mean is not None:
         return known
     if not len(pictures):
@@ -75,13 +78,9 @@ def settled(config: PretrainedConfig, network: Autoencoder, pictures: NDArray[np
     space = PretrainedSpace(plain, network)
     latents = [space.moments(picture) for picture in pictures]
     if config.posterior == "sample":
-        if any(each.std is None for each in latents):
-            name = network.kind.name
-            raise SpaceError(f"{name} knows no spread to draw from (autoencoder.posterior); use posterior=mean")
-        drawn = [each.draw(np.random.default_rng(index)) for index, each in enumerate(latents)]
+        found = measure([each.draw(np.random.default_rng(index)) for index, each in enumerate(latents)])
     else:
-        drawn = [each.mean for each in latents]
-    found = measure(drawn)
+        found = measure([each.mean for each in latents])
     return known.model_copy(update={"mean": found.mean, "std": found.std})
 
 
@@ -233,14 +232,13 @@ def _check_same(config: PretrainedConfig, network: Autoencoder) -> None:
             f"{where} is not the autoencoder of these settings: its digest is {network.digest}, theirs "
             f"{config.digest}; put the right one there, or leave out autoencoder.digest, mean and std for a new run"
         )
-    for what, given, found in (
-        ("channels", config.channels, network.channels),
-        ("factor", config.factor, network.factor),
-        ("mean", None if config.mean is None else len(config.mean), network.channels),
+    for what, told, given, found in (
+        ("channels", "channels", config.channels, network.channels),
+        ("factor", "pixels for each element", config.factor, network.factor),
+        ("mean", "channels of mean and std", None if config.mean is None else len(config.mean), network.channels),
     ):
-        if given is not None and given != found:
-            counted = "numbers in mean and std" if what == "mean" else what
-            raise SpaceError(f"{where} has {found} {counted}, and the settings say {given} (autoencoder.{what})")
+        if given not in (None, found):
+            raise SpaceError(f"{where} has {found} {told}, and the settings say {given} (autoencoder.{what})")
 
 
 def _to_network(picture: Picture) -> Tensor:

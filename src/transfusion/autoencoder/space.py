@@ -126,7 +126,8 @@ class Normalisation:
 
     @staticmethod
     def _shaped(numbers: Sequence[float], latent: Tensor) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.float32, device=latent.device).view(-1, *[1] * (latent.ndim - 1))
+        shaped = torch.tensor(numbers, dtype=torch.float32, device="cpu").view(-1, *[1] * (latent.ndim - 1))
+        return shaped.to(latent.device)
 
 
 def measure(latents: Sequence[Tensor]) -> Normalisation:

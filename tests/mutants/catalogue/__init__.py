@@ -1,6 +1,6 @@
 """The seeded bugs, by room of the house."""
 
-from mutants.catalogue import cli, core, data, diffusion, generate, latents, model, train, verbs
+from mutants.catalogue import autoencoder, cli, core, data, diffusion, generate, latents, model, train, verbs
 from mutants.mutant import Mutant
 
 MUTANTS: list[Mutant] = [
@@ -9,6 +9,7 @@ MUTANTS: list[Mutant] = [
     *diffusion.MUTANTS,
     *generate.MUTANTS,
     *data.MUTANTS,
+    *autoencoder.MUTANTS,
     *latents.MUTANTS,
     *train.MUTANTS,
     *verbs.MUTANTS,
