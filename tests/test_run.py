@@ -195,6 +195,29 @@ def test_a_run_beside_its_data(tmp_path: Path, layout: str, run: str, is_refused
     assert other.found.pictures == source.found.pictures and "folder that holds a run" in other.found.left_out
 
 
+@pytest.mark.parametrize(
+    ("table", "where", "is_refused"),
+    [("images/captions.jsonl", "images", True), ("images/captions.jsonl", ".", False),
+     ("images/captions.jsonl", "images/r", False), ("captions.jsonl", "images", False)],
+)  # fmt: skip
+def test_a_run_is_no_folder_that_the_data_are_found_in(
+    tmp_path: Path, table: str, where: str, is_refused: bool
+) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "0.png")
+    (tmp_path / table).write_text(json.dumps({"file": "0.png" if "/" in table else "images/0.png", "text": "a cat"}))
+    given = override(config(), ["data.kind=folder", f"data.path={tmp_path}", "data.resolution=16"])
+    if is_refused:
+        with pytest.raises(ConfigError, match="lies within the data"):
+            open_run(given, tmp_path / where, is_resumed=True)
+        return
+    state, source = open_run(given, tmp_path / where, is_resumed=True)
+    (tmp_path / where).mkdir(exist_ok=True)
+    (tmp_path / where / "metrics.jsonl").write_text("{}")
+    state.save(tmp_path / where)
+    assert open_run(given, tmp_path / where, is_resumed=True)[1].digest() == source.digest()
+
+
 def test_a_run_in_use_is_refused_but_not_to_its_holder(tmp_path: Path) -> None:
     with hold_run(tmp_path / "r") as lock:
         with pytest.raises(BusyError, match="r is being trained in"):
