@@ -1,5 +1,7 @@
 """Every consumer on latent spaces other than pixels: more channels, other axes, pictures that are no squares."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_autoencoders import CLASSES, save_small
 from spaces import Blocks
 
 from transfusion.asking import Score
@@ -16,6 +19,8 @@ from transfusion.data.encode import IMAGE
 from transfusion.pretrained import Transfusion
 from transfusion.recipes import RECIPES
 from transfusion.run import open_run, train_run
+from transfusion.segments import Latent
+from transfusion.train.init import begun_from
 from transfusion.train.manifest import CheckpointError
 from transfusion.train.state import TrainState
 
@@ -131,3 +136,87 @@ def test_pictures_that_are_no_squares_are_read_and_drawn_in_pixels(pictures: Pat
     assert state.config.model.modalities[0].max_grid == (2, 4) and model.resolution == (16, 32)
     assert model.picture(Image.new("RGB", (100, 100))).shape == (16, 32, 3)
     assert model.generate_images("number 2").size == (32, 16)
+
+
+def in_latents(folder: Path, network: Path, *more: str) -> RunConfig:
+    """A recipe for pictures of 16 x 32 pixels in the latents of a network."""
+    named = ["autoencoder.kind=pretrained", f"autoencoder.path={network}", "model.modalities.0.patch_size=[2,2]"]
+    return settings(Blocks(2), folder, *named, *more)
+
+
+def open_in(config: RunConfig, run: Path) -> TrainState:
+    return open_run(config, run, is_resumed=True, device="cpu")[0]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_run_carries_its_autoencoder(name: str, pictures: Path, tmp_path: Path) -> None:
+    network, run = save_small(tmp_path / "network", name, channels=32), tmp_path / "run"
+    state = train(in_latents(pictures, network), None, run)  # pyright: ignore
+    assert state.config.model.modalities[0].channels == 32
+    assert (run / "samples" / "reconstructions.png").is_file() and list((run / "samples").glob("step_*.png"))
+    drawn = Transfusion.from_pretrained(run, device="cpu").generate_images("number 1", seed=3)
+    network.rename(tmp_path / "gone")
+    moved = run.rename(tmp_path / "moved")
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH, str(moved), str(tmp_path / "drawn.png")], capture_output=True, text=True
+    )
+    assert fresh.returncode == 0, fresh.stderr
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "drawn.png")), np.asarray(drawn))
+    assert open_in(in_latents(pictures, network), moved).step == 2  # nor does going on need it
+
+
+FRESH = """
+import sys
+from transfusion import Transfusion
+Transfusion.from_pretrained(sys.argv[1], device="cpu").generate_images("number 1", seed=3).save(sys.argv[2])
+"""
+
+
+def test_an_autoencoder_that_is_not_carried_must_be_the_same(pictures: Path, tmp_path: Path) -> None:
+    network, run = save_small(tmp_path / "network", "AutoencoderKL"), tmp_path / "run"
+    train(in_latents(pictures, network, "autoencoder.is_carried=false"), None, run)  # pyright: ignore
+    assert not list(run.rglob("autoencoder.*"))
+    assert Transfusion.from_pretrained(run, device="cpu").generate_images("number 1").size == (32, 16)
+    network.rename(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match="network"):
+        Transfusion.from_pretrained(run, device="cpu")
+    save_small(network, "AutoencoderKL", seed=1)
+    with pytest.raises(CheckpointError, match="its digest is"):
+        Transfusion.from_pretrained(run, device="cpu")
+    moved = in_latents(pictures, tmp_path / "gone", "autoencoder.is_carried=false")
+    assert open_in(moved, run).step == 2  # where it lies may change, what it is may not
+
+
+def test_a_run_that_goes_on_takes_no_other_autoencoder(pictures: Path, tmp_path: Path) -> None:
+    network, other = (save_small(tmp_path / f"n{seed}", "AutoencoderKL", seed=seed) for seed in (0, 1))
+    run = tmp_path / "run"
+    first = train(in_latents(pictures, network), None, run)  # pyright: ignore
+    with pytest.raises(ConfigError, match="its digest is"):
+        open_in(in_latents(pictures, other), run)
+    init = override(in_latents(pictures, other), [f"train.init={run}"])
+    with pytest.raises(ConfigError, match="autoencoder"):
+        open_in(begun_from(init, [f"autoencoder.path={other}"]), tmp_path / "b")
+    same = open_in(begun_from(override(in_latents(pictures, network), [f"train.init={run}"]), []), tmp_path / "c")
+    assert same.config.autoencoder == first.config.autoencoder
+    allowed = begun_from(init, [f"autoencoder.path={other}", "train.new_parts=true"])
+    anew = open_in(allowed, tmp_path / "d")
+    assert anew.config.autoencoder.digest != first.config.autoencoder.digest  # pyright: ignore
+    assert any("patches" in part.name for part in anew.parts)
+
+
+def test_workers_do_not_encode(pictures: Path, tmp_path: Path) -> None:
+    network = save_small(tmp_path / "network", "AutoencoderTiny")
+    with pytest.raises(ConfigError, match="train.num_workers=2 cannot encode pictures by AutoencoderTiny"):
+        open_in(in_latents(pictures, network, "train.num_workers=2", "model.modalities.0.patch_size=[2,2]"), tmp_path)
+
+
+def test_draws_of_a_posterior_are_keyed_by_the_visit(pictures: Path, tmp_path: Path) -> None:
+    network = save_small(tmp_path / "network", "AutoencoderKL")
+    config = in_latents(pictures, network, "autoencoder.posterior=sample", "encode.caption_dropout=0")
+    state, source = open_run(config, tmp_path / "run", is_resumed=False, device="cpu")
+    told = [source.document(0, visit).segments for visit in (0, 1, 0)]
+    seen = [next(part.values for part in parts if isinstance(part, Latent)) for parts in told]
+    assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
+    picture = np.asarray(Image.open(pictures / source.name(0)).resize((32, 16)))
+    prompt = [state.encoder.caption_prompt(picture).segments[0] for _ in range(2)]
+    assert all(torch.equal(part.values, state.latents.moments(picture).mean) for part in prompt)  # pyright: ignore

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 
+from transfusion.autoencoder.reconstruction import mean_psnr
 from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.errors import DataError
@@ -20,14 +21,14 @@ from transfusion.data.fit import FittedSource
 from transfusion.data.layouts import layout_of
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
-from transfusion.data.sources import FolderConfig, held_out_config, open_source
+from transfusion.data.sources import FolderConfig, held_out_config, open_reader, open_source
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.evaluate.losses import evaluate_losses, total_loss
 from transfusion.memory import is_used_up
 from transfusion.objective import TransfusionObjective
 from transfusion.pretrained import Transfusion
 from transfusion.report import write_run_report
-from transfusion.samples import FIRST_SECONDS, draw_samples, is_due, list_samples
+from transfusion.samples import FIRST_SECONDS, draw_reconstructions, draw_samples, is_due, list_samples
 from transfusion.train.best import forget_best, offer_best
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
@@ -37,6 +38,7 @@ from transfusion.train.saved import check_no_model
 from transfusion.train.state import TrainState, begin, resume, seen
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
+NUM_RECONSTRUCTED = 32  # pictures, about
 NUM_EVALUATIONS = 50  # of a run, where its settings leave it open
 MAX_SHARE = 0.02  # of a run that evaluations may take then
 PASSES = 3  # a step costs about three forwards
@@ -187,6 +189,8 @@ def train_run(
         state.check_folder(run)
         forget_best(run, beyond=state.step)
         metrics = stack.enter_context(Metrics(run, state.step))
+        if state.step == 0 and state.encodes_pictures:
+            _show_reconstructions(state, run)
         between = _Between(state, source, run, metrics, stop)
         reports = stack.enter_context(closing(train(state, source, run, stop, lock=lock, metrics=metrics)))
         between.catch_up()
@@ -196,6 +200,20 @@ def train_run(
             except BaseException as error:
                 reports.throw(error)  # it saves the step, says so on the error and raises it again
         between.end()
+
+
+def _show_reconstructions(state: TrainState, run: Path) -> None:
+    """Say, before the first step, what the autoencoder itself loses: nothing that is drawn will be better."""
+    pictures = open_reader(state.config.data, state.config.train.seed).sample_pictures()
+    if pictures is None:
+        return
+    found, file = draw_reconstructions(
+        state.latents, list(pictures[:: max(1, len(pictures) // NUM_RECONSTRUCTED)]), run
+    )
+    _log.info(
+        "%s: PSNR of %d pictures %.1f dB on average, %.1f to %.1f; %s shows some beside their reconstructions",
+        *(state.latents.name, len(found), mean_psnr(found), min(found), max(found), file),
+    )
 
 
 class _Between:

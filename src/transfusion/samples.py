@@ -3,6 +3,7 @@
     samples/step_00000250.png     a sheet of pictures, each with its prompt under it
     samples/step_00000250.txt     a few texts; a model of text alone
     samples/prompts.json          the prompts of the sheets, in their order
+    samples/reconstructions.png   pictures of the data, and below each what its autoencoder makes of it
 
 It must not know the loop.
 """
@@ -14,6 +15,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
+from transfusion.autoencoder.reconstruction import reconstruct
+from transfusion.autoencoder.space import LatentSpace, Picture
 from transfusion.config import ConfigError, TrainConfig
 from transfusion.data.loader import Source
 from transfusion.files import write_whole
@@ -23,8 +28,10 @@ from transfusion.pretrained import Transfusion
 from transfusion.segments import Document, Text
 
 SAMPLES_FOLDER, PROMPTS_FILE = "samples", "prompts.json"
-SAMPLES = r"step_\d+\.(png|txt)|prompts\.json"  # names of what is written there
+RECONSTRUCTIONS = "reconstructions.png"
+SAMPLES = r"step_\d+\.(png|txt)|prompts\.json|reconstructions\.png"  # names of what is written there
 SHEET_COLUMNS = 8
+NUM_SHOWN = 2 * SHEET_COLUMNS
 FIRST_STEP, FIRST_SECONDS = 50, 60.0
 NUM_TEXTS, NUM_BEGUN, NUM_WRITTEN, TEMPERATURE = 4, 8, 128, 0.8
 _SAMPLE = re.compile(r"step_(\d+)\.(?:png|txt)")
@@ -76,6 +83,35 @@ def draw_samples(model: Transfusion, source: Source, run: Path, step: int) -> Pa
         return write_whole(stem.with_suffix(".png"), encoded(drawn))
     beginnings = list(_beginnings(source))
     return write_whole(stem.with_suffix(".txt"), _written(model, beginnings, step)) if beginnings else None
+
+
+def draw_reconstructions(space: LatentSpace, pictures: Sequence[Picture], run: Path) -> tuple[list[float], Path]:
+    """Show what an autoencoder itself loses: each picture, and below it what becomes of it.
+
+    Args:
+        space: The latent space.
+        pictures: Some of the data's, (H, W, 3) uint8.
+        run: Folder of the run.
+
+    Returns:
+        The PSNR of each picture in dB, and the sheet of the first.
+    """
+    found = reconstruct(space, pictures)
+    rows = [found[first : first + SHEET_COLUMNS] for first in range(0, min(len(found), NUM_SHOWN), SHEET_COLUMNS)]
+    shown = [
+        each
+        for row in rows
+        for each in (
+            *((one.picture, "") for one in row),
+            *((one.reconstruction, f"{one.psnr:.1f} dB") for one in row),
+        )
+    ]
+    drawn = sheet(
+        [Image.fromarray(picture) for picture, _ in shown],
+        num_columns=min(len(found), SHEET_COLUMNS),
+        captions=[text for _, text in shown],
+    )
+    return [each.psnr for each in found], write_whole(run / SAMPLES_FOLDER / RECONSTRUCTIONS, encoded(drawn))
 
 
 def _fits(model: Transfusion, prompt: str) -> bool:

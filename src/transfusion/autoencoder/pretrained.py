@@ -33,9 +33,24 @@ def open_pretrained(config: PretrainedConfig, folder: Path | None = None) -> "Pr
     Raises:
         SpaceError: The network cannot be had, or is another than the settings name.
     """
-    if folder is not None and config.is_carried and has_carried(folder):
-        return PretrainedSpace(config, read_carried(folder))
-    return PretrainedSpace(config, open_network(config.path))
+    return PretrainedSpace(config, found_network(config, folder))
+
+
+def found_network(config: PretrainedConfig, folder: Path | None = None) -> Autoencoder:
+    """Open the network of settings.
+
+    Args:
+        config: The settings.
+        folder: A checkpoint: what it carries comes before what lies at the path, where the settings name that.
+
+    Raises:
+        SpaceError: It cannot be had.
+    """
+    if folder is not None and has_carried(folder):
+        carried = read_carried(folder)
+        if config.digest == carried.digest:
+            return carried
+    return open_network(config.path)
 
 
 def settled(config: PretrainedConfig, network: Autoencoder, pictures: NDArray[np.uint8]) -> PretrainedConfig:
@@ -153,7 +168,9 @@ class PretrainedSpace:
             raise SpaceError(f"{self.name} makes latents of {list(found.mean.shape[1:])}, where {list(shape)} are due")
         normalisation = self.normalisation
         mean = normalisation.apply(found.mean[0].cpu())
-        return Moments(mean, None if found.std is None else normalisation.scale(found.std[0].cpu()))
+        if found.std is None or self.config.posterior == "mean":
+            return Moments(mean)
+        return Moments(mean, normalisation.scale(found.std[0].cpu()))
 
     def decode(self, latent: Tensor) -> Picture:
         """Turn a latent back into a picture; a quantising network snaps it to its codebook first.

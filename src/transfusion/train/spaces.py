@@ -11,7 +11,7 @@ import torch
 
 from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
 from transfusion.autoencoder.remembered import Remembered
-from transfusion.autoencoder.settings import GivenConfig, PixelsConfig, PretrainedConfig
+from transfusion.autoencoder.settings import AutoencoderConfig, GivenConfig, PixelsConfig, PretrainedConfig
 from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.autoencoder.spaces import open_space
 from transfusion.config import ConfigError, RunConfig
@@ -106,6 +106,20 @@ def of_given(config: RunConfig, given: LatentSpace | None) -> RunConfig:
         raise ConfigError(f"{given.name!r} was handed over, and autoencoder names {named!r}; give one of them")
     shape = wanted.shape if isinstance(wanted, GivenConfig) else None
     return config.model_copy(update={"autoencoder": GivenConfig(name=given.name, shape=shape)})
+
+
+def check_path(config: AutoencoderConfig, saved: AutoencoderConfig) -> None:
+    """Check that a run that goes on, and carries its autoencoder, is not asked for another one.
+
+    Raises:
+        ConfigError: Another path is named than the run's, and another one lies there, or none.
+    """
+    if not isinstance(config, PretrainedConfig) or not isinstance(saved, PretrainedConfig) or config.path == saved.path:
+        return
+    try:
+        open_space(config, PixelConfig())
+    except SpaceError as error:
+        raise ConfigError(f"autoencoder.path={config.path}: {error}") from error
 
 
 def _measured(reader: Reader) -> PixelConfig | None:

@@ -70,7 +70,7 @@ from transfusion.train.saved import (
     write_pretrained,
 )
 from transfusion.train.sizes import sized
-from transfusion.train.spaces import of_given, remembering, settle_space
+from transfusion.train.spaces import check_path, of_given, remembering, settle_space
 from transfusion.train.tensors import load_tensors, load_weights, save_tensors
 
 LOWER = 10  # a rate that is too high by far is found in a few tries
@@ -286,6 +286,7 @@ def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None 
         autoencoder = config.autoencoder
         if not train.new_parts:
             autoencoder = filled(autoencoder, trained.config.autoencoder)
+            check_path(autoencoder, trained.config.autoencoder)
         config = config.model_copy(update={"encode": encode, "autoencoder": autoencoder})
     carrier = None if trained is None else trained.folder
     config, latents = settle_space(config, reader, device, folder=carrier, given=space)
@@ -348,6 +349,7 @@ def resume(
     is_open = config.train.precision == "auto"
     precision = saved.train.precision if is_open else config.train.precision
     encode = config.encode.model_copy(update={"pixels": config.encode.pixels or saved.encode.pixels})
+    check_path(config.autoencoder, loaded.autoencoder)
     latents = remembering(load_space(folder, config, space).to(device))
     resolved = _resolved(config.model_copy(update={"encode": encode}), tokenizer, precision, latents)
     found = differences(saved, resolved)
