@@ -37,8 +37,25 @@ class CaptionRow:
 
 
 @dataclass(frozen=True)
+class Told:
+    """All captions of a folder, of every split.
+
+    Attributes:
+        layout: How it is laid out.
+        rows: They, in a fixed order.
+        quarantine: Captions that cannot be read, and why, by name of the file.
+        found: What the folder holds.
+    """
+
+    layout: Layout
+    rows: list[CaptionRow]
+    quarantine: dict[str, str]
+    found: Found
+
+
+@dataclass(frozen=True)
 class FolderCaptions:
-    """The captions of a folder.
+    """The captions of a split of a folder.
 
     Attributes:
         path: The folder.
@@ -79,6 +96,15 @@ def folder_captions(
     Raises:
         DataError: There is no such folder, its captions are unusable (names the line), or there is no such split.
     """
+    return chosen_captions(path, all_captions(path, layout), split, hold_out)
+
+
+def all_captions(path: Path, layout: Layout = "auto") -> Told:
+    """Read the captions of every split, as ``folder_captions`` does.
+
+    Raises:
+        DataError: There is no such folder, or its captions are unusable (names the line).
+    """
     laid = lay_out(path, layout)
     if laid.layout == "text":
         raise DataError(f"{path} holds no captioned pictures: its layout is text")
@@ -90,14 +116,30 @@ def folder_captions(
     if not rows:
         first = f"; the first: {next(iter(quarantine.values()))}" if quarantine else ""
         raise DataError(f"{path} holds no captioned pictures{first}")
+    return Told(laid.layout, rows, quarantine, _found(laid, rows, len(quarantine)))
+
+
+def chosen_captions(path: Path, told: Told, split: str | None, hold_out: float | None) -> FolderCaptions:
+    """Choose the captions of a split.
+
+    Args:
+        path: The folder, for errors.
+        told: All captions.
+        split: See ``splits.choose``.
+        hold_out: See ``splits.choose``.
+
+    Raises:
+        DataError: There is no such split.
+    """
+    rows = told.rows
     groups = [row.file for row in rows]
-    if laid.layout == "pairs":  # one text is on one side
+    if told.layout == "pairs":  # one text is on one side
         groups = [PurePosixPath(file).with_suffix("").as_posix() for file in groups]
     chosen = choose(groups, [row.split for row in rows], split, hold_out, where=path)
-    found = replace(_found(laid, rows, len(quarantine)), splits=chosen.counts, held_out=chosen.told)
+    found = replace(told.found, splits=chosen.counts, held_out=chosen.told)
     kept = [rows[place] for place in chosen.places]
     is_marked = any(row.split is not None for row in rows)
-    return FolderCaptions(path, laid.layout, kept, chosen.left, is_marked, chosen.hold_out, quarantine, found)
+    return FolderCaptions(path, told.layout, kept, chosen.left, is_marked, chosen.hold_out, told.quarantine, found)
 
 
 def read_captions(

@@ -4,15 +4,17 @@ Responsible for joining records to the encoder. Which document comes when is the
 reader's (``sources``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
-from transfusion.data.augment import draw_view
-from transfusion.data.encode import Encoder
+from transfusion.data.augment import View, draw_view
+from transfusion.data.captions import CaptionRow
+from transfusion.data.encode import Encoder, Shown
 from transfusion.data.found import Found
-from transfusion.data.readers import ImageFolder, Passage, TextFile
+from transfusion.data.readers import Passage, TextFile
 from transfusion.data.settings import FolderConfig, ShapesConfig
 from transfusion.data.shapes import caption, corpus, edit, question, render, sample_scene, story
 from transfusion.keyed import Key, generator
@@ -105,10 +107,42 @@ def shapes_digest(config: ShapesConfig, seed: int) -> str:
     return f"shapes:{config.model_dump_json(exclude_none=True)}:{seed}"
 
 
-class FolderSource:
-    """Documents of a folder of captioned pictures."""
+class Pictures(Protocol):
+    """Captioned pictures, or their latents."""
 
-    def __init__(self, config: FolderConfig, encoder: Encoder, pictures: ImageFolder) -> None:
+    @property
+    def captions(self) -> Sequence[CaptionRow]:
+        """A row for each record."""
+        ...
+
+    @property
+    def quarantine(self) -> dict[str, str]:
+        """What is left out and why, by name."""
+        ...
+
+    @property
+    def left_for_others(self) -> dict[str, int]:
+        """How many records were left for each of the other splits."""
+        ...
+
+    @property
+    def found(self) -> Found:
+        """What the data hold."""
+        ...
+
+    def view(self, index: int, view: View) -> Shown:
+        """Return what a view shows of the picture of a record."""
+        ...
+
+    def digest(self) -> str:
+        """Name what they hold."""
+        ...
+
+
+class FolderSource:
+    """Documents of a folder of captioned pictures, or of their latents."""
+
+    def __init__(self, config: FolderConfig, encoder: Encoder, pictures: Pictures) -> None:
         """Bind the reader."""
         self.config = config
         self.encoder = encoder
@@ -120,7 +154,7 @@ class FolderSource:
     @property
     def size(self) -> int:
         """Number of captioned pictures that are whole."""
-        return len(self.pictures)
+        return len(self.pictures.captions)
 
     def document(self, index: int, visit: int) -> Document:
         """Tell what a visit sees of a captioned picture; each caption of a picture is a record of its own."""
@@ -145,7 +179,7 @@ class FolderSource:
 
     def preview_prompts(self) -> list[str]:
         """Return captions spread over the data."""
-        places = np.linspace(0, len(self.pictures) - 1, NUM_PREVIEWS).astype(int)
+        places = np.linspace(0, self.size - 1, NUM_PREVIEWS).astype(int)
         return [self.pictures.captions[int(index)].text for index in places]
 
     def digest(self) -> str:

@@ -5,6 +5,7 @@
     a0.png a0.txt a1.jpg a1.txt          pairs       one caption a file, at any depth
     cat/1.png dog/2.png                  classes     the folder's name is the caption
     book.txt poems.txt                   text        plain text, at the top
+    latents.json                         latents     pictures that `transfusion prepare latents` encoded
 
 One rule finds where they lie, from the top. A folder that holds data itself (a table, pictures or texts) is read as it
 stands. One whose data lie in a single sub-folder only wraps it, and that is looked into, unless the single folder holds
@@ -26,6 +27,8 @@ from transfusion.data.splits import NAMES, TRAIN, split_named
 from transfusion.data.tree import TEXT_SUFFIX, Tree, folders, scan, top
 
 CAPTIONS_FILE = "captions.jsonl"
+LATENTS_FILE = "latents.json"  # of pictures that were encoded once: see ``latents``
+UNFINISHED_FILE = "preparing.jsonl"  # in its place while they are
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 TABLES = (CAPTIONS_FILE, *METADATA_FILES)
 NOTES = (  # what texts beside pictures are called that are about the data, and not data
@@ -114,6 +117,12 @@ def layout_of(path: Path, layout: Layout = "auto") -> Layout:
     """
     if not path.is_dir() and (layout == "text" or (layout == "auto" and path.suffix.lower() == TEXT_SUFFIX)):
         return "text"
+    if layout in ("auto", "latents"):
+        if (path / LATENTS_FILE).is_file():
+            return "latents"
+        if (path / UNFINISHED_FILE).is_file():
+            again = f"transfusion prepare latents DATA --to {path}"
+            raise DataError(f"{path} holds latents that are not all encoded yet; go on by the same command ({again})")
     return lay_out(path, layout).layout
 
 

@@ -55,7 +55,8 @@ class FolderConfig(BaseModel):
     layout: Layout = Field(
         default="auto",
         description="captions: captions.jsonl; metadata: metadata.jsonl or .csv; pairs: NAME.png with NAME.txt; "
-        "classes: a sub-folder per class; text: .txt alone; auto: what is found",
+        "classes: a sub-folder per class; text: .txt alone; latents: what `transfusion prepare latents` wrote; "
+        "auto: what is found",
     )
     resolution: Side | tuple[Side, Side] = Field(
         default=32, description="Side to which pictures are cropped and resized, in pixels; or [height, width]"

@@ -18,6 +18,7 @@ from transfusion.data.captions import FolderCaptions, folder_captions
 from transfusion.data.documents import CORPUS_SIZE, FolderSource, ShapesSource, TextSource, shapes_digest
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
+from transfusion.data.latents import LatentFolder, settled_data
 from transfusion.data.layouts import layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile, sample_folder
@@ -72,7 +73,7 @@ class Reader(Protocol):
         ...
 
     def sample_pictures(self) -> Pictures | None:
-        """Return a few hundred of the pictures, (count, H, W, 3) uint8, to measure them; None for plain text."""
+        """Return a few hundred of the pictures, (count, H, W, 3) uint8, to measure them; None for text and latents."""
         ...
 
     def digest(self) -> str:
@@ -177,6 +178,46 @@ class PictureReader:
         return ImageFolder(self.config.path, self.config.resolution, captions=self._captions, at_most=count)
 
 
+class LatentReader:
+    """A folder of latents, as ``transfusion prepare latents`` writes them."""
+
+    def __init__(self, config: FolderConfig) -> None:
+        """Read the captions.
+
+        Raises:
+            DataError: See ``LatentFolder`` and ``settled_data``.
+        """
+        self._latents = LatentFolder(config.path, split=config.split, hold_out=config.hold_out)
+        self.config: FolderConfig = settled_data(config, self._latents)
+
+    @property
+    def held_out(self) -> FolderConfig | None:
+        """Return the settings of the split that is held out."""
+        return _held_out(self.config, self._latents.left_for_others)
+
+    def texts(self) -> Iterator[str]:
+        """Yield all captions."""
+        return (row.text for row in self._latents.captions)
+
+    def sample_pictures(self) -> None:
+        """There are none: what is measured of them was measured when they were encoded."""
+        return
+
+    def digest(self) -> str:
+        """Name latents and captions."""
+        return self._latents.digest()
+
+    def source(self, encoder: Encoder, chunk_length: int) -> FolderSource:
+        """Tell captioned latents.
+
+        Raises:
+            DataError: A shard is damaged.
+        """
+        del chunk_length
+        self._latents.verify()
+        return FolderSource(self.config, encoder, self._latents)
+
+
 class TextReader:
     """Plain text."""
 
@@ -236,7 +277,10 @@ def open_reader(config: DataConfig, seed: int = 0) -> Reader:
     """
     if isinstance(config, ShapesConfig):
         return ShapesReader(config, seed)
-    return TextReader(config) if layout_of(config.path, config.layout) == "text" else PictureReader(config)
+    layout = layout_of(config.path, config.layout)
+    if layout == "latents":
+        return LatentReader(config)
+    return TextReader(config) if layout == "text" else PictureReader(config)
 
 
 def open_source(config: DataConfig, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> Source:

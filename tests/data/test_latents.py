@@ -1,0 +1,447 @@
+"""Latents once: folders of latents give what encoding on the fly gives, whatever happened while they were made."""
+
+import errno
+import json
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_autoencoders import save_small
+from torch import Tensor
+
+from transfusion.autoencoder.opening import open_network
+from transfusion.autoencoder.pretrained import open_pretrained, settled
+from transfusion.autoencoder.settings import PretrainedConfig
+from transfusion.autoencoder.space import CARRIED_FILES, LatentSpace, Moments, Picture, Size
+from transfusion.data import prepare as module
+from transfusion.data.augment import WHOLE, View, draw_view
+from transfusion.data.encode import EncodeConfig, Encoder
+from transfusion.data.errors import DataError
+from transfusion.data.latents import (
+    LatentFolder,
+    Latents,
+    LatentsSettings,
+    agreed_space,
+    read_latents,
+    shard_name,
+    space_of,
+)
+from transfusion.data.layouts import LATENTS_FILE, UNFINISHED_FILE, layout_of
+from transfusion.data.prepare import Progress, make_plan, prepare
+from transfusion.data.readers import ImageFolder, open_picture
+from transfusion.data.sources import FolderConfig, FolderSource, held_out_config, open_reader, open_source
+from transfusion.keyed import generator
+from transfusion.segments import Latent, Text
+from transfusion.tokenizer import ByteTokenizer
+
+SIZE, FACTOR, CHANNELS = (8, 16), 4, 2
+OWN = PretrainedConfig(path="somewhere", digest="abc", channels=CHANNELS, factor=FACTOR, mean=(0.0, 0.5), std=(1.0, 2))
+FLIPPED = View(is_flipped=True)
+U = {"fp16": 2.0**-11, "bf16": 2.0**-8}  # unit roundoff: a stored number is off by at most this share of it
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Weighted means of blocks of 4 x 4 pixels: weights differ from left to right, so a flip is no flip of latents."""
+
+    has_std: bool = True
+    encoded: Counter[bytes] = field(default_factory=Counter[bytes])
+    name: str = "averages"
+    channels: int = CHANNELS
+    range: None = None
+    is_network: bool = True
+
+    def shape(self, size: Size) -> tuple[int, ...]:
+        return (CHANNELS, size[0] // FACTOR, size[1] // FACTOR)
+
+    def moments(self, picture: Picture) -> Moments:
+        self.encoded[picture.tobytes()] += 1
+        values = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        weight = torch.linspace(0.1, 1, CHANNELS * 3 * FACTOR * FACTOR).view(CHANNELS, 3, FACTOR, FACTOR)
+        mean = torch.nn.functional.conv2d(values, weight / 10, stride=FACTOR)[0]
+        return Moments(mean, mean.abs() / 7 + 1e-3 if self.has_std else None)
+
+    def decode(self, latent: Tensor) -> Picture:
+        raise NotImplementedError
+
+    def to(self, device: torch.device) -> "Averages":
+        return self
+
+    def save(self, folder: Path) -> None:
+        for name in CARRIED_FILES:
+            (folder / name).write_text(name)
+
+
+SPACE = Averages()
+ENCODER = Encoder(ByteTokenizer(), EncodeConfig(), 3, SPACE)
+
+
+def wanted(**facts: object) -> LatentsSettings:
+    given = {"size": SIZE, "per_shard": 4, "autoencoder": OWN, **facts}
+    return LatentsSettings.model_validate(given)
+
+
+def save_pictures(folder: Path, names: list[str]) -> Path:
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (12, 20, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def captions(folder: Path, count: int = 10, *, is_marked: bool = False) -> Path:
+    """Write pictures in an order that is not that of their names, every third with two captions, one broken."""
+    names = [f"{(7 * i) % count:02d}.png" for i in range(count)]
+    save_pictures(folder, names)
+    (folder / names[4]).write_bytes(b"broken")
+    rows: list[dict[str, str]] = []
+    for i, name in enumerate(names):
+        for number in range(2 if i % 3 == 0 else 1):
+            mark = {"split": ("train", "test", "val")[i % 3]} if is_marked else {}
+            rows.append({"file": name, "text": f"caption {number} of {name}", **mark})
+    rows.append({"file": names[1], "text": "a caption that comes later"} | ({"split": "test"} if is_marked else {}))
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def pairs(folder: Path) -> Path:
+    names = [f"{i:02d}{ending}" for i in range(60) for ending in ((".png", ".bmp") if i % 5 == 0 else (".png",))]
+    save_pictures(folder, names)
+    for i in range(60):
+        (folder / f"{i:02d}.txt").write_text(f"number {i}" if i != 7 else " ")
+    return folder
+
+
+def classes(folder: Path) -> Path:
+    return save_pictures(
+        folder, [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in "ab" for i in range(3)]
+    )
+
+
+def run(steps: Generator[Progress, None, Latents], until: int | None = None) -> Iterator[Progress]:
+    """Prepare, to the end or until so many reports."""
+    for number, progress in enumerate(steps, 1):
+        yield progress
+        if number == until:
+            steps.close()
+            return
+
+
+def prepared(source: Path, to: Path, *, space: LatentSpace = SPACE, processes: int = 1, **facts: object) -> Path:
+    list(run(prepare(make_plan(source, to, wanted(**facts)), partial(_given, space), processes=processes)))
+    return to
+
+
+def _given(space: LatentSpace) -> LatentSpace:
+    return space
+
+
+def opened(path: Path, **settings: object) -> FolderSource:
+    found = open_source(FolderConfig.model_validate({"path": path, **settings}), ENCODER, 100)
+    assert isinstance(found, FolderSource)
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def told(source: FolderSource) -> list[object]:
+    """Return what visits of a source are told."""
+    return [
+        (document.key, [part.tokens if isinstance(part, Text) else part.values.tolist() for part in document.segments])
+        for index in range(source.size)
+        for visit in (0, 1)
+        for document in [source.document(index, visit)]
+    ]
+
+
+@pytest.mark.parametrize("facts", [{}, {"hold_out": 0}, {"hold_out": 0.4}, {"hold_out": 0.4, "split": "test"}])
+@pytest.mark.parametrize("make", [captions, partial(captions, count=60), pairs, classes])
+def test_a_run_on_latents_is_told_what_a_run_on_pictures_is(
+    tmp_path: Path, make: partial[Path], facts: dict[str, object]
+) -> None:
+    source = make(tmp_path / "pictures")
+    if make is classes and facts.get("hold_out"):
+        facts = {"split": "test"}  # they mark their splits
+    latents = prepared(source, tmp_path / "latents", has_std=True, has_flip=True, per_shard=7)
+    one, other = (opened(path, **facts, flip=True, resolution=SIZE) for path in (source, latents))
+    assert told(one) == told(other) and one.size > 0
+    assert [one.name(i) for i in range(one.size)] == [other.name(i) for i in range(other.size)]
+    assert (one.left_for_others, one.quarantine) == (other.left_for_others, other.quarantine)
+    assert one.preview_prompts() == other.preview_prompts() and list(one.texts()) == list(other.texts())
+    assert all(np.array_equal(*(s.outline(i).segments[1].values.shape for s in (one, other))) for i in range(one.size))  # pyright: ignore
+    assert (one.found.splits, one.found.held_out, one.found.records) == (
+        other.found.splits, other.found.held_out, other.found.records,
+    )  # fmt: skip
+    held = [
+        held_out_config(FolderConfig.model_validate({"path": path, **facts, "resolution": SIZE}))
+        for path in (source, latents)
+    ]
+    assert len({None if each is None else each.model_dump_json(exclude={"path", "layout"}) for each in held}) == 1
+    if held[1] is not None:
+        plain = [open_source(each, ENCODER, 100) for each in held if isinstance(each, FolderConfig)]
+        assert told(plain[0]) == told(plain[1])  # pyright: ignore[reportArgumentType]
+
+
+def test_marked_splits_stay(tmp_path: Path) -> None:
+    source = captions(tmp_path / "pictures", is_marked=True)
+    latents = prepared(source, tmp_path / "latents")
+    for split in ("train", "test", "val", None):
+        one, other = (opened(path, split=split, resolution=SIZE) for path in (source, latents))
+        assert told(one) == told(other) and one.left_for_others == other.left_for_others
+    with pytest.raises(DataError, match="has no records of split 'dev'"):
+        opened(latents, split="dev")
+    with pytest.raises(DataError, match="marks its splits itself"):
+        opened(latents, hold_out=0.5)
+
+
+def test_moments_are_those_of_encoding_on_the_fly(tmp_path: Path) -> None:
+    source = captions(tmp_path / "pictures")
+    folder = LatentFolder(prepared(source, tmp_path / "latents", has_std=True, has_flip=True))
+    assert len(folder.captions) > 10
+    for index, row in enumerate(folder.captions):
+        picture = open_picture(source / row.file, SIZE)
+        for view, shown in ((WHOLE, picture), (FLIPPED, picture[:, ::-1])):
+            made, found = SPACE.moments(np.ascontiguousarray(shown)), folder.view(index, view)
+            assert torch.equal(made.mean, found.mean) and found.mean.dtype == torch.float32
+            assert made.std is not None and found.std is not None and torch.equal(made.std, found.std)
+        assert not torch.equal(folder.view(index, WHOLE).mean.flip(-1), folder.view(index, FLIPPED).mean)
+
+
+@pytest.mark.parametrize("dtype", list(U))
+def test_halves_are_off_by_their_rounding_alone(tmp_path: Path, dtype: str) -> None:
+    source = captions(tmp_path / "pictures")
+    folder = LatentFolder(prepared(source, tmp_path / "latents", has_std=True, dtype=dtype))
+    exact = LatentFolder(prepared(source, tmp_path / "exact", has_std=True))
+    for index in range(len(folder.captions)):
+        for found, made in zip(folder.view(index, WHOLE), exact.view(index, WHOLE), strict=True):
+            assert found is not None and made is not None and found.dtype == torch.float32
+            assert bool(((found - made).abs() <= U[dtype] * made.abs() + 2.0**-25).all())  # least of fp16: 2^-24
+            assert not torch.equal(found, made)
+    assert (tmp_path / "latents" / shard_name(0)).stat().st_size < (tmp_path / "exact" / shard_name(0)).stat().st_size
+
+
+def test_without_flip_and_posterior_neither_is_stored(tmp_path: Path) -> None:
+    latents = prepared(captions(tmp_path / "pictures"), tmp_path / "latents", space=Averages(has_std=False))
+    assert LatentFolder(latents).view(0, WHOLE).std is None
+    with pytest.raises(DataError, match=r"holds no latents of flipped pictures \(a flipped latent .* --flip"):
+        open_reader(FolderConfig(path=latents, flip=True))
+    with pytest.raises(DataError, match=r"data.crop=0.5 of .*: each visit has a crop of its own"):
+        open_reader(FolderConfig(path=latents, crop=0.5))
+    with pytest.raises(DataError, match="knows no spread to store"):
+        prepared(tmp_path / "pictures", tmp_path / "b", space=Averages(has_std=False), has_std=True)
+
+
+def test_a_flip_is_the_same_draw_as_on_pictures(tmp_path: Path) -> None:
+    latents = opened(prepared(captions(tmp_path / "p"), tmp_path / "latents", has_flip=True), flip=True)
+    folder, found = LatentFolder(tmp_path / "latents"), list[bool]()
+    for visit in range(40):
+        (latent,) = [part for part in latents.document(0, visit).segments if isinstance(part, Latent)]
+        row = folder.captions[0]
+        view = draw_view(generator(3, "augment", row.file, row.number, visit), flip=True, crop=1.0)
+        assert torch.equal(latent.values, folder.view(0, view).mean)
+        found.append(view.is_flipped)
+    assert 10 < sum(found) < 30
+
+
+def test_neither_shards_nor_processes_move_a_bit(tmp_path: Path) -> None:
+    source = captions(tmp_path / "pictures")
+    one, two = (prepared(source, tmp_path / str(n), processes=n, has_std=True, space=Averages()) for n in (1, 2))
+    assert contents(one) == contents(two) and len(list(one.glob("latents_*"))) == 3
+    large = LatentFolder(prepared(source, tmp_path / "large", per_shard=100, has_std=True))
+    small = LatentFolder(one)
+    for index in range(len(small.captions)):
+        assert torch.equal(small.view(index, WHOLE).mean, large.view(index, WHOLE).mean)
+
+
+@pytest.mark.parametrize("until", [1, 2, 3, 4])
+def test_what_a_kill_leaves_is_gone_on_with(tmp_path: Path, until: int) -> None:
+    source, to = captions(tmp_path / "pictures"), tmp_path / "latents"
+    whole = prepared(source, tmp_path / "whole")
+    list(run(prepare(make_plan(source, to, wanted()), lambda: SPACE), until))
+    if until > 1:  # what is cut by a kill: a row, a shard that no row tells of, one that is half written
+        with (to / UNFINISHED_FILE).open("ab") as stream:
+            stream.write(b'{"shard": 2, "fac')
+        (to / f".{shard_name(2)}.partial").write_bytes(b"half")
+    with pytest.raises(DataError, match="not all encoded yet; go on by the same command") if until < 5 else None:  # type: ignore[union-attr]
+        layout_of(to)
+    space = Averages()
+    reports = list(run(prepare(make_plan(source, to, wanted()), lambda: space)))
+    assert reports[0] == Progress(min(4 * (until - 1), 10), 10, 0) and reports[-1][:2] == (10, 10)
+    assert contents(to) == contents(whole)
+    assert (
+        max(space.encoded.values(), default=1) == 1 and sum(space.encoded.values()) == {1: 9, 2: 6, 3: 2, 4: 0}[until]
+    )
+
+
+def test_what_is_finished_is_checked_and_left(tmp_path: Path) -> None:
+    source = captions(tmp_path / "pictures")
+    to = prepared(source, tmp_path / "latents")
+    before, times = contents(to), {file.name: file.stat().st_mtime_ns for file in to.iterdir()}
+    space = Averages()
+    assert list(run(prepare(make_plan(source, to, wanted()), lambda: space))) == [Progress(10, 10, 0)]
+    assert not space.encoded and times == {file.name: file.stat().st_mtime_ns for file in to.iterdir()}
+    for name in (shard_name(1), "records.jsonl", CARRIED_FILES[0]):
+        (to / name).write_bytes(b"x" + before[name][1:])
+        list(run(prepare(make_plan(source, to, wanted()), lambda: space)))
+        assert contents(to) == before, name
+
+
+@pytest.mark.parametrize("place", [3, 200, -1])
+def test_a_damaged_shard_is_refused_by_name(tmp_path: Path, place: int) -> None:
+    to = prepared(captions(tmp_path / "pictures"), tmp_path / "latents")
+    data = bytearray((to / shard_name(1)).read_bytes())
+    data[place] ^= 1
+    (to / shard_name(1)).write_bytes(data)
+    with pytest.raises(DataError, match=f"{shard_name(1)} is damaged: its SHA-256 is not that of latents.json"):
+        opened(to)
+    (to / shard_name(1)).write_bytes(data[:-1])
+    with pytest.raises(DataError, match=f"{shard_name(1)} has .* bytes, not"):
+        opened(to)
+    (to / shard_name(1)).unlink()
+    with pytest.raises(DataError, match=rf"{shard_name(1)} cannot be read \(No such file"):
+        opened(to)
+
+
+def test_what_the_folder_says_of_itself_is_checked(tmp_path: Path) -> None:
+    to = prepared(captions(tmp_path / "pictures"), tmp_path / "latents")
+    text = (to / LATENTS_FILE).read_text()
+    (to / LATENTS_FILE).write_text(text.replace("0.5", "0.25", 1))
+    with pytest.raises(DataError, match="does not have the digest that it names"):
+        opened(to)
+    (to / LATENTS_FILE).write_text(text.replace('"version": 1', '"version": 2'))
+    with pytest.raises(DataError, match="latents.json is not what transfusion prepare latents writes .version:"):
+        opened(to)
+    (to / LATENTS_FILE).write_text(text)
+    (to / "records.jsonl").write_bytes((to / "records.jsonl").read_bytes().replace(b"caption", b"kaption"))
+    with pytest.raises(DataError, match="records.jsonl is damaged"):
+        opened(to)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"size": (16, 16)}, "--resolution 8x16, and 16x16 is asked for"),
+        ({"dtype": "bf16"}, "--dtype fp32, and bf16"),
+        ({"has_std": True}, "--posterior False, and True"),
+        ({"has_flip": True}, "--flip False, and True"),
+        ({"device": "cuda"}, "--device cpu, and cuda"),
+        ({"per_shard": 5}, "pictures of a shard 4, and 5"),
+        ({"autoencoder": OWN.model_copy(update={"digest": "xyz"})}, "an autoencoder of digest abc, and xyz"),
+        ({"autoencoder": OWN.model_copy(update={"mean": (0.1, 0.5)})}, r"a mean of \(0.0, 0.5\), and \(0.1, 0.5\)"),
+    ],
+)
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_other_settings_are_refused_with_both_values(
+    tmp_path: Path, facts: dict[str, object], message: str, is_finished: bool
+) -> None:
+    source, to = captions(tmp_path / "pictures"), tmp_path / "latents"
+    list(run(prepare(make_plan(source, to, wanted()), lambda: SPACE), None if is_finished else 2))
+    before = contents(to)
+    with pytest.raises(DataError, match=f"holds latents prepared with {message}"):
+        make_plan(source, to, wanted(**facts))
+    assert contents(to) == before
+
+
+def test_other_data_and_other_files_are_refused(tmp_path: Path) -> None:
+    source = captions(tmp_path / "pictures")
+    to = prepared(source, tmp_path / "latents")
+    with pytest.raises(DataError, match="holds other files; name an empty folder"):
+        make_plan(source, source, wanted())
+    (source / "01.png").write_bytes((source / "01.png").read_bytes() + b"0")
+    with pytest.raises(DataError, match="holds latents of other data than .*: captions, pictures or their sizes"):
+        make_plan(source, to, wanted())
+
+
+def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, to = captions(tmp_path / "pictures"), tmp_path / "latents"
+
+    def full(file: Path, content: bytes | str) -> Path:
+        if file.name == shard_name(1):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, content)
+
+    write = module.write_whole
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_whole", full)
+        with pytest.raises(
+            DataError, match=r"cannot be written to \(No space left on device\); what is finished stays"
+        ):
+            prepared(source, to)
+    assert (to / shard_name(0)).is_file() and not (to / LATENTS_FILE).exists()
+    assert contents(prepared(source, to)) == contents(prepared(source, tmp_path / "whole"))
+
+
+def test_broken_pictures_are_named_and_left_out(tmp_path: Path) -> None:
+    source = captions(tmp_path / "pictures")
+    latents = read_latents(prepared(source, tmp_path / "latents"))
+    broken = {file: reason for shard in latents.shards for file, reason in shard.broken.items()}
+    assert broken == ImageFolder(source, 8).quarantine and len(broken) == 1
+    for file in source.glob("*.png"):
+        file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="none of the 10 pictures of .* can be read; the first: .*"):
+        prepared(source, tmp_path / "none")
+
+
+def test_a_latent_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    class Large(Averages):
+        def moments(self, picture: Picture) -> Moments:
+            return Moments(super().moments(picture).mean * 1e6)
+
+    with pytest.raises(DataError, match=r"00.png: its latent is not finite in fp16; take --dtype fp32"):
+        prepared(captions(tmp_path / "pictures"), tmp_path / "latents", space=Large(), dtype="fp16")
+
+
+def test_the_size_is_the_folders(tmp_path: Path) -> None:
+    to = prepared(captions(tmp_path / "pictures"), tmp_path / "latents")
+    reader = open_reader(FolderConfig(path=to))
+    assert isinstance(reader.config, FolderConfig)
+    assert (reader.config.layout, reader.config.size, reader.sample_pictures()) == ("latents", SIZE, None)
+    assert open_reader(reader.config).config == reader.config
+    with pytest.raises(DataError, match="latents of pictures of 8x16, and data.resolution asks for 64x64"):
+        open_reader(FolderConfig(path=to, resolution=64))
+    digests = {open_reader(FolderConfig(path=to, split=split, hold_out=0.5)).digest() for split in ("train", "test")}
+    assert len(digests) == 2 and all(digest.startswith("latents:") for digest in digests)
+
+
+def test_a_run_has_the_space_of_its_latents(tmp_path: Path) -> None:
+    to = prepared(captions(tmp_path / "pictures"), tmp_path / "latents")
+    assert space_of(to) == OWN.model_copy(update={"path": str(to)})
+    assert agreed_space(to, PretrainedConfig()) == space_of(to)
+    kept = agreed_space(to, PretrainedConfig(path="named", digest="abc", tile=64, is_carried=False))
+    assert kept == OWN.model_copy(update={"path": "named", "tile": 64, "is_carried": False})
+    with pytest.raises(DataError, match=r"autoencoder.digest is xyz, theirs abc"):
+        agreed_space(to, PretrainedConfig(digest="xyz"))
+    with pytest.raises(DataError, match=r"autoencoder.mean is \(0.0, 0.0\), theirs \(0.0, 0.5\)"):
+        agreed_space(to, PretrainedConfig(mean=(0.0, 0.0), std=(1.0, 2.0)))
+    with pytest.raises(DataError, match="holds no spread to draw from"):
+        agreed_space(to, PretrainedConfig(posterior="sample"))
+    spread = prepared(tmp_path / "pictures", tmp_path / "spread", has_std=True)
+    assert agreed_space(spread, PretrainedConfig(posterior="sample")).posterior == "sample"
+
+
+def test_a_real_autoencoder_and_its_latents(tmp_path: Path) -> None:
+    source = captions(tmp_path / "pictures")
+    asked = PretrainedConfig(path=str(save_small(tmp_path / "kl", "AutoencoderKL")))
+    pictures = open_reader(FolderConfig(path=source, resolution=SIZE)).sample_pictures()
+    assert pictures is not None
+    config = settled(asked, open_network(asked.path), pictures)
+    to = tmp_path / "latents"
+    plan = make_plan(source, to, wanted(autoencoder=config, has_flip=True, has_std=True))
+    list(run(prepare(plan, partial(open_pretrained, config))))
+    space = open_pretrained(space_of(to))  # carried by the folder
+    folder = LatentFolder(to)
+    for index, row in enumerate(folder.captions):
+        made = space.moments(open_picture(source / row.file, SIZE))
+        found = folder.view(index, WHOLE)
+        assert torch.equal(found.mean, made.mean) and made.std is not None
+        assert found.std is not None and torch.equal(found.std, made.std)
+    values = torch.stack([folder.view(index, WHOLE).mean for index in range(len(folder.captions))])
+    assert float(values.mean().abs()) < 0.2 and 0.7 < float(values.std()) < 1.3  # normalised
