@@ -175,7 +175,7 @@ class PictureReader:
 
     def _few(self, count: int) -> ImageFolder:
         """Decode so many pictures."""
-        return ImageFolder(self.config.path, self.config.resolution, captions=self._captions, at_most=count)
+        return ImageFolder(self.config.path, self.config.size, captions=self._captions, at_most=count)
 
 
 class LatentReader:
@@ -207,13 +207,18 @@ class LatentReader:
         """Name latents and captions."""
         return self._latents.digest()
 
-    def source(self, encoder: Encoder, chunk_length: int) -> FolderSource:
+    def measured_digest(self, count: int) -> str:
+        """Name latents and captions."""
+        del count
+        return self._latents.digest()
+
+    def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> FolderSource:
         """Tell captioned latents.
 
         Raises:
             DataError: A shard is damaged.
         """
-        del chunk_length
+        del chunk_length, at_most
         self._latents.verify()
         return FolderSource(self.config, encoder, self._latents)
 

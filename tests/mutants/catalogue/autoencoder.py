@@ -18,7 +18,7 @@ MUTANTS = [
            "self._decoded(raw if self.num_codes is None else self.network.vectors(self.network.codes(raw)))", "self._decoded(raw)",
            "autoencoder/test_pretrained.py -k codes_name"),
     Mutant("pretrained: what lies at the path comes before what is carried", "autoencoder/pretrained.py",
-           "if folder is not None and config.is_carried and has_carried(folder):", "if False:", "autoencoder/test_carried.py -k source_gone"),
+           "if folder is not None and has_carried(folder):", "if False:", "autoencoder/test_carried.py -k source_gone"),
     Mutant("networks: pictures of TAESD in [-1, 1]", "autoencoder/networks.py", "module.encoder((picture + 1) / 2)", "module.encoder(picture)",
            "autoencoder/test_taesd.py -k network_of_diffusers"),
     Mutant("networks: the digest leaves out the dtype", "autoencoder/networks.py", 'found.update(f"{name} {weight.dtype} {list(weight.shape)}\\n".encode())\n            found.update(weight.contiguous()',

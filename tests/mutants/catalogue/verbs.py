@@ -222,8 +222,8 @@ MUTANTS = [
     Mutant(
         "sizes: positions do not follow",
         "train/sizes.py",
-        "ceil(resolution / patch) for patch in modality.patch_size)\n    grid",
-        "4 for patch in modality.patch_size)\n    grid",
+        "(ceil(side / patch) for side, patch in zip(shape[1:]",
+        "(4 for side, patch in zip(shape[1:]",
         "train/test_sizes.py",
     ),
     Mutant(
