@@ -4,6 +4,7 @@ happens between its steps: held-out losses, the best checkpoint, samples and the
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ from transfusion.train.state import TrainState, seen
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
 NUM_RECONSTRUCTED = 32  # pictures, about
+MAX_SAMPLE_SHARE, GRACE_SECONDS = 0.1, 60.0  # of the training, that samples may take beside their first minute
 NUM_EVALUATIONS = 50  # of a run, where its settings leave it open
 MAX_SHARE = 0.02  # of a run that evaluations may take then
 PASSES = 3  # a step costs about three forwards
@@ -247,6 +249,7 @@ class _Between:
         self._held_out = self._tried("held-out data", self._opened) if self._every else None
         self._reported_step: int | None = None
         self._has_samples = bool(list_samples(run)) and state.step > 0
+        self._begun_seconds, self._sample_seconds, self._is_told = state.train_seconds, 0.0, False
 
     def catch_up(self) -> None:
         """Take the held-out losses that the checkpoint lacks from which training goes on: it was saved at a stop."""
@@ -282,7 +285,21 @@ class _Between:
     def _is_sampled(self) -> bool:
         state, train_config = self._state, self._state.config.train
         is_first = not self._has_samples and state.train_seconds >= FIRST_SECONDS and train_config.preview_every > 0
+        if state.step < train_config.steps and self._is_held_up():
+            return False
         return is_first or is_due(train_config, state.step)
+
+    def _is_held_up(self) -> bool:
+        """Return whether samples took more than their share of the training so far, and say so once."""
+        most = max(GRACE_SECONDS, MAX_SAMPLE_SHARE * (self._state.train_seconds - self._begun_seconds))
+        is_held_up = self._sample_seconds > most
+        if is_held_up and not self._is_told:
+            self._is_told = True
+            _log.info(
+                "samples took %.0f s so far, more than %.0f %% of training; some are left out (train.preview_every)",
+                *(self._sample_seconds, 100 * MAX_SAMPLE_SHARE),
+            )
+        return is_held_up
 
     def _is_reported(self, is_last: bool) -> bool:
         """Return whether the run grew enough for another report: each reads what all steps left."""
@@ -295,7 +312,11 @@ class _Between:
     def _draw(self) -> Path | None:
         state = self._state
         model = Transfusion(state.best_model, state.tokenizer, state.config, space=state.latents)
-        return draw_samples(model, self._source, self._run, state.step)
+        begun = time.perf_counter()
+        try:
+            return draw_samples(model, self._source, self._run, state.step)
+        finally:
+            self._sample_seconds += time.perf_counter() - begun
 
     def _evaluate(self) -> dict[str, float]:
         """Measure the averaged weights, in the run's precision, and write the losses down."""
