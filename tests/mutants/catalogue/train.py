@@ -140,7 +140,7 @@ MUTANTS = [
     Mutant("report: axes without numbers", "report/curves.py", "    steps, losses = step_ticks(scale.last), loss_ticks(scale.lowest, scale.highest)",
            "    steps, losses = [0.0], [scale.lowest]", "report/test_curves.py"),
     Mutant("report: held-out losses are not drawn", "report/curves.py", '_points(rows, f"{HELD_OUT}{name}")', "[]", "report/test_curves.py"),
-    Mutant("report: not written while training", "run.py", "if report.checkpoint or samples else None", "if None else None", "test_run.py -k report"),
+    Mutant("report: not written while training", "run.py", "if is_reported else None", "if None else None", "test_run.py -k report"),
     Mutant("losses: packed documents lose one", "evaluate/losses.py", "for place, fits in enumerate(is_short) if fits]", "for place, fits in enumerate(is_short) if fits][1:]",
            "evaluate/test_evaluate.py -k packed"),
     Mutant("ending: weights that are not finite are saved", "train/state.py", "if not all(bool(value.isfinite().all())", "if not all(True",
