@@ -182,8 +182,7 @@ class TrainState:
         forget_best(run, beyond=self.step)
 
     def save(self, run: Path) -> Path:
-        """Publish a checkpoint of the present step and delete old ones, all but the newest and the best; those of a
-        training before are renamed.
+        """Publish a checkpoint of the present step and delete old ones, all but the newest and the best.
 
         Raises:
             NotFiniteError: The weights are not finite; the checkpoints stay as they are.
@@ -201,8 +200,6 @@ class TrainState:
             write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin, self.held_out))
 
         directory = step_directory(run, self.step)
-        if self.saved_step is None:
-            retire(run)
         make_room(directory)
         published = publish(directory, write)
         self.saved_step = self.step
