@@ -314,6 +314,12 @@ def test_a_table_below_is_read(tmp_path: Path, table: str, folders: list[str], s
     assert not found.unknown and not found.left_out
 
 
+def test_a_table_below_names_files_without_an_ending(tmp_path: Path) -> None:
+    fill(tmp_path, "images/1.png", "README.txt", "images/captions.jsonl", captions='{"file": "1", "text": "a cat"}')
+    (tmp_path / "images" / "1.png").rename(tmp_path / "images" / "1")
+    assert rows(tmp_path) == [("images/1", "a cat", None)] and opened(tmp_path).size == 1
+
+
 DOUBTFUL = [
     (["images/1.png", "meta/captions.jsonl"], r"classes \(1 picture in .*\) and of captions \(meta/"),
     (["a.png", "a.txt", "b/captions.jsonl", "b/1.png"], r"pairs .* and of captions \(b/cap.*layout=pairs"),
