@@ -168,6 +168,19 @@ def test_a_callback_is_told_every_step_of_every_picture(sampler: str, steps: int
         assert times[0] == 1.0 and times == sorted(times, reverse=True) and mine[0][4] == steps
 
 
+def test_what_is_drawn_apart_is_drawn_by_itself() -> None:
+    rows = list[int]()
+    hook = MODEL.model.trunk.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    try:
+        together = MODEL.generate_images(["a star", "a circle"], guidance=1.0)
+        assert max(rows) == 2
+        rows.clear()
+        apart = MODEL.generate_images(["a star", "a circle"], guidance=1.0, is_apart=True)
+        assert set(rows) == {1} and all_same(apart, together)
+    finally:
+        hook.remove()
+
+
 def test_what_is_not_looked_at_is_not_decoded() -> None:
     class Counting(Blocks):
         num_decoded: ClassVar[int] = 0

@@ -9,7 +9,6 @@ from transfusion.cli.chat import save_numbered
 from transfusion.cli.output import check_file
 from transfusion.cli.signed import signer_of
 from transfusion.cli.verbs import Use, load
-from transfusion.data.tasks import is_text_alone
 from transfusion.layout import num_slots
 from transfusion.pretrained import Transfusion
 from transfusion.segments import Document
@@ -71,7 +70,7 @@ def go_on(use: Use, prompt: str, wanted: Wanted, folder: Path, *, is_shown: bool
     document = model.document([prompt])
     options = model.options(
         max_tokens=_budget(model, document, wanted.tokens),
-        max_images=0 if is_text_alone(model.config.data, model.config.encode) else wanted.images,
+        max_images=wanted.images,
         temperature=wanted.temperature,
         top_k=wanted.top_k,
         top_p=wanted.top_p,

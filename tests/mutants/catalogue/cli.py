@@ -37,7 +37,7 @@ MUTANTS = [
            "cli/test_show.py -k several_files"),
     Mutant("note: every file of several has the first seed", "cli/verbs.py", "seed=seed + place, beside", "seed=seed, beside",
            "cli/test_show.py -k several_files"),
-    Mutant("generate: --apart reaches nothing", "asking.py", '"is_apart": is_apart', '"is_apart": False', "cli/test_show.py -k bf16"),
+    Mutant("generate: --apart reaches nothing", "asking.py", '"is_apart": is_apart', '"is_apart": False', "test_drawing.py -k by_itself"),
     Mutant("model: a task never told is done without a word", "drawing.py", '    self.warn_untold("edit")\n', "", "cli/test_untold.py"),
     Mutant("explain: kinds have no meaning", "cli/explain.py", "or (_first_line(model) if kinds else", "or (_first_line(model) if None else",
            "cli/test_explain.py -k meaning"),

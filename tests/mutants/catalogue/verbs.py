@@ -62,13 +62,6 @@ MUTANTS = [
     ),
     Mutant("write: no picture is allowed", "cli/write.py", "else wanted.images", "else 0", f"{WRITE} -k on_the_way"),
     Mutant(
-        "write: a model of plain text draws",
-        "cli/write.py",
-        "0 if is_text_alone(model.config.data, model.config.encode) else wanted",
-        "wanted",
-        f"{WRITE} -k python_writes",
-    ),
-    Mutant(
         "write: an empty folder is left",
         "cli/write.py",
         "                folder.rmdir()",
