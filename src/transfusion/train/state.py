@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 
 from transfusion.autoencoder.pixels import PixelSpace
-from transfusion.autoencoder.settings import filled
+from transfusion.autoencoder.settings import draws_posterior, filled
 from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.config import ConfigError, RunConfig, with_free_settings
 from transfusion.data.encode import Encoder
@@ -141,7 +141,9 @@ class TrainState:
     @property
     def encoder(self) -> Encoder:
         """What tells the run's records."""
-        return Encoder(self.tokenizer, self.config.encode, self.config.train.seed, self.space)
+        config = self.config
+        draws = draws_posterior(config.autoencoder)
+        return Encoder(self.tokenizer, config.encode, config.train.seed, self.space, draws)
 
     @property
     def best_model(self) -> TransfusionModel:
