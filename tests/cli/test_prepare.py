@@ -102,6 +102,15 @@ def test_the_same_again_goes_on_and_other_settings_are_refused(
         prepare_latents(wanted._replace(autoencoder=str(other)))
 
 
+def test_going_on_measures_nothing_anew(
+    tmp_path: Path, pictures: Path, autoencoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = asked(pictures, autoencoder, tmp_path / "latents")
+    first = prepare_latents(wanted)
+    monkeypatch.setattr("transfusion.cli.prepare.measured_pictures", lambda _: made_pictures(2, 16, 24))  # of others
+    assert prepare_latents(wanted)["pictures"] == first["pictures"]
+
+
 def test_an_autoencoder_without_a_spread_and_no_pictures_are_refused(
     tmp_path: Path, pictures: Path, autoencoder: Path
 ) -> None:
