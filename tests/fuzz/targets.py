@@ -13,20 +13,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from averages import CHANNELS, FACTOR, Averages
 from PIL import Image
 from tiny import make_model, model_config, run_config
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from fuzz.damage import Case
+from transfusion.autoencoder.settings import PretrainedConfig
 from transfusion.cli.training import find_config
 from transfusion.config import ConfigError, from_json, override
 from transfusion.data.decode import open_picture
+from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.formats import readable
+from transfusion.data.latents import FileFacts, Latents, LatentsSettings, shard_name, space_of
+from transfusion.data.prepare import held_settings, make_plan, prepare
 from transfusion.data.readers import ImageFolder, read_captions
+from transfusion.data.sources import FolderConfig, open_reader
 from transfusion.pretrained import Transfusion
-from transfusion.tokenizer import TokenizerError, check_tokenizer, load_tokenizer, train_tokenizer
+from transfusion.tokenizer import ByteTokenizer, TokenizerError, check_tokenizer, load_tokenizer, train_tokenizer
 from transfusion.train.checkpoint import newest, publish
 from transfusion.train.manifest import MANIFEST, CheckpointError, verify
 from transfusion.train.saved import write_pretrained
@@ -164,6 +170,68 @@ def read_checkpoint(folder: Path) -> object:
     return loaded
 
 
+def latents() -> list[Case]:
+    """Make a folder of latents of six pictures, one of them broken."""
+    settings = LatentsSettings(
+        size=(8, 8),
+        per_shard=4,
+        has_std=True,
+        autoencoder=PretrainedConfig(path="x", digest="d", channels=CHANNELS, factor=FACTOR, mean=(0, 0), std=(1, 1)),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        source, to = Path(folder) / "pictures", Path(folder) / "latents"
+        source.mkdir()
+        for i in range(6):
+            Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(source / f"{i}.png")
+        (source / "5.png").write_bytes(b"broken")
+        rows = [{"file": f"{i % 6}.png", "text": f"a réd square {i}"} for i in range(8)]
+        (source / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        list(prepare(make_plan(source, to, settings), Averages))
+        return [{file.name: file.read_bytes() for file in to.iterdir()}]
+
+
+def read_latents_folder(folder: Path) -> object:
+    """Open it as training does, and every record."""
+    reader = open_reader(FolderConfig(path=folder, layout="latents", hold_out=0.0))
+    source = reader.source(Encoder(ByteTokenizer(), EncodeConfig(), 0, Averages()), 100)
+    space_of(folder)
+    return [source.document(index, 0) for index in range(source.size or 0)]
+
+
+def read_sealed_latents(folder: Path) -> object:
+    """Read damaged latents that ``latents.json`` names as they are, as someone else may write them."""
+    file = folder / "latents.json"
+    try:
+        told = Latents.model_validate_json(file.read_bytes())
+    except (ValueError, OSError):
+        return read_latents_folder(folder)
+    facts = {name: _fact(folder / name) for name in told.files}
+    shards = [shard.model_copy(update=_fact(folder / shard_name(number))) for number, shard in enumerate(told.shards)]
+    files = {name: FileFacts.model_validate(fact) for name, fact in facts.items()}
+    told = told.model_copy(update={"files": files, "shards": tuple(shards)})
+    file.write_text(told.model_copy(update={"digest": told.named()}).model_dump_json())
+    return read_latents_folder(folder)
+
+
+def _fact(file: Path) -> dict[str, object]:
+    data = file.read_bytes() if file.is_file() else b""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def read_begun(folder: Path) -> object:
+    """Go on with latents that are damaged, as ``prepare`` does."""
+    return held_settings(folder)
+
+
+def begun() -> list[Case]:
+    """Make what is known of latents that are not all encoded."""
+    (whole,) = latents()
+    told = Latents.model_validate_json(whole["latents.json"])
+    rows: list[object] = [{"settings": told.settings.model_dump(mode="json"), "plan": told.plan}]
+    rows += [{"shard": number, "facts": shard.model_dump()} for number, shard in enumerate(told.shards)]
+    return [{"preparing.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode()}]
+
+
 def read_sealed(folder: Path) -> object:
     """Load a damaged checkpoint whose manifest fits, as someone else may write it."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != MANIFEST]
@@ -184,6 +252,9 @@ TARGETS = {
         Target("tokenizers", tokenizers, read_tokenizer, (TokenizerError,), 500),
         Target("configs", configs, read_config, (ConfigError,), 100),
         Target("checkpoints", checkpoints, read_checkpoint, OURS, 60),
+        Target("latents", latents, read_latents_folder, (DataError,), 80),
+        Target("sealed latents", latents, read_sealed_latents, (DataError,), 200),
+        Target("begun latents", begun, read_begun, (DataError,), 200),
         Target("sealed", checkpoints, read_sealed, OURS, 60),
     )
 }

@@ -245,7 +245,7 @@ def _to_network(picture: Picture) -> Tensor:
     """Turn (H, W, 3) uint8 into (1, 3, H, W) float32 in [-1, 1]."""
     if picture.ndim != 3 or picture.shape[2] != COLOURS:
         raise SpaceError(f"a picture of {list(picture.shape)}; expected [height, width, {COLOURS}]")
-    scaled = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+    scaled = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
     return (scaled / HALF_RANGE - 1).contiguous()
 
 

@@ -72,6 +72,13 @@ class GivenConfig(BaseModel):
 
 
 AutoencoderConfig = PixelsConfig | PretrainedConfig | GivenConfig
+
+
+def draws_posterior(config: AutoencoderConfig) -> bool:
+    """Return whether training sees draws from the posterior of latents that come with its spread."""
+    return not isinstance(config, PretrainedConfig) or config.posterior == "sample"
+
+
 SETTLED = ("digest", "channels", "factor", "mean", "std")  # what is found of an autoencoder when a run begins
 
 

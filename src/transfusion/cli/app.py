@@ -312,6 +312,39 @@ def evaluate(
             write_whole(out, text + "\n")
 
 
+preparing = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Do once what training would do again.")
+app.add_typer(preparing, name="prepare")
+
+
+@preparing.callback()
+def prepare() -> None:
+    """Do once what training would do again."""
+
+
+@preparing.command()
+def latents(
+    data: Annotated[Path, typer.Argument(help="Folder of captioned pictures, in any layout")],
+    autoencoder: Annotated[str, typer.Option(help="Its folder, a run that trained one, or a name on the hub")],
+    to: Annotated[Path, typer.Option(help="Folder to write; one that was begun is gone on with")],
+    resolution: Annotated[str, typer.Option(help="Side in pixels, or height x width as 96x128")] = "128",
+    flip: Annotated[bool, typer.Option("--flip", help="Also encode the flipped pictures, for data.flip=true")] = False,
+    posterior: Annotated[
+        bool, typer.Option("--posterior", help="Also store spreads, for autoencoder.posterior=sample")
+    ] = False,
+    dtype: Annotated[str, typer.Option(help="fp32, or fp16 or bf16 for half the size")] = "fp32",
+    processes: Annotated[int, typer.Option(min=1, max=1024, help="How many processes encode")] = 1,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Encode a folder of pictures once: `transfusion train photos data.path=TO` then reads the latents."""
+    from transfusion.cli.prepare import Wanted, prepare_latents, told
+
+    made = prepare_latents(
+        Wanted(data, autoencoder, to, resolution, flip, posterior, dtype, device=device, processes=processes)
+    )
+    say(made, as_json=as_json, text=told(made))
+
+
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what this machine has, what is wrong with it and how to mend it."""

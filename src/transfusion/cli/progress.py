@@ -8,12 +8,14 @@ from PIL.Image import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
 Follow = Callable[[object, int, float, Mapping[str, Any]], None]
@@ -43,6 +45,18 @@ def drawing(count: int, finished: Callable[[int, Image], None] | None = None) ->
             progress.update(task, advance=1, total=count * preview["num_steps"])
 
         yield follow
+
+
+@contextmanager
+def counting(doing: str, total: int) -> Generator[Callable[[int], None]]:
+    """Show a bar of how many are done, and for how long it will go on.
+
+    Yields:
+        What shall be told how many are done.
+    """
+    with _progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 @contextmanager

@@ -55,12 +55,14 @@ class Encoder:
         config: How records are told.
         seed: Key of all draws.
         space: What pictures become; None: pixels, standardised as the config says.
+        draws: Whether training sees draws from the posterior of latents that come with its spread, and not its mean.
     """
 
     tokenizer: Tokenizer
     config: EncodeConfig
     seed: int
     space: LatentSpace | None = None
+    draws: bool = True
 
     @property
     def latents(self) -> LatentSpace:
@@ -212,7 +214,7 @@ class Encoder:
         place of ``key``; in a prompt, which has no key, the mean.
         """
         moments = picture if isinstance(picture, Moments) else self.latents.moments(picture)
-        if key is None or moments.std is None:
+        if key is None or moments.std is None or not self.draws:
             return moments.mean
         return moments.draw(generator(self.seed, "posterior", *key))
 

@@ -7,7 +7,9 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
 from transfusion.autoencoder.remembered import Remembered
@@ -15,7 +17,8 @@ from transfusion.autoencoder.settings import AutoencoderConfig, GivenConfig, Pix
 from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.autoencoder.spaces import open_space
 from transfusion.config import ConfigError, RunConfig
-from transfusion.data.sources import Reader
+from transfusion.data.latents import agreed_space, space_of
+from transfusion.data.sources import LatentReader, Reader
 
 NUM_MEASURED = 128  # pictures, about: a network takes a tenth of a second for each
 _log = logging.getLogger(__name__)
@@ -58,6 +61,11 @@ def _settled(
     config: RunConfig, reader: Reader, device: torch.device, folder: Path | None, given: LatentSpace | None
 ) -> Settled:
     config = of_given(config, given)
+    if isinstance(reader, LatentReader) and not isinstance(config.autoencoder, PretrainedConfig):
+        raise SpaceError(
+            f"{reader.config.path} holds latents of {space_of(reader.config.path).path}, and autoencoder.kind is "
+            f"{config.autoencoder.kind}; take a recipe for latents (photos), or autoencoder.kind=pretrained"
+        )
     if isinstance(config.autoencoder, GivenConfig) and given is not None:
         shape = given.shape(config.data.size)
         config = config.model_copy(update={"autoencoder": config.autoencoder.model_copy(update={"shape": shape})})
@@ -76,14 +84,21 @@ def _of_network(
     """Open a network, and measure its latents of the data."""
     from transfusion.autoencoder.pretrained import PretrainedSpace, found_network, settled
 
-    pictures = reader.sample_pictures()
-    if pictures is None:
+    if isinstance(reader, LatentReader):
+        wanted, pictures = agreed_space(reader.config.path, wanted), np.empty((0, *config.data.size, 3), np.uint8)
+    elif (pictures := measured_pictures(reader)) is None:
         raise SpaceError("the data are text, which no autoencoder sees; leave it out (autoencoder.kind=pixels)")
     network = found_network(wanted, folder)
     network.module.to(device)
-    chosen = settled(wanted, network, pictures[:: max(1, len(pictures) // NUM_MEASURED)])
+    chosen = settled(wanted, network, pictures)
     config = config.model_copy(update={"autoencoder": chosen})
     return Settled(config, remembering(PretrainedSpace(chosen, network)))
+
+
+def measured_pictures(reader: Reader) -> NDArray[np.uint8] | None:
+    """Return the pictures on which a network's latents are measured, (count, H, W, 3) uint8; None where are none."""
+    pictures = reader.sample_pictures()
+    return None if pictures is None else pictures[:: max(1, len(pictures) // NUM_MEASURED)]
 
 
 def remembering(space: LatentSpace) -> LatentSpace:

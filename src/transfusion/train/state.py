@@ -12,6 +12,7 @@ from typing import NamedTuple
 from torch.optim import Optimizer
 
 from transfusion.autoencoder.pixels import PixelSpace
+from transfusion.autoencoder.settings import draws_posterior
 from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import Encoder
@@ -121,7 +122,9 @@ class TrainState:
     @property
     def encoder(self) -> Encoder:
         """What tells the run's records."""
-        return Encoder(self.tokenizer, self.config.encode, self.config.train.seed, self.space)
+        config = self.config
+        draws = draws_posterior(config.autoencoder)
+        return Encoder(self.tokenizer, config.encode, config.train.seed, self.space, draws)
 
     @property
     def best_model(self) -> TransfusionModel:

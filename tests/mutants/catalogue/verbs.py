@@ -60,7 +60,7 @@ MUTANTS = [
         'files.append("x.png")',
         f"{WRITE} -k on_the_way",
     ),
-    Mutant("write: no picture is allowed", "cli/write.py", "else wanted.images", "else 0", f"{WRITE} -k on_the_way"),
+    Mutant("write: no picture is allowed", "cli/write.py", "max_images=wanted.images,", "max_images=0,", f"{WRITE} -k on_the_way"),
     Mutant(
         "write: an empty folder is left",
         "cli/write.py",

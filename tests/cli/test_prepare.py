@@ -1,0 +1,145 @@
+"""`transfusion prepare latents`, and a run on what it wrote."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_autoencoders import made_pictures, save_small
+
+from transfusion.autoencoder.settings import PretrainedConfig
+from transfusion.cli.prepare import Wanted, prepare_latents, size_of, told
+from transfusion.config import ConfigError, override
+from transfusion.data.errors import DataError
+from transfusion.data.sources import FolderConfig
+from transfusion.pretrained import Transfusion
+from transfusion.recipes import RECIPES
+from transfusion.run import open_run, train_run
+
+SETTINGS = (
+    "model.trunk.dim=16",
+    "model.trunk.depth=1",
+    "model.trunk.num_heads=2",
+    "model.modalities.0.patch_size=[2,2]",
+    "tokenizer.kind=bytes",
+    "train.batch_size=4",
+    "train.steps=2",
+    "train.precision=fp32",
+    "train.log_every=1",
+    "train.evaluate_every=1",
+    "train.preview_every=0",
+    "train.num_workers=0",
+    "data.flip=true",
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, picture in enumerate(made_pictures(8, 20, 30)):
+        part = folder / ("test" if number < 3 else "train")
+        part.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(part / f"p{number}.png")
+        (part / f"p{number}.txt").write_text(f"number {number}")
+    (folder / "train" / "p8.png").write_bytes(b"broken")
+    (folder / "train" / "p8.txt").write_text("broken")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small(tmp_path_factory.mktemp("kl"), "AutoencoderKL")
+
+
+def asked(data: Path, autoencoder: Path, to: Path, **more: object) -> Wanted:
+    plain = Wanted(data, str(autoencoder), to, "16x24", True, False, "fp32", "cpu", 1)
+    return plain._replace(**more)  # pyright: ignore[reportArgumentType]
+
+
+def losses(run: Path, *settings: str) -> list[str]:
+    """Train, and return the losses of training and of what is held out."""
+    config = override(RECIPES["photos"](), [*SETTINGS, *settings])
+    state, source = open_run(config, run, is_resumed=True, device="cpu")
+    list(train_run(state, source, run, threading.Event()))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    names = {name for row in rows for name in row if "text" in name or "image" in name}
+    assert any("held" in name for name in names)
+    return [f"{row['step']} {name} {row[name]!r}" for row in rows for name in sorted(names) if name in row]
+
+
+def test_latents_give_the_losses_of_pictures(tmp_path: Path, pictures: Path, autoencoder: Path) -> None:
+    kept = shutil.copytree(autoencoder, tmp_path / "kl")
+    made = prepare_latents(asked(pictures, kept, tmp_path / "latents"))
+    assert made["pictures"] == 8 and made["shape"] == [4, 8, 12] and list(made["left_out"]) == ["train/p8.png"]
+    assert "8 pictures as latents of 4x8x12, fp32" in told(made) and "p8.png" in told(made)
+    on_the_fly = losses(tmp_path / "a", f"data.path={pictures}", f"autoencoder.path={kept}", "data.resolution=[16,24]")
+    shutil.rmtree(kept)  # the folder of latents carries it
+    assert losses(tmp_path / "b", f"data.path={tmp_path / 'latents'}", "data.resolution=32") == on_the_fly
+    model = Transfusion.from_pretrained(tmp_path / "b", device="cpu")
+    config = model.config
+    assert isinstance(config.autoencoder, PretrainedConfig) and isinstance(config.data, FolderConfig)
+    assert (config.data.layout, config.data.resolution, config.autoencoder.channels) == ("latents", (16, 24), 4)
+    assert model.generate_images("number 1").size == (24, 16)
+
+
+def test_the_same_again_goes_on_and_other_settings_are_refused(
+    tmp_path: Path, pictures: Path, autoencoder: Path
+) -> None:
+    wanted = asked(pictures, autoencoder, tmp_path / "latents")
+    first = prepare_latents(wanted)
+    before = {file.name: file.read_bytes() for file in wanted.to.iterdir()}
+    assert prepare_latents(wanted) | {"seconds": 0.0} == first | {"seconds": 0.0}
+    assert before == {file.name: file.read_bytes() for file in wanted.to.iterdir()}
+    with pytest.raises(DataError, match="--dtype fp32, and fp16 is asked for"):
+        prepare_latents(wanted._replace(dtype="fp16"))
+    with pytest.raises(DataError, match="--posterior False, and True is asked for"):
+        prepare_latents(wanted._replace(has_std=True))
+    other = save_small(tmp_path / "other", "AutoencoderKL", seed=1)
+    with pytest.raises(DataError, match="an autoencoder of digest"):
+        prepare_latents(wanted._replace(autoencoder=str(other)))
+
+
+def test_going_on_measures_nothing_anew(
+    tmp_path: Path, pictures: Path, autoencoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = asked(pictures, autoencoder, tmp_path / "latents")
+    first = prepare_latents(wanted)
+    monkeypatch.setattr("transfusion.cli.prepare.measured_pictures", lambda _: made_pictures(2, 16, 24))  # of others
+    assert prepare_latents(wanted)["pictures"] == first["pictures"]
+
+
+def test_an_autoencoder_without_a_spread_and_no_pictures_are_refused(
+    tmp_path: Path, pictures: Path, autoencoder: Path
+) -> None:
+    tiny = save_small(tmp_path / "tiny", "AutoencoderTiny")
+    with pytest.raises(ConfigError, match="knows no spread to draw from"):
+        prepare_latents(asked(pictures, tiny, tmp_path / "a" / "b", has_std=True))
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ConfigError, match="no autoencoder at"):
+        prepare_latents(asked(pictures, tmp_path / "no", tmp_path / "a"))
+    with pytest.raises(ConfigError, match="no multiple of 2"):
+        prepare_latents(asked(pictures, autoencoder, tmp_path / "a", resolution="16x25"))
+    with pytest.raises(ConfigError, match="--dtype 'int8' is unknown; expected fp32, fp16, bf16"):
+        prepare_latents(asked(pictures, autoencoder, tmp_path / "a", dtype="int8"))
+
+
+@pytest.mark.parametrize("text", ["", "x", "16x", "7", "16x16x16", "-8", "1e3"])
+def test_sizes_are_a_side_or_two(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected a side as 128, or height x width as 96x128"):
+        size_of(text)
+
+
+def test_a_run_in_pixels_on_latents_is_refused(tmp_path: Path, pictures: Path, autoencoder: Path) -> None:
+    made = prepare_latents(asked(pictures, autoencoder, tmp_path / "latents", has_flip=False))
+    config = override(RECIPES["folder"](), [f"data.path={made['folder']}"])
+    with pytest.raises(ConfigError, match="autoencoder.kind is pixels; take a recipe for latents"):
+        open_run(config, tmp_path / "run", is_resumed=False, device="cpu")
+    config = override(
+        RECIPES["photos"](), [f"data.path={made['folder']}", "data.resolution=32", "autoencoder.digest=x"]
+    )
+    with pytest.raises((ConfigError, DataError), match="autoencoder.digest is x, theirs"):
+        open_run(config, tmp_path / "run", is_resumed=False, device="cpu")
+    assert np.prod(made["shape"]) == 4 * 8 * 12
