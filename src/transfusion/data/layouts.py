@@ -169,7 +169,7 @@ def _parted(part: Part) -> _Parted:
             return _joined(_parted(part.under(name)._replace(split=named[name])) for name in ordered)
         if any(_evidence(tree.under(name)) for name in named):
             return _Parted((part,), _beside_splits(tree, list(named), strays))
-    if top(tree.pictures) or (_own(tree) if tree.pictures else top(tree.texts)):
+    if top(tree.pictures) or (_own(tree) if tree.pictures or _tables(tree) else top(tree.texts)):
         return _Parted((part,))
     if len(holding) == 1:
         only = part.under(*holding)
