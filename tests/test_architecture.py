@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch": {"segments", "layout"},
     "diffusion": {"diffusion"},
     "tokenizer": set(),
-    "autoencoder": set(),
+    "autoencoder": {"keyed"},
     "pictures": set(),
     "notes": set(),
     "provenance": {"notes", "generate"},

@@ -1,6 +1,6 @@
 """The seeded bugs, by room of the house."""
 
-from mutants.catalogue import cli, core, data, diffusion, generate, model, train, verbs
+from mutants.catalogue import autoencoder_training, cli, core, data, diffusion, generate, model, train, verbs
 from mutants.mutant import Mutant
 
 MUTANTS: list[Mutant] = [
@@ -10,6 +10,7 @@ MUTANTS: list[Mutant] = [
     *generate.MUTANTS,
     *data.MUTANTS,
     *train.MUTANTS,
+    *autoencoder_training.MUTANTS,
     *verbs.MUTANTS,
     *cli.MUTANTS,
 ]
