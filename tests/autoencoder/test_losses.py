@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tiny import mobile_tensors
 from torch import Tensor, nn
 
 from transfusion.autoencoder.discriminator import Discriminator, DiscriminatorConfig
@@ -22,24 +23,6 @@ from transfusion.autoencoder.measures import kernel_distance, perplexity, psnr, 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def mobile_tensors(base: int = 4) -> dict[str, Tensor]:
-    """Make the tensors of a narrow MobileNetV2."""
-    counts = [(base, 2), (base + 1, 3), (base + 2, 4), (base + 3, 3), (base + 4, 3), (base + 5, 1)]
-    shapes = [(base, 3, 3), (base, 1, 3), (base, base, 1)]
-    width = base
-    for out, blocks in counts:
-        for _ in range(blocks):
-            shapes += [(2 * width, width, 1), (2 * width, 1, 3), (out, 2 * width, 1)]
-            width = out
-    shapes += [(8, width, 1), (5, 8, 1)]
-    tensors: dict[str, Tensor] = {}
-    for number, (out, within, side) in enumerate(shapes):
-        weight = drawn(out, within, side, side, seed=number) * math.sqrt(2 / (within * side * side))
-        tensors[f"conv{number:02}.weight"] = weight.half()
-        tensors[f"conv{number:02}.bias"] = (0.1 * drawn(out, seed=number)).half()
-    return tensors
 
 
 def test_the_weights_are_the_papers() -> None:

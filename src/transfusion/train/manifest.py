@@ -21,8 +21,13 @@ MODEL_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+AUTOENCODER_CONFIG_FILE, AUTOENCODER_FILE = "autoencoder.json", "autoencoder.safetensors"
+DISCRIMINATOR_FILE = "discriminator.safetensors"
 RESUMED_FILES = frozenset({OPTIMIZER_FILE, STATE_FILE})
-OWN_FILES = frozenset({MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE})
+OWN_FILES = frozenset(
+    {MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE}
+    | {AUTOENCODER_CONFIG_FILE, AUTOENCODER_FILE, DISCRIMINATOR_FILE}
+)
 DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, SafetensorError)
 
 

@@ -165,14 +165,14 @@ MUTANTS = [
     ),
     Mutant(
         "interrupt: the second tells nothing of what is saved",
-        "train/loop.py",
+        "train/endings.py",
         "note = _left(state, run) if is_hurried",
         'note = "" if is_hurried',
         "cli/test_signals.py -k second",
     ),
     Mutant(
         "interrupt: the second saves all the same",
-        "train/loop.py",
+        "train/endings.py",
         "_left(state, run) if is_hurried else",
         "",
         "cli/test_signals.py -k second",

@@ -178,7 +178,7 @@ class VQNetwork(nn.Module):
         """Reconstruct pictures (B, 3, H, W) from the nearest codes; nothing is drawn."""
         del draw
         found = quantise(self.vectors(pictures), self.codebook)
-        losses = {"codebook": found.codebook_loss} if self.codebook.requires_grad else {}
+        losses = {"codebook": found.codebook_loss} if self.config.codebook == "loss" else {}
         made = self.network.decoder(self.network.post_quant_conv(found.vectors)).float()
         return Passed(made, {**losses, "commitment": found.commitment_loss}, found.flat, found.codes)
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.distributions import Normal, kl_divergence
 
-from transfusion.autoencoder.network import (
+from transfusion.autoencoder.architecture import (
     Draw,
     KLConfig,
     KLNetwork,
