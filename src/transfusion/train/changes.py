@@ -136,7 +136,11 @@ def _is_changeable(change: Change, step: int) -> bool:
         return isinstance(change.new, int) and change.new >= step
     if change.setting == "train.ema_decay":
         return change.old is not None and change.new is not None
-    return change.setting in CHANGEABLE or change.setting in OF_AUTOENCODERS
+    return _is_known(change.setting)
+
+
+def _is_known(setting: object) -> bool:
+    return setting in CHANGEABLE or setting in OF_AUTOENCODERS
 
 
 def _reason(change: Change) -> str:
@@ -175,11 +179,7 @@ def changed_since(run: Path, step: int) -> dict[str, object]:
     for row in read_rows(run / CHANGES_FILE):
         if "begun" in row:
             taken.clear()
-        elif (
-            row.get("setting") in (*CHANGEABLE, *OF_AUTOENCODERS)
-            and isinstance(row.get("step"), int)
-            and row["step"] >= step
-        ):
+        elif _is_known(row.get("setting")) and isinstance(row.get("step"), int) and row["step"] >= step:
             taken[row["setting"]] = row.get("new")
     return taken
 

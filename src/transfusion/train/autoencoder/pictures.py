@@ -16,12 +16,12 @@ from transfusion.data.captions import CaptionRow, FolderCaptions, folder_caption
 from transfusion.data.documents import shapes_digest
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.layouts import lay_out
+from transfusion.data.layouts import TABLES, lay_out
 from transfusion.data.readers import ImageFolder
 from transfusion.data.settings import DataConfig, FolderConfig, ShapesConfig
 from transfusion.data.shapes import render, sample_scene
 from transfusion.data.splits import TRAIN, choose, held_out_split
-from transfusion.data.tree import scan
+from transfusion.data.tree import Tree, scan
 from transfusion.keyed import generator
 from transfusion.train.autoencoder.settings import AutoencoderRun
 
@@ -147,7 +147,7 @@ def picture_rows(config: FolderConfig) -> FolderCaptions:
     try:
         layout = lay_out(config.path, config.layout).layout
     except DataError:
-        if config.layout != "auto" or not config.path.is_dir() or not (alone := scan(config.path)).pictures:
+        if config.layout != "auto" or not config.path.is_dir() or not _is_alone(alone := scan(config.path)):
             raise
         names = [file.as_posix() for file in alone.pictures]
         chosen = choose(names, [None] * len(names), config.split, config.hold_out, where=config.path, unit="picture")
@@ -159,6 +159,11 @@ def picture_rows(config: FolderConfig) -> FolderCaptions:
     found = folder_captions(config.path, config.split, config.hold_out, layout)
     once = {row.file: replace(row, text="", number=0) for row in found.rows}
     return replace(found, rows=list(once.values()))
+
+
+def _is_alone(tree: Tree) -> bool:
+    """Return whether files are pictures that nothing is said of: what is might mark their splits."""
+    return bool(tree.pictures) and not tree.pairs and not any(tree.has(name) for name in TABLES)
 
 
 class Batches:

@@ -138,9 +138,8 @@ class AutoencoderState:
             passed: What the network made of the step's pictures.
         """
         self.is_whole = False
-        optimizers = self.optimizers if self.is_judged else self.optimizers[:1]
-        set_lr(optimizers, factor)
-        for optimizer in optimizers:
+        set_lr(self.optimizers, factor)
+        for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if isinstance(self.network, VQNetwork):
