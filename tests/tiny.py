@@ -1,5 +1,7 @@
 """A tiny model and toy documents that the gates share."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -157,3 +159,25 @@ def small(*settings: str) -> Transfusion:
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Return whether two sets of named tensors are equal to the bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def mobile_tensors(base: int = 4) -> dict[str, Tensor]:
+    """Make the tensors of a narrow MobileNetV2."""
+    counts = [(base, 2), (base + 1, 3), (base + 2, 4), (base + 3, 3), (base + 4, 3), (base + 5, 1)]
+    shapes = [(base, 3, 3), (base, 1, 3), (base, base, 1)]
+    width = base
+    for out, blocks in counts:
+        for _ in range(blocks):
+            shapes += [(2 * width, width, 1), (2 * width, 1, 3), (out, 2 * width, 1)]
+            width = out
+    shapes += [(8, width, 1), (5, 8, 1)]
+    tensors: dict[str, Tensor] = {}
+    for number, (out, within, side) in enumerate(shapes):
+        weight = _drawn(number, out, within, side, side) * math.sqrt(2 / (within * side * side))
+        tensors[f"conv{number:02}.weight"] = weight.half()
+        tensors[f"conv{number:02}.bias"] = (0.1 * _drawn(number, out)).half()
+    return tensors
+
+
+def _drawn(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticSerializationError
@@ -25,6 +25,7 @@ from transfusion.tokenizer import TokenizerConfig
 from transfusion.train.optimizer import OptimizerConfig
 
 CONFIG_FILE = "config.json"
+Tree = TypeVar("Tree", bound=BaseModel)
 
 
 class ConfigError(ValueError):
@@ -126,7 +127,8 @@ class TrainConfig(BaseModel):
         return self
 
 
-NEEDS = {  # what some settings need of another to reach anything
+Reach = Mapping[str, tuple[str, Any]]
+NEEDS: Reach = {  # what some settings need of another to reach anything
     "tokenizer.vocab_size": ("tokenizer.kind", "train"),
     "diffusion.schedule.mean": ("diffusion.schedule.times", "logit_normal"),
     "diffusion.schedule.std": ("diffusion.schedule.times", "logit_normal"),
@@ -137,7 +139,7 @@ NEEDS = {  # what some settings need of another to reach anything
 }
 
 
-MOOT = {  # what some settings mean nothing at
+MOOT: Reach = {  # what some settings mean nothing at
     "data.questions_per_picture": ("data.tasks.look", 0.0),
     "encode.picture_first_max_t": ("encode.caption_first", 1.0),
     "train.init_weights": ("train.init", None),
@@ -195,19 +197,28 @@ def with_free_settings(saved: RunConfig, given: RunConfig) -> RunConfig:
 
 
 def from_json(text: str, where: str) -> RunConfig:
-    """Read a tree.
+    """Read the settings of a run.
 
     Raises:
         ConfigError: It is no JSON, or a setting is unknown or bad.
+    """
+    return tree_from_json(text, where, RunConfig)
+
+
+def tree_from_json(text: str, where: str, root: type[Tree]) -> Tree:
+    """Read a tree of settings whose root is ``root``.
+
+    Raises:
+        ConfigError: As ``from_json``.
     """
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
         raise ConfigError(f"{where} is not JSON: {error}") from error
-    return _validated(tree, where)
+    return _validated(tree, where, root)
 
 
-def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
+def override(config: Tree, assignments: Iterable[str]) -> Tree:
     """Change settings by assignments such as ``train.steps=100``.
 
     Args:
@@ -222,18 +233,19 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
     given.sort(key=lambda pair: not pair[0].endswith(".kind"))  # a stable sort: the rest keeps its order
     paths, values = [path for path, _ in given], [_value(text) for _, text in given]
     try:
-        changed = _writable(RunConfig.model_validate(_assigned(config, paths, values)), "override")
+        changed = _writable(type(config).model_validate(_assigned(config, paths, values)), "override")
     except ValidationError as error:
-        wanted = [_path(found["loc"]) for found in error.errors() if found["type"] in ("string_type", "path_type")]
+        named = [found["loc"] for found in error.errors() if found["type"] in ("string_type", "path_type")]
+        wanted = [_path(location, type(config)) for location in named]
         for place, (path, text) in enumerate(given):
             if path in wanted:
                 values[place] = text  # a folder named 2024 is a name, and no number
-        changed = _validated(_assigned(config, paths, values), "override")
-    _check_reach(changed, paths)
+        changed = _validated(_assigned(config, paths, values), "override", type(config))
+    check_reach(changed, paths, NEEDS, MOOT)
     return changed
 
 
-def replaced(config: RunConfig, values: Mapping[str, object], where: str) -> RunConfig:
+def replaced(config: Tree, values: Mapping[str, object], where: str) -> Tree:
     """Return settings with other values by their paths; whether each reaches anything is not asked.
 
     Args:
@@ -244,20 +256,30 @@ def replaced(config: RunConfig, values: Mapping[str, object], where: str) -> Run
     Raises:
         ConfigError: A path is unknown, or a value is bad.
     """
-    return _validated(_assigned(config, list(values), list(values.values())), where)
+    return _validated(_assigned(config, list(values), list(values.values())), where, type(config))
 
 
-def _check_reach(config: RunConfig, paths: Sequence[str]) -> None:
-    """Refuse settings that are given though another makes them reach nothing."""
+def check_reach(config: BaseModel, paths: Sequence[str], needs: Reach, moot: Reach) -> None:
+    """Refuse settings that are given though another makes them reach nothing.
+
+    Args:
+        config: The tree.
+        paths: What is given.
+        needs: What some settings need of another, its path and value.
+        moot: What some settings mean nothing at.
+
+    Raises:
+        ConfigError: One reaches nothing; says why.
+    """
     tree = config.model_dump(mode="json")
     for path in paths:
-        if path in NEEDS and (found := _at(tree, NEEDS[path][0])) != NEEDS[path][1]:
-            other, wanted = NEEDS[path]
+        if path in needs and (found := _at(tree, needs[path][0])) != needs[path][1]:
+            other, wanted = needs[path]
             raise ConfigError(
                 f"{path} reaches nothing while {other} is {found!r}; set {other}={wanted}, or leave it out"
             )
-        if path in MOOT and _at(tree, MOOT[path][0]) == MOOT[path][1]:
-            other, value = MOOT[path]
+        if path in moot and _at(tree, moot[path][0]) == moot[path][1]:
+            other, value = moot[path]
             raise ConfigError(f"{path} reaches nothing while {other} is {value}; change that, or leave it out")
 
 
@@ -274,10 +296,10 @@ def _parted(assignment: str) -> tuple[str, str]:
     return path, text
 
 
-def _assigned(config: RunConfig, paths: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+def _assigned(config: BaseModel, paths: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
     for path, value in zip(paths, values, strict=True):
-        _assign(tree, path, value)
+        _assign(tree, path, value, type(config))
     return tree
 
 
@@ -288,27 +310,27 @@ def _value(text: str) -> Any:
         return text
 
 
-def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
+def _assign(tree: dict[str, Any], path: str, value: Any, root: type[BaseModel]) -> None:
     *parents, leaf = path.split(".")
     node: Any = tree
     for name in parents:
-        node = _child(node, name, path, tree)
-    before = _child(node, leaf, path, tree)
+        node = _child(node, name, path, tree, root)
+    before = _child(node, leaf, path, tree, root)
     key: Any = int(leaf) if isinstance(node, list) else leaf
     node[key] = value
-    if isinstance(node, dict) and leaf == "kind" and value != before and (other := _of_kind(parents, value)):
+    if isinstance(node, dict) and leaf == "kind" and value != before and (other := _of_kind(parents, value, root)):
         node.clear()
         node.update(other().model_dump(mode="json"))
 
 
-def _of_kind(path: Sequence[str], kind: Any) -> type[BaseModel] | None:
+def _of_kind(path: Sequence[str], kind: Any, root: type[BaseModel]) -> type[BaseModel] | None:
     """Return the model of a kind where several may stand at a path, which have settings of their own."""
-    return kinds_at(path).get(kind) if isinstance(kind, str) else None
+    return kinds_at(path, root).get(kind) if isinstance(kind, str) else None
 
 
-def kinds_at(path: Sequence[str]) -> dict[str, type[BaseModel]]:
-    """Return the models that may stand at a path by their kinds; empty where there is only one."""
-    models: list[type[BaseModel]] = [RunConfig]
+def kinds_at(path: Sequence[str], root: type[BaseModel] = RunConfig) -> dict[str, type[BaseModel]]:
+    """Return the models that may stand at a path of a tree by their kinds; empty where there is only one."""
+    models: list[type[BaseModel]] = [root]
     for name in path:
         if not name.isdecimal():
             fields = [model.model_fields[name] for model in models if name in model.model_fields]
@@ -326,7 +348,7 @@ def _models(annotation: Any) -> Iterable[type[BaseModel]]:
         yield from _models(part)
 
 
-def _child(node: Any, name: str, path: str, tree: Mapping[str, Any]) -> Any:
+def _child(node: Any, name: str, path: str, tree: Mapping[str, Any], root: type[BaseModel]) -> Any:
     if isinstance(node, dict) and name in node:
         return node[name]
     if isinstance(node, list) and name.isascii() and name.isdecimal() and int(name) < len(node):
@@ -336,7 +358,7 @@ def _child(node: Any, name: str, path: str, tree: Mapping[str, Any]) -> Any:
     ending = [leaf for leaf in known if leaf.split(".")[-1] == path.split(".")[-1]]
     hint = f"did you mean {(ending or near)[0]!r}?" if ending or near else "`transfusion config RECIPE` prints all"
     group, _, last = path.rpartition(".")
-    kinds = kinds_at(group.split(".")) if group else {}
+    kinds = kinds_at(group.split("."), root) if group else {}
     others = [kind for kind, model in kinds.items() if last in model.model_fields]
     if others:
         hint = f"it is one of {group}.kind={' or '.join(others)}"
@@ -350,32 +372,32 @@ def _leaves(node: Any, prefix: str = "") -> Iterable[str]:
         yield from _leaves(child, f"{prefix}{name}.")
 
 
-def _validated(tree: Any, where: str) -> RunConfig:
+def _validated(tree: Any, where: str, root: type[Tree]) -> Tree:
     try:
-        return _writable(RunConfig.model_validate(tree), where)
+        return _writable(root.model_validate(tree), where)
     except ValidationError as error:
-        raise ConfigError(f"bad settings in {where}: {described(error)}") from error
+        raise ConfigError(f"bad settings in {where}: {described(error, root)}") from error
 
 
-def _writable(config: RunConfig, where: str) -> RunConfig:
+def _writable(config: Tree, where: str) -> Tree:
     """Refuse settings that no file could hold: text with half a surrogate pair, as a name that is not UTF-8 has."""
     try:
-        config.to_json()
+        config.model_dump_json()
     except PydanticSerializationError as error:
         raise ConfigError(f"bad settings in {where}: a text in it is not Unicode ({error}); rename the file") from error
     return config
 
 
-def described(error: ValidationError) -> str:
+def described(error: ValidationError, root: type[BaseModel] = RunConfig) -> str:
     """Say what is wrong with settings: which, what was expected, what was given."""
     return "; ".join(
-        f"{_path(found['loc'])}: {found['msg']} (given {found['input']!r:.80})" for found in error.errors()
+        f"{_path(found['loc'], root)}: {found['msg']} (given {found['input']!r:.80})" for found in error.errors()
     )
 
 
-def _path(location: Sequence[int | str]) -> str:
+def _path(location: Sequence[int | str], root: type[BaseModel]) -> str:
     """Return the path of the setting at an error's location, which names the kind of a union, too."""
-    models: list[type[BaseModel]] = [RunConfig]
+    models: list[type[BaseModel]] = [root]
     path: list[str] = []
     for part in location:
         fields = [model.model_fields[part] for model in models if part in model.model_fields]

@@ -14,13 +14,13 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from PIL import Image
 
 from transfusion.autoencoder.reconstruction import reconstruct
 from transfusion.autoencoder.space import LatentSpace, Picture
-from transfusion.config import ConfigError, TrainConfig
+from transfusion.config import ConfigError
 from transfusion.data.loader import Source
 from transfusion.files import write_whole
 from transfusion.generate.options import TokenOptions
@@ -53,7 +53,21 @@ def list_samples(run: Path) -> list[Sample]:
     return sorted(Sample(int(found[1]), file) for found, file in named if found)
 
 
-def is_due(train: TrainConfig, step: int) -> bool:
+class Previewed(Protocol):
+    """How long a training is, and how often it is looked at."""
+
+    @property
+    def steps(self) -> int:
+        """All steps of the run."""
+        ...
+
+    @property
+    def preview_every(self) -> int:
+        """Steps between samples; 0: none."""
+        ...
+
+
+def is_due(train: Previewed, step: int) -> bool:
     """Return whether samples are drawn after a step: after every ``preview_every`` and the last, and before the first
     of those at 50, 100, 200 and so on, where most is learnt and one looks first.
     """

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from transfusion.cli import main
+from transfusion.recipes import AUTOENCODERS, RECIPES
 from transfusion.train.lock import hold_run
 
 GRID = "model.modalities.0.max_grid=[4,4]"
@@ -167,7 +168,7 @@ def test_evaluate_and_listing(run: Path) -> None:
     scores = json.loads(call("evaluate", run, "--prompts", "2", "--json").stdout)
     assert "draw: overall" in call("evaluate", run, "--prompts", "1").stdout
     assert set(scores["geneval"]) >= {"overall", "counting"}
-    assert set(json.loads(call("recipes", "--json").stdout)) == {"tiny", "small", "folder", "paper"}
+    assert set(json.loads(call("recipes", "--json").stdout)) == {*RECIPES, *AUTOENCODERS}
     assert json.loads(call("config", "tiny", "train.steps=3").stdout)["train"]["steps"] == 3
     findings = json.loads(call("doctor", "--json").stdout)
     assert {"torch", "threads", "disk"} <= {finding["name"] for finding in findings}

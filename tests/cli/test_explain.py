@@ -9,9 +9,11 @@ from test_cli import call
 from transfusion.cli.explain import explained, told
 from transfusion.cli.listing import laid_out, listed
 from transfusion.config import NEEDS, ConfigError, RunConfig, override
-from transfusion.recipes import RECIPES
+from transfusion.recipes import AUTOENCODERS, RECIPES
+from transfusion.train.autoencoder.settings import AutoencoderRun
 
 NARROW = 40
+ALL = {**RECIPES, **AUTOENCODERS}
 ELSEWHERE = (
     RunConfig(),
     override(RunConfig(), ["data.kind=folder", "model.modalities.0.patches.kind=unet"]),
@@ -30,10 +32,10 @@ def leaves(tree: object, path: str = "") -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("config", [*(recipe() for recipe in RECIPES.values()), *ELSEWHERE], ids=lambda c: c.name)
-def test_every_leaf_has_its_value_and_a_meaning(config: RunConfig) -> None:
+@pytest.mark.parametrize("config", [*(recipe() for recipe in ALL.values()), *ELSEWHERE], ids=lambda c: c.name)
+def test_every_leaf_has_its_value_and_a_meaning(config: RunConfig | AutoencoderRun) -> None:
     rows = explained(config)
-    assert {row.path: row.value for row in rows} == leaves(json.loads(config.to_json()))
+    assert {row.path: row.value for row in rows} == leaves(config.model_dump(mode="json"))
     assert [row.path for row in rows if not row.meaning or not row.allowed] == []
 
 
@@ -76,15 +78,15 @@ def test_on_the_command_line() -> None:
     assert json.loads(call("config", "tiny", "--json").stdout)["name"] == "demo"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL)
 def test_explanations_fit_a_narrow_terminal(name: str) -> None:
-    lines = told(explained(RECIPES[name]()), NARROW).splitlines()
+    lines = told(explained(ALL[name]()), NARROW).splitlines()
     words = [line for line in lines if line.startswith("    ") and " " in line.strip()]
     assert words and max(map(len, words)) <= NARROW
 
 
 def test_recipes_fit_a_narrow_terminal_with_commands_that_run() -> None:
-    rows = [listed(name, recipe) for name, recipe in RECIPES.items()]
+    rows = [listed(name, recipe) for name, recipe in ALL.items()]
     assert max(map(len, laid_out(rows, NARROW).splitlines())) <= NARROW
     for row in rows:
         program, verb, *recipe = shlex.split(row.command)

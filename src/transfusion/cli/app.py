@@ -105,9 +105,9 @@ def report(
 def recipes(as_json: AsJson = False) -> None:
     """List the recipes: the question that each answers, and its command."""
     from transfusion.cli.listing import laid_out, listed, width
-    from transfusion.recipes import RECIPES
+    from transfusion.recipes import AUTOENCODERS, RECIPES
 
-    rows = [listed(name, recipe) for name, recipe in RECIPES.items()]
+    rows = [listed(name, recipe) for name, recipe in [*RECIPES.items(), *AUTOENCODERS.items()]]
     say({row.name: row.question for row in rows}, as_json=as_json, text=laid_out(rows, width()))
 
 
@@ -119,14 +119,16 @@ def config(
     as_json: AsJson = False,
 ) -> None:
     """Print all settings of a recipe or a run, overrides applied, as JSON; or explain them."""
+    from transfusion.cli.autoencoder import find_autoencoder, is_autoencoder
     from transfusion.cli.explain import as_value, explained, told
     from transfusion.cli.listing import width
     from transfusion.cli.training import find_config
 
     paths = [part for part in overrides or [] if explain and "=" not in part]
-    found = find_config(recipe, [part for part in overrides or [] if part not in paths])
+    find = find_autoencoder if is_autoencoder(recipe) else find_config
+    found = find(recipe, [part for part in overrides or [] if part not in paths])
     if not explain:
-        print(found.to_json())
+        print(found.model_dump_json(indent=2))
         return
     rows = explained(found, paths)
     say(as_value(rows), as_json=as_json, text=told(rows, width()))

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from transfusion.config import MOOT, NEEDS, ConfigError, RunConfig, kinds_at
+from transfusion.train.autoencoder import settings
 
 KIND = "kind"
 INDENT = "    "
@@ -48,13 +49,13 @@ class Explained:
     needs: str
 
 
-def explained(config: RunConfig, paths: Sequence[str] = ()) -> list[Explained]:
+def explained(config: BaseModel, paths: Sequence[str] = ()) -> list[Explained]:
     """Explain every setting of a tree, or those at and below paths; of several kinds the chosen, the others by name.
 
     Raises:
         ConfigError: There is nothing at a path.
     """
-    rows = list(_explained(config, ""))
+    rows = list(_explained(config, "", type(config)))
     for path in paths:
         if not any(_is_below(row.path, path) for row in rows):
             groups = sorted({_group(row.path) for row in rows} - {""})
@@ -97,22 +98,24 @@ def _group(path: str) -> str:
     return path.rpartition(".")[0]
 
 
-def _explained(node: BaseModel, prefix: str) -> Iterator[Explained]:
+def _explained(node: BaseModel, prefix: str, root: type[BaseModel]) -> Iterator[Explained]:
     tree, schema = node.model_dump(mode="json"), node.model_json_schema()["properties"]
     for name in type(node).model_fields:
         path, value = f"{prefix}{name}", getattr(node, name)
         parts = value if isinstance(value, tuple) else ()
         if isinstance(value, BaseModel):
-            yield from _explained(value, f"{path}.")
+            yield from _explained(value, f"{path}.", root)
         elif parts and all(isinstance(part, BaseModel) for part in parts):
             for number, part in enumerate(parts):
-                yield from _explained(part, f"{path}.{number}.")
+                yield from _explained(part, f"{path}.{number}.", root)
         else:
-            yield _leaf(type(node), path, tree[name], schema[name])
+            yield _leaf(type(node), path, tree[name], schema[name], root)
 
 
-def _leaf(model: type[BaseModel], path: str, value: object, schema: Mapping[str, Any]) -> Explained:
-    kinds = kinds_at(_group(path).split(".")) if path.endswith(f".{KIND}") else {}
+def _leaf(
+    model: type[BaseModel], path: str, value: object, schema: Mapping[str, Any], root: type[BaseModel]
+) -> Explained:
+    kinds = kinds_at(_group(path).split("."), root) if path.endswith(f".{KIND}") else {}
     meaning = str(schema.get("description", "")) or (_first_line(model) if kinds else "")
     choices = "; ".join(f"{kind}: {_first_line(found)}" for kind, found in kinds.items())
     return Explained(
@@ -121,7 +124,7 @@ def _leaf(model: type[BaseModel], path: str, value: object, schema: Mapping[str,
         default=schema.get("default"),
         meaning=re.sub(r"\bNone\b", "null", meaning),  # as it is written on the command line
         allowed=choices or ", ".join([_kind_of(schema), *_bounds(schema)]),
-        needs=_needs(path),
+        needs=_needs(path, root),
     )
 
 
@@ -149,11 +152,12 @@ def _bounds(schema: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"{words} {part[name]}" for name, words in BOUNDS.items() if name in part)
 
 
-def _needs(path: str) -> str:
-    if path in NEEDS:
-        other, wanted = NEEDS[path]
+def _needs(path: str, root: type[BaseModel]) -> str:
+    needs, moot = (NEEDS, MOOT) if root is RunConfig else ({**NEEDS, **settings.NEEDS}, settings.MOOT)
+    if path in needs:
+        other, wanted = needs[path]
         return f"reaches something only with {other}={wanted}"
-    if path in MOOT:
-        other, value = MOOT[path]
+    if path in moot:
+        other, value = moot[path]
         return f"means nothing at {other}={value}"
     return ""

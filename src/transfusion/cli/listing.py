@@ -7,8 +7,6 @@ import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
-from transfusion.config import RunConfig
-
 MIN_WIDTH, MAX_WIDTH = 40, 100
 INDENT = "  "
 _COMMAND = re.compile(r"``(transfusion [^`]+)``")
@@ -22,7 +20,7 @@ class Listed(NamedTuple):
     command: str
 
 
-def listed(name: str, recipe: Callable[[], RunConfig]) -> Listed:
+def listed(name: str, recipe: Callable[[], object]) -> Listed:
     """Take the question, which is the first line, and the first command from a recipe's docstring."""
     text = inspect.getdoc(recipe) or ""
     found = _COMMAND.search(" ".join(text.split()))

@@ -1,19 +1,18 @@
 """Training from the command line: progress, signals, resuming; and the demo from first step to report."""
 
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
 
 from transfusion.cli.anew import clear
+from transfusion.cli.autoencoder import check_kind, is_autoencoder, run_autoencoder
 from transfusion.cli.signals import stop_on_signals
+from transfusion.cli.stepping import Shown, show_steps
 from transfusion.cli.verbs import check_num_prompts
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
@@ -22,7 +21,7 @@ from transfusion.data.tasks import is_text_alone
 from transfusion.devices import AUTO, find_device
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
 from transfusion.pretrained import Transfusion
-from transfusion.recipes import RECIPES
+from transfusion.recipes import AUTOENCODERS, RECIPES
 from transfusion.report import REPORT_FILE, write_report, write_run_report
 from transfusion.run import RunReport, open_run, train_run
 from transfusion.tokenizer import TOKENIZER_FILE
@@ -37,10 +36,7 @@ from transfusion.train.saved import check_no_model, find_checkpoint, load_settin
 from transfusion.train.state import TrainState
 
 DONE, STOPPED = 0, 130
-BAR_WIDTH = 20
 INIT_SETTINGS = ("train.init", "train.new_parts")
-SMOOTHING = 0.05
-PLAIN_SECONDS = 10.0
 
 
 def find_config(name: str, overrides: Sequence[str], *, run: Path | None = None) -> RunConfig:
@@ -73,9 +69,9 @@ def _base(name: str) -> RunConfig:
     if path.is_dir():
         return _settings_of(path)
     if not path.is_file():
-        near = get_close_matches(name, RECIPES, n=1)
+        near = get_close_matches(name, [*RECIPES, *AUTOENCODERS], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "; it comes before the settings" if "=" in name else ""
-        raise ConfigError(f"no recipe or file {name!r}; recipes: {', '.join(RECIPES)}{hint}")
+        raise ConfigError(f"no recipe or file {name!r}; recipes: {', '.join([*RECIPES, *AUTOENCODERS])}{hint}")
     try:
         return from_json(path.read_text(), name)
     except UnicodeDecodeError as error:
@@ -150,8 +146,12 @@ def run_training(
     device: str,
     is_change_wanted: bool = False,
 ) -> int:
-    """Train to the end or to Ctrl-C; return the exit code."""
+    """Train to the end or to Ctrl-C, a model or an autoencoder; return the exit code."""
+    if is_autoencoder(name):
+        return run_autoencoder(name, overrides, run, is_anew=is_anew, device=device, is_change_wanted=is_change_wanted)
     asked = _asked(name, overrides, run, is_anew=is_anew)
+    if not is_anew:
+        check_kind(asked.directory, is_wanted=False)
     console = _console()
     with hold_run(asked.directory) as lock:
         _say_where(device, lock, console)
@@ -304,56 +304,11 @@ def _say_done(run: Path, console: Console) -> None:
 def _train(state: TrainState, source: Source, lock: RunLock, console: Console) -> bool:
     """Train with progress; return whether the run reached its end."""
     with stop_on_signals() as stop, closing(train_run(state, source, lock.run, stop, lock=lock)) as reports:
-        show = _show_bars if console.is_terminal else _show_lines
-        show(reports, state, console)
+        show_steps(map(_shown, reports), state.step, state.config.train.steps, console)
     return state.step >= state.config.train.steps and not stop.is_set()
 
 
-class _Smoothed:
-    """Moving averages of losses and speed, and the last held-out losses, as one line."""
-
-    def __init__(self) -> None:
-        self._means: dict[str, float] = {}
-        self._held_out: dict[str, float] = {}
-
-    def line(self, report: RunReport) -> str:
-        step = report.step
-        for name, value in {**step.losses, "slots/s": step.num_slots / step.seconds}.items():
-            self._means[name] = self._means.get(name, value) + SMOOTHING * (value - self._means.get(name, value))
-        self._held_out.update({f"held out {name}": value for name, value in report.held_out.items()})
-        shown = {**self._means, **self._held_out}
-        return "  ".join(
-            f"{name} {value:.0f}" if value > 99 else f"{name} {value:.3f}" for name, value in shown.items()
-        )
-
-
-def _show_bars(reports: Iterator[RunReport], state: TrainState, console: Console) -> None:
-    whole = Column(no_wrap=True)  # a narrow terminal breaks the losses into lines, and never these
-    columns = (
-        MofNCompleteColumn(table_column=whole),
-        TimeRemainingColumn(table_column=whole),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=BAR_WIDTH),
-    )
-    smoothed, line = _Smoothed(), ""
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=state.config.train.steps, completed=state.step)
-        for report in reports:
-            line = smoothed.line(report)
-            progress.update(task, completed=report.step.step, description=line)
-    if line:
-        console.print(f"step {state.step}/{state.config.train.steps}  {line}")
-
-
-def _show_lines(reports: Iterator[RunReport], state: TrainState, console: Console) -> None:
-    smoothed, total = _Smoothed(), state.config.train.steps
-    begun = last = time.perf_counter()
-    first = state.step
-    for report in reports:
-        line, now = smoothed.line(report), time.perf_counter()
-        step = report.step.step
-        if now - last >= PLAIN_SECONDS or step == total:
-            last = now
-            left = (now - begun) / max(step - first, 1) * (total - step)
-            print(f"step {step}/{total}  {line}  left {left:.0f} s", file=sys.stderr, flush=True)
-    del console
+def _shown(report: RunReport) -> Shown:
+    """Take what is shown of a report."""
+    step = report.step
+    return Shown(step.step, {**step.losses, "slots/s": step.num_slots / step.seconds}, report.held_out)

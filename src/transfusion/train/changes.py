@@ -8,13 +8,14 @@
 It must not know how a run is resumed.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from transfusion.config import ConfigError, RunConfig, replaced
+from pydantic import BaseModel
+
+from transfusion.config import ConfigError, Tree, replaced
 from transfusion.files import append_row, read_rows
 
 CHANGES_FILE = "changes.jsonl"
@@ -43,6 +44,13 @@ CHANGEABLE = (
     "objective.diffusion_weight",
     "objective.attention",
 )
+OF_AUTOENCODERS = (
+    "discriminator.lr",
+    *(
+        f"losses.{name}"
+        for name in ("l1", "perceptual", "identity", "kl", "codebook", "commitment", "gan_start", "gan_balance")
+    ),
+)
 FIXED = {  # why other settings stay as they were when the run began
     "train.batch_size": "which documents a step takes follows from it",
     "train.seed": "which documents a step takes follows from it",
@@ -54,6 +62,8 @@ FIXED = {  # why other settings stay as they were when the run began
     "train.steps": "so many steps are done already",
     "train.": "weights are taken when a run begins",
     "model": "the weights are of that model",
+    "network": "the weights are of that network",
+    "discriminator": "the weights are of that discriminator",
     "tokenizer": "the weights know the ids of that tokenizer",
     "data": "the run goes through its data from the first step on",
     "encode": "the run tells its data so from the first step on",
@@ -75,9 +85,9 @@ class Change(NamedTuple):
         return f"{self.setting} is {self.new!r}, was {self.old!r}"
 
 
-def differences(old: RunConfig, new: RunConfig) -> list[Change]:
+def differences(old: BaseModel, new: BaseModel) -> list[Change]:
     """List the settings in which two trees differ."""
-    return list(_differences(json.loads(old.to_json()), json.loads(new.to_json()), ""))
+    return list(_differences(old.model_dump(mode="json"), new.model_dump(mode="json"), ""))
 
 
 def _differences(old: object, new: object, path: str) -> Iterable[Change]:
@@ -125,7 +135,11 @@ def _is_changeable(change: Change, step: int) -> bool:
         return isinstance(change.new, int) and change.new >= step
     if change.setting == "train.ema_decay":
         return change.old is not None and change.new is not None
-    return change.setting in CHANGEABLE
+    return _is_known(change.setting)
+
+
+def _is_known(setting: object) -> bool:
+    return setting in CHANGEABLE or setting in OF_AUTOENCODERS
 
 
 def _reason(change: Change) -> str:
@@ -164,12 +178,12 @@ def changed_since(run: Path, step: int) -> dict[str, object]:
     for row in read_rows(run / CHANGES_FILE):
         if "begun" in row:
             taken.clear()
-        elif row.get("setting") in CHANGEABLE and isinstance(row.get("step"), int) and row["step"] >= step:
+        elif _is_known(row.get("setting")) and isinstance(row.get("step"), int) and row["step"] >= step:
             taken[row["setting"]] = row.get("new")
     return taken
 
 
-def with_taken(config: RunConfig, loaded: RunConfig, run: Path, step: int) -> RunConfig:
+def with_taken(config: Tree, loaded: Tree, run: Path, step: int) -> Tree:
     """Return settings with the changes that the run took since a checkpoint, where they are the checkpoint's still.
 
     They were accepted one after the other, so a later one may leave an earlier one nothing to reach.

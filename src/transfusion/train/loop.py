@@ -4,7 +4,6 @@ It yields a report of every step. What else happens between steps, such as pictu
 reads the reports (``run.train_run``), and it must not know of it.
 """
 
-import logging
 import os
 import threading
 import time
@@ -19,15 +18,12 @@ from transfusion.batch import Batch
 from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
 from transfusion.devices import PRECISIONS
 from transfusion.objective import KeyedDraw, TransfusionObjective
-from transfusion.train.changes import record_begin, record_changes, record_stop
-from transfusion.train.checkpoint import checkpoints, step_directory
+from transfusion.train.changes import record_begin, record_changes
+from transfusion.train.endings import keep
 from transfusion.train.lock import RunLock, hold_run
-from transfusion.train.manifest import CheckpointError
 from transfusion.train.metrics import LOSS, Metrics
 from transfusion.train.optimizer import clip_gradient, lr_factor
-from transfusion.train.state import NotFiniteError, TrainState
-
-_log = logging.getLogger(__name__)
+from transfusion.train.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -168,42 +164,7 @@ def _batches(state: TrainState, source: Source) -> Generator[list[Batch]]:
 def _keep(state: TrainState, run: Path, error: BaseException, stop: threading.Event) -> None:
     """Save the last finished step where training ends before it should, and note on the error what is saved."""
     state.model.zero_grad(set_to_none=True)
-    if isinstance(error, NotFiniteError):
-        # What led to it is in the weights already: the last checkpoint is the better one to go on from.
-        record_stop(run, state.step)
-        return
-    is_hurried = stop.is_set() and any(isinstance(cause, KeyboardInterrupt) for cause in (error, error.__context__))
-    note = _left(state, run) if is_hurried else _saved(state, run)
-    error.add_note(note)
-    if isinstance(error, GeneratorExit):
-        _log.warning("training ends: %s", note)
-
-
-def _left(state: TrainState, run: Path) -> str:
-    """Say what is there already, where nobody waits for more."""
-    try:
-        published = checkpoints(run)  # a checkpoint is whole or not there, wherever the interrupt came
-    except CheckpointError as error:
-        return f"what is saved of step {state.step} cannot be seen: {error}"
-    last = published[-1] if published else None
-    if last == step_directory(run, state.step):
-        return f"the state after step {state.step} is saved in {last}"
-    return f"step {state.step} is not saved; " + (
-        f"the last checkpoint is {last}" if last else "there is no checkpoint"
-    )
-
-
-def _saved(state: TrainState, run: Path) -> str:
-    """Save what is whole and not saved yet; say what the run goes on from."""
-    if not state.is_whole:
-        return f"an update of the weights after step {state.step} was under way; {state.last_checkpoint(run)}"
-    if state.step == 0:
-        return "no step was finished; nothing is lost"
-    try:
-        folder = step_directory(run, state.step) if state.saved_step == state.step else state.save(run)
-    except Exception as failed:  # it is told; the first error must not be lost behind it
-        return f"the state after step {state.step} could not be saved ({failed}); {state.last_checkpoint(run)}"
-    return f"the state after step {state.step} is saved in {folder}; the same command goes on from there"
+    keep(state, run, error, stop)
 
 
 def _sizes(batch: Batch) -> tuple[int, int]:

@@ -22,8 +22,11 @@ MODEL_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+DISCRIMINATOR_FILE = "discriminator.safetensors"
 RESUMED_FILES = frozenset({OPTIMIZER_FILE, STATE_FILE})
-OWN_FILES = frozenset({MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE, *CARRIED_FILES})
+OWN_FILES = frozenset(
+    {MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE, CONFIG_FILE, TOKENIZER_FILE, DISCRIMINATOR_FILE, *CARRIED_FILES}
+)
 DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, SafetensorError)
 
 

@@ -12,6 +12,7 @@ import torch
 from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.autoencoder.spaces import open_space
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json
+from transfusion.files import row_of
 from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.best import meant
@@ -89,7 +90,13 @@ def load_settings(folder: Path) -> Settings:
         CheckpointError: One of the files is damaged, or of another version.
     """
     with reading(folder / CONFIG_FILE):
-        config = from_json((folder / CONFIG_FILE).read_bytes().decode(), str(folder / CONFIG_FILE))
+        text = (folder / CONFIG_FILE).read_bytes().decode()
+        if is_of_autoencoder(text):
+            raise CheckpointError(
+                f"{folder} is an autoencoder's training, and no model that draws or writes; a recipe trains one on it, "
+                "and transfusion train goes on with it"
+            )
+        config = from_json(text, str(folder / CONFIG_FILE))
     with reading(folder):
         return Settings(config, load_tokenizer(folder))
 
@@ -109,6 +116,12 @@ def load_space(folder: Path, config: RunConfig, given: LatentSpace | None = None
         return open_space(config.autoencoder, config.encode.standardisation, folder=folder, given=given)
     except SpaceError as error:
         raise CheckpointError(f"{folder}: {error}") from error
+
+
+def is_of_autoencoder(text: str) -> bool:
+    """Return whether the text of settings is that of an autoencoder's training."""
+    tree = row_of(text.encode())
+    return tree is not None and "network" in tree and "model" not in tree
 
 
 def made_model(config: ModelConfig, folder: Path) -> TransfusionModel:

@@ -33,6 +33,7 @@ from transfusion.train.checkpoint import (
     step_directory,
 )
 from transfusion.train.ema import Ema
+from transfusion.train.endings import NotFiniteError, not_finite
 from transfusion.train.facts import Facts, Origin, write_facts
 from transfusion.train.lock import BusyError
 from transfusion.train.manifest import (
@@ -52,7 +53,6 @@ from transfusion.train.saved import (
 )
 from transfusion.train.tensors import save_tensors
 
-LOWER = 10  # a rate that is too high by far is found in a few tries
 _log = logging.getLogger(__name__)
 
 
@@ -70,8 +70,18 @@ def seen(run: Path) -> frozenset[Seen]:
         return frozenset(Seen(file.parent.name, file.stat().st_mtime_ns) for file in manifests if file.exists())
 
 
-class NotFiniteError(FloatingPointError):
-    """A loss, the gradient or the weights are not finite; the message says what to do."""
+def check_untouched(run: Path, before: frozenset[Seen] | None) -> None:
+    """Check that no checkpoint came into a run's folder since those ``before`` were seen; None: no one looked.
+
+    Raises:
+        BusyError: One did.
+    """
+    others = set[Seen]() if before is None else seen(run) - before
+    if others:
+        raise BusyError(
+            f"{run} was trained in since this was opened ({', '.join(sorted(o.name for o in others))} came); "
+            "open the run again, or name another folder"
+        )
 
 
 @dataclass
@@ -174,12 +184,7 @@ class TrainState:
             ConfigError: The folder holds a model.
         """
         check_no_model(run)
-        others = set[Seen]() if self.seen is None else seen(run) - self.seen
-        if others:
-            raise BusyError(
-                f"{run} was trained in since this was opened ({', '.join(sorted(o.name for o in others))} came); "
-                "open the run again, or name another folder"
-            )
+        check_untouched(run, self.seen)
         if self.saved_step is None:
             retire(run)  # first: whatever else is of the run before goes after it
         forget_best(run, beyond=self.step)
@@ -228,21 +233,4 @@ class TrainState:
 
     def not_finite(self, what: str, run: Path, *, facts: str = "") -> NotFiniteError:
         """Make the error that says ``what`` is not finite at the present step, with what is known, and how to go on."""
-        lower = f"train.optimizer.lr={self.config.train.optimizer.lr / LOWER:.2g}"
-        advice = "lower the rates (train.optimizer.lr, muon_lr, clip) or take train.precision=fp32, as in"
-        if self.saved_step is None:
-            return NotFiniteError(
-                f"{what} not finite at step {self.step}{facts}; there is no checkpoint yet, so begin again by the same "
-                f"command: {advice} `{lower}`"
-            )
-        begun = f"{advice} `transfusion train {run} {lower}`"
-        where = f"{self.last_checkpoint(run)}, and from there the run takes other rates: {begun}"
-        if self.saved_step == self.step:
-            where += "; if it stops at this step again, move that checkpoint away to go on from the one before"
-        return NotFiniteError(f"{what} not finite at step {self.step}{facts}; {where}")
-
-    def last_checkpoint(self, run: Path) -> str:
-        """Say which checkpoint a run would go on from."""
-        if self.saved_step is None:
-            return "there is no checkpoint"
-        return f"the last checkpoint is {step_directory(run, self.saved_step)}"
+        return not_finite(self, what, run, self.config.train.optimizer.lr, facts=facts)

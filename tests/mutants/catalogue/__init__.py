@@ -1,6 +1,18 @@
 """The seeded bugs, by room of the house."""
 
-from mutants.catalogue import autoencoder, cli, core, data, diffusion, generate, latents, model, train, verbs
+from mutants.catalogue import (
+    autoencoder,
+    autoencoder_training,
+    cli,
+    core,
+    data,
+    diffusion,
+    generate,
+    latents,
+    model,
+    train,
+    verbs,
+)
 from mutants.mutant import Mutant
 
 MUTANTS: list[Mutant] = [
@@ -12,6 +24,7 @@ MUTANTS: list[Mutant] = [
     *autoencoder.MUTANTS,
     *latents.MUTANTS,
     *train.MUTANTS,
+    *autoencoder_training.MUTANTS,
     *verbs.MUTANTS,
     *cli.MUTANTS,
 ]

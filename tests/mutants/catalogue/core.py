@@ -52,7 +52,7 @@ MUTANTS = [
     Mutant("config: kinds are set in the order given", "config.py", '    given.sort(key=lambda pair: not pair[0].endswith(".kind"))', "    pass",
            "test_config.py -k kinds"),
     Mutant("config: a name of digits is a number", "config.py", "                values[place] = text", "                pass", "test_config.py -k names"),
-    Mutant("config: settings that reach nothing pass", "config.py", "        if path in NEEDS and (", "        if False and (", "test_settings.py -k vocab_size"),
+    Mutant("config: settings that reach nothing pass", "config.py", "        if path in needs and (", "        if False and (", "test_settings.py -k vocab_size"),
     Mutant("run: the size of the vocabulary is overwritten", "train/opening.py", "if config.model.text_vocab_size not in (None, tokenizer.size):",
            "if False:", "test_settings.py -k vocab_size"),
     Mutant("run: flex begins on a CPU", "run.py", 'if config.objective.attention == "flex"', "if False", "test_settings.py -k attention"),

@@ -60,7 +60,13 @@ MUTANTS = [
         'files.append("x.png")',
         f"{WRITE} -k on_the_way",
     ),
-    Mutant("write: no picture is allowed", "cli/write.py", "max_images=wanted.images,", "max_images=0,", f"{WRITE} -k on_the_way"),
+    Mutant(
+        "write: no picture is allowed",
+        "cli/write.py",
+        "max_images=wanted.images,",
+        "max_images=0,",
+        f"{WRITE} -k on_the_way",
+    ),
     Mutant(
         "write: an empty folder is left",
         "cli/write.py",
@@ -193,14 +199,14 @@ MUTANTS = [
     ),
     Mutant(
         "interrupt: the second tells nothing of what is saved",
-        "train/loop.py",
+        "train/endings.py",
         "note = _left(state, run) if is_hurried",
         'note = "" if is_hurried',
         "cli/test_signals.py -k second",
     ),
     Mutant(
         "interrupt: the second saves all the same",
-        "train/loop.py",
+        "train/endings.py",
         "_left(state, run) if is_hurried else",
         "",
         "cli/test_signals.py -k second",
