@@ -416,3 +416,21 @@ def test_a_real_autoencoder_and_its_latents(tmp_path: Path) -> None:
     drawn = [folder.view(index, WHOLE).draw(np.random.default_rng(index)) for index in range(len(folder.captions))]
     values = torch.stack(drawn)
     assert float(values.mean().abs()) < 0.2 and 0.7 < float(values.std()) < 1.3  # normalised
+
+
+def test_threads_move_no_bit_of_a_latent(tmp_path: Path) -> None:
+    """Convolutions of a larger network differ in their last bits between one thread and two."""
+    config = PretrainedConfig(path=str(save_small(tmp_path, "AutoencoderKL")))
+    pictures = np.zeros((1, *SIZE, 3), np.uint8)
+    space = open_pretrained(settled(config, open_network(config.path), pictures))
+    found: list[int] = []
+    space.network.module.get_submodule("encoder").register_forward_pre_hook(
+        lambda *_: found.append(torch.get_num_threads())
+    )
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        space.moments(pictures[0])
+        assert found == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

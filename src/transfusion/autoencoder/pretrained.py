@@ -6,6 +6,8 @@ These statistics take the place of diffusers' ``scaling_factor`` and ``shift_fac
 compute in float32, one picture at a time. It must not know models, records or runs.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,7 +164,8 @@ class PretrainedSpace:
             SpaceError: As ``shape``.
         """
         shape = self.shape((picture.shape[0], picture.shape[1]))
-        found = self.network.encode(_to_network(picture))
+        with _one_thread(self.network.device):
+            found = self.network.encode(_to_network(picture))
         if found.mean.shape[1:] != shape:
             raise SpaceError(f"{self.name} makes latents of {list(found.mean.shape[1:])}, where {list(shape)} are due")
         normalisation = self.normalisation
@@ -223,6 +226,22 @@ class PretrainedSpace:
         if 0 < self.config.tile < factor * max(raw.shape[-2:]):
             return _to_picture(decode_tiled(self.network.decode, raw, tile=tile, factor=factor))
         return _to_picture(self.network.decode(raw))
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Generator[None]:
+    """Compute by one thread on a CPU: how many there are moves the last bits of a convolution, and a latent shall be
+    the same in training, in its workers and in each of several processes.
+    """
+    before = torch.get_num_threads()
+    if device.type != "cpu" or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_same(config: PretrainedConfig, network: Autoencoder) -> None:

@@ -185,4 +185,11 @@ MUTANTS = [
         "    if False:",
         "cli/test_prepare.py -k measures",
     ),
+    Mutant(
+        "latents: threads move their last bits",
+        "autoencoder/pretrained.py",
+        "    torch.set_num_threads(1)\n",
+        "",
+        "data/test_latents.py -k threads",
+    ),
 ]
