@@ -93,7 +93,7 @@ class Transfusion:
             use_ema: Take the averaged weights where there are some.
             revision: Branch, tag or commit on the hub.
             token: Key to the hub; None: the one that the library knows.
-            space: The latent space, where it is one of your own, which no checkpoint brings back.
+            space: The latent space, where it is one of your own.
 
         Raises:
             CheckpointError: There is no checkpoint, or it is damaged.
@@ -108,8 +108,8 @@ class Transfusion:
         model = made_model(config.model, folder)
         load_weights(model, file)
         hold_matrices(model, PRECISIONS[chosen])
-        latents = load_space(folder, config, space).to(where)
-        return cls(model.to(where).eval(), tokenizer, config, chosen, file, latents)
+        latents = load_space(folder, config, space)
+        return cls(model.to(where).eval(), tokenizer, config, chosen, file, latents.to(where))
 
     def save_pretrained(self, path: str | Path) -> Path:
         """Write the model as a checkpoint that ``from_pretrained`` reads; it appears whole or not at all.
@@ -162,10 +162,8 @@ class Transfusion:
         Raises:
             ConfigError: There is no such device here.
         """
-        where = find_device(str(device))
-        self.model.to(where)
-        if self.space is not None:
-            self.space.to(where)
+        where = self.model.to(find_device(str(device))).device
+        self.prompts.latents.to(where)
         return self
 
     @property
@@ -205,7 +203,7 @@ class Transfusion:
             _log.warning("%s", warning)
 
     def engine(self, *, max_rows: int = 128) -> Engine:
-        """Make an engine over the model; it keeps clean estimates within the range of standardised pixels."""
+        """Make an engine over the model; it keeps clean estimates within the range that latents have, if any."""
         return self.asking.engine(max_rows=max_rows)
 
     def options(

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from transfusion.autoencoder.pixels import PixelSpace
+from transfusion.autoencoder.settings import draws_posterior
 from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import IMAGE, Encoder, Picture
@@ -87,7 +88,8 @@ class Prompts:
     @property
     def encoder(self) -> Encoder:
         """Tells prompts as training told its records."""
-        return Encoder(self.tokenizer, self.config.encode, self.config.train.seed, self.space)
+        config, draws = self.config, draws_posterior(self.config.autoencoder)
+        return Encoder(self.tokenizer, config.encode, config.train.seed, self.space, draws)
 
     def picture(self, image: PictureLike) -> Picture:
         """Turn a picture, an array or a file into (height, width, 3) uint8.

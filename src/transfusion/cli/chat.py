@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -38,7 +39,7 @@ def converse(model: Transfusion, folder: Path, *, seed: int) -> None:
     told = TEXT_HELP if is_text else HELP
     console.print(told, style="dim")
     document, number = model.document([]), 0
-    encoder = Encoder(model.tokenizer, model.config.encode, seed)
+    encoder = replace(model.prompts.encoder, seed=seed)
     engine, signer = model.engine(max_rows=1), signer_of(model)
     while (line := _read()) is not None:
         if line == "/quit":

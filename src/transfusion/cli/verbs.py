@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -18,7 +19,6 @@ from transfusion.cli.signed import signer_of
 from transfusion.cli.targets import targets
 from transfusion.cli.texts import plain
 from transfusion.config import ConfigError, override
-from transfusion.data.encode import Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.settings import AUGMENTATION, unaugmented
 from transfusion.data.shapes import CATEGORIES, prompts
@@ -205,7 +205,7 @@ def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) ->
         scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
         return scores.to_json(), _rendered(scores_table(scores))
     data = unaugmented(_settled(data, model.config.data, overrides))
-    encoder = Encoder(model.tokenizer, model.config.encode, seed)
+    encoder = replace(model.prompts.encoder, seed=seed)
     source = open_source(data, encoder, model.config.train.row_length - 1)
     try:
         num_slots(source.outline(0), model.model.vocabulary)  # all are of one shape

@@ -136,20 +136,11 @@ def resume(
         return None
     facts = read_facts(folder)
     loaded, tokenizer = load_settings(folder)
-    config = of_given(config, space)
-    alike = {
-        "data": settled_like(config.data, loaded.data),
-        "autoencoder": filled(config.autoencoder, loaded.autoencoder),
-    }
-    config = config.model_copy(update=alike)
-    config = with_taken(config, loaded, run, facts.step)
+    config = with_taken(_alike(config, loaded, space), loaded, run, facts.step)
     saved = with_free_settings(with_taken(loaded, loaded, run, facts.step), config)
-    is_open = config.train.precision == "auto"
-    precision = saved.train.precision if is_open else config.train.precision
-    encode = config.encode.model_copy(update={"pixels": config.encode.pixels or saved.encode.pixels})
-    check_path(config.autoencoder, loaded.autoencoder)
+    precision = saved.train.precision if config.train.precision == "auto" else config.train.precision
     latents = remembering(load_space(folder, config, space).to(device))
-    resolved = _resolved(config.model_copy(update={"encode": encode}), tokenizer, precision, latents, settled=saved)
+    resolved = _resolved(config, tokenizer, precision, latents, settled=saved)
     found = differences(saved, resolved)
     changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _loaded(resolved, tokenizer, folder, device)
@@ -167,6 +158,22 @@ def resume(
     if rates := told_rates(paces[0], paces[1], state.step):
         _log.info("%s", rates)
     return state
+
+
+def _alike(config: RunConfig, loaded: RunConfig, space: LatentSpace | None) -> RunConfig:
+    """Fill in what settings leave open by those of the checkpoint from which a run goes on.
+
+    Raises:
+        ConfigError: They name another latent space.
+    """
+    config = of_given(config, space)
+    check_path(filled(config.autoencoder, loaded.autoencoder), loaded.autoencoder)
+    alike = {
+        "data": settled_like(config.data, loaded.data),
+        "autoencoder": filled(config.autoencoder, loaded.autoencoder),
+        "encode": config.encode.model_copy(update={"pixels": config.encode.pixels or loaded.encode.pixels}),
+    }
+    return config.model_copy(update=alike)
 
 
 def _found(source: Path, needed: Collection[str]) -> Path:

@@ -175,7 +175,7 @@ MUTANTS = [
            "train/test_endings.py -k begun_anew"),
     Mutant("anew: a linked checkpoint is gone on from", "train/checkpoint.py", "        elif is_step and (path / MANIFEST).exists():\n", "        elif False:\n",
            "cli/test_anew.py -k linked_checkpoint"),
-    Mutant("advice: forgotten by a kill", "train/opening.py", "    config = with_taken(config, loaded, run, facts.step)\n", "",
+    Mutant("advice: forgotten by a kill", "train/opening.py", "with_taken(_alike(config, loaded, space), loaded, run, facts.step)\n", "_alike(config, loaded, space)\n",
            "train/test_endings.py -k outlives_a_kill"),
     Mutant("anew: the files behind a linked folder go too", "cli/anew.py", "        if folder.is_symlink():\n", "        if False:\n",
            "cli/test_anew.py -k links_and"),
