@@ -41,7 +41,7 @@ MUTANTS = [
     Mutant("model: a task never told is done without a word", "drawing.py", '    self.warn_untold("edit")\n', "", "cli/test_untold.py"),
     Mutant("explain: kinds have no meaning", "cli/explain.py", "or (_first_line(model) if kinds else", "or (_first_line(model) if None else",
            "cli/test_explain.py -k meaning"),
-    Mutant("explain: what a setting needs is not said", "cli/explain.py", "        needs=_needs(path),", '        needs="",', "cli/test_explain.py -k may_be"),
+    Mutant("explain: what a setting needs is not said", "cli/explain.py", "        needs=_needs(path, root),", '        needs="",', "cli/test_explain.py -k may_be"),
     Mutant("recipes: commands are broken in two", "cli/listing.py", 'lines += [row.name, *asked, f"{INDENT}{row.command}"]',
            "lines += [row.name, *asked, *textwrap.wrap(row.command, 30)]", "cli/test_explain.py -k narrow_terminal_with"),
 ]  # fmt: skip
