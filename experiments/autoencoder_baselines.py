@@ -3,7 +3,7 @@
     python experiments/autoencoder_baselines.py DATA [--side 128] [--block 8] [--values 8] [--centres 1024]
 
 DATA is a folder of pictures, or of tar shards with KEY.jpg and KEY.json {"split": ...}. Prints the PSNR of pictures
-held out, a mean over pictures of 8 bits, of PCA of their blocks with so many values, and of k-means of the blocks with
+held out, as 8 bits show them, of PCA of their blocks with so many values, and of k-means of the blocks with
 so many centres, fitted on the others. Needs numpy and Pillow alone.
 """
 
@@ -69,10 +69,11 @@ def blocks(pictures: NDArray[np.uint8], block: int) -> Floats:
     return cut.reshape(-1, block * block * 3).astype(np.float32)
 
 
-def psnr(made: Floats, real: Floats, count: int) -> float:
-    """Return the mean over ``count`` pictures of the PSNR of rows of their blocks, in dB."""
+def psnr(made: Floats, real: Floats, count: int) -> dict[str, float]:
+    """Return the PSNR in dB of rows of blocks of ``count`` pictures: the mean of each one's, and of the mean error."""
     error = np.square(made.round().clip(0, 255) - real).reshape(count, -1).mean(1)
-    return float((10 * np.log10(255**2 / np.maximum(error, 1e-9))).mean())
+    each = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
+    return {"of each": round(float(each.mean()), 2), "of all": round(float(10 * np.log10(255**2 / error.mean())), 2)}
 
 
 def nearest(rows: Floats, centres: Floats) -> NDArray[np.int64]:
@@ -116,8 +117,8 @@ def main() -> None:
     found = nearest(real, centres)
     told = {
         "pictures": [len(training), len(held_out)],
-        f"PCA of {asked.values} values, dB": round(psnr(projected, real, len(held_out)), 2),
-        f"k-means of {asked.centres} centres, dB": round(psnr(centres[found], real, len(held_out)), 2),
+        f"PCA of {asked.values} values, dB": psnr(projected, real, len(held_out)),
+        f"k-means of {asked.centres} centres, dB": psnr(centres[found], real, len(held_out)),
         "centres in use": round(len(np.unique(found)) / asked.centres, 3),
     }
     print(json.dumps(told, indent=1))

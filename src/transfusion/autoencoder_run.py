@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -213,7 +214,7 @@ def measure(state: AutoencoderState, pictures: Pictures, judges: Judges) -> dict
 
     Args:
         state: The training.
-        pictures: The first 128 of them are taken.
+        pictures: Up to 128 of them are taken, spread over all.
         judges: Networks of the losses, and of the kernel distance.
 
     Returns:
@@ -256,10 +257,11 @@ def _evaluating(state: AutoencoderState) -> Generator[None]:
 
 
 def _batches(pictures: Pictures, most: int) -> Iterator[Tensor]:
-    """Yield the first pictures as values, a few at once."""
-    count = most if pictures.size is None else min(most, pictures.size)
-    for first in range(0, count, NUM_AT_ONCE):
-        yield as_values([pictures.picture(index) for index in range(first, min(first + NUM_AT_ONCE, count))])
+    """Yield pictures as values, a few at once, spread over all: a folder may have them in order of their classes."""
+    size = most if pictures.size is None else pictures.size
+    places: list[int] = np.linspace(0, size - 1, min(most, size)).astype(int).tolist()
+    for first in range(0, len(places), NUM_AT_ONCE):
+        yield as_values([pictures.picture(index) for index in places[first : first + NUM_AT_ONCE]])
 
 
 def evaluation_distance(config: AutoencoderRun) -> int:

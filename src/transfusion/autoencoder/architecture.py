@@ -204,8 +204,8 @@ def build_network(config: KLConfig | VQConfig, resolution: int, seed: int) -> Ne
 
 
 def initialise(module: nn.Module, seed: int, stream: str) -> None:
-    """Fill all parameters in place: weights normal with variance 1 / fan-in, as large as torch's own are
-    with a factor of 3; codes standard normal, norms one, biases zero.
+    """Fill all parameters in place: weights normal with variance 1 / fan-in, codes standard normal, norms one, biases
+    zero; each by a draw of (seed, stream, its name).
     """
     with torch.no_grad():
         for prefix, part in module.named_modules():
