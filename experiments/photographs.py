@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
     parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--sheet", type=Path, help="one drawing of each class, and below it its nearest training picture")
+    parser.add_argument("--sheet", type=Path, help="a drawing of each class, and its nearest training picture")
     given = parser.parse_args()
     model = Transfusion.from_pretrained(given.run)
     network, size = feature_network(load_file(given.features)), model.prompts.size

@@ -82,7 +82,10 @@ def test_bad_overrides_say_what_was_meant(assignment: str, message: str) -> None
     ("assignment", "message"),
     [
         ("data.hold_out=2", r": data.hold_out: Input should be less than 1 \(given 2\)"),
-        ("data.layout=pair", r": data.layout: Input should be 'auto', 'captions', 'metadata', 'pairs', 'classes' or"),
+        (
+            "data.layout=pair",
+            r": data.layout: Input should be 'auto', 'captions', 'metadata', 'pairs', 'classes', 'text' or",
+        ),
     ],
 )
 def test_a_setting_of_one_kind_is_named_without_its_kind(assignment: str, message: str) -> None:

@@ -117,9 +117,9 @@ def test_of_held_out_pictures_those_are_opened_that_are_measured(
     given = override(settings(1), ["data.kind=folder", f"data.path={data}", "data.resolution=16"])
     names, decode = set[str](), readers.open_picture
 
-    def noted(file: Path, resolution: int) -> np.ndarray:
+    def noted(file: Path, size: tuple[int, int], *, crop: float) -> np.ndarray:
         names.add(file.relative_to(data).as_posix())
-        return decode(file, resolution)
+        return decode(file, size, crop=crop)
 
     monkeypatch.setattr(readers, "open_picture", noted)
     state, _ = trained(given, tmp_path / "r")

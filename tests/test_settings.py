@@ -1,6 +1,7 @@
 """Every setting changes what it says, or is refused where it cannot: a walk over the whole tree."""
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import BaseModel
+from small_autoencoders import save_small
 from tiny import randomise
 
 from transfusion.config import MOOT, NEEDS, ConfigError, RunConfig, override
@@ -59,6 +61,10 @@ UNET = ['model.modalities.0.patches={"kind": "unet", "channels": [8]}']
 BOTH = ["data.kind=folder", f"data.path={HERE / 'both'}", "data.resolution=16", "data.layout=pairs"]
 MUON = ["train.optimizer.kind=muon"]
 CONSTANT = ["train.optimizer.schedule=constant"]
+NETWORK, OTHER_NETWORK = (save_small(HERE / f"network{seed}", "AutoencoderKL", seed=seed) for seed in (0, 1))
+LATENTS = ["autoencoder.kind=pretrained", f"autoencoder.path={NETWORK}", "model.modalities.0.channels=0"]
+LATENTS += ["model.modalities.0.patch_size=[2,2]"]
+PLAIN = ["autoencoder.mean=[0,0,0,0]", "autoencoder.std=[1,1,1,1]"]
 BASE = [
     "model.trunk.dim=16",
     "model.trunk.depth=2",
@@ -144,6 +150,13 @@ def drawn(config: RunConfig) -> object:
     return latent.values.tolist()
 
 
+def decoded(config: RunConfig) -> object:
+    """Return what becomes of a latent."""
+    state, _ = open_run(config, HERE / "none", is_resumed=False)
+    shape = state.latents.shape(state.config.data.size)
+    return state.latents.decode(torch.linspace(-1, 1, math.prod(shape)).view(shape)).tolist()
+
+
 def compiled(config: RunConfig) -> object:
     """Return whether a run compiles its model."""
     state, source = open_run(config, HERE / "none", is_resumed=False)
@@ -209,7 +222,7 @@ EFFECTS: dict[str, list[Effect]] = {
     "model.trunk.use_qk_norm": [Effect("true", initial)],
     "model.trunk.norm_eps": [Effect("0.5", trained)],
     "model.modalities.name": [refused("picture", "no modality 'image'; this model has: picture")],
-    "model.modalities.channels": [refused("4", r"expected \(4, axis_0, axis_1\)")],
+    "model.modalities.channels": [refused("4", "has 4 channels, and the latents of pictures have 3")],
     "model.modalities.patch_size": [Effect("[4,4]", initial), refused("[5,5]", "not positive multiples")],
     "model.modalities.max_grid": [Effect("[2,2]", initial), refused("[1,1]", r"positions for \(1, 1\)")],
     "model.modalities.patches.kind": [Effect("unet", initial)],
@@ -252,6 +265,27 @@ EFFECTS: dict[str, list[Effect]] = {
     "data.num_documents": [Effect("3", documents)],
     "data.split": [Effect("test", documents, FOLDER), refused("test", "has no splits", *UNMARKED)],
     "data.hold_out": [Effect("0.5", documents, UNMARKED), refused("0.5", "marks its splits itself", *FOLDER)],
+    "autoencoder.kind": [
+        refused("pretrained", "no autoencoder is named"),
+        refused("given", "hand it over from Python"),
+    ],
+    "autoencoder.path": [
+        Effect(str(OTHER_NETWORK), documents, LATENTS),
+        refused(str(HERE / "no"), "no autoencoder at", *LATENTS),
+    ],
+    "autoencoder.is_carried": [Effect("false", trained, LATENTS)],
+    "autoencoder.posterior": [Effect("sample", documents, LATENTS)],
+    "autoencoder.tile": [Effect("8", decoded, LATENTS)],
+    "autoencoder.digest": [refused("00", "its digest is", *LATENTS)],
+    "autoencoder.channels": [refused("7", "the settings say 7", *LATENTS)],
+    "autoencoder.factor": [refused("3", "the settings say 3", *LATENTS)],
+    "autoencoder.mean": [
+        Effect("[1,2,3,4]", documents, [*LATENTS, *PLAIN]),
+        refused("[1]", "given together", *LATENTS),
+    ],
+    "autoencoder.std": [Effect("[1,2,3,4]", documents, [*LATENTS, *PLAIN]), refused("[0]", "given together", *LATENTS)],
+    "autoencoder.name": [refused("mine", "'mine' is one of its owner's own", "autoencoder.kind=given")],
+    "autoencoder.shape": [refused("[3,4,4]", "hand it over from Python", "autoencoder.kind=given")],
     "encode.pixels.mean": [Effect("0.3", documents, ['encode.pixels={"mean": 0, "std": 1}'])],
     "encode.pixels.std": [Effect("0.3", documents, ['encode.pixels={"mean": 0, "std": 1}'])],
     "encode.caption_first": [Effect("0", documents), Effect("0", documents, FOLDER)],

@@ -125,6 +125,9 @@ def test_sizes_and_channels_that_do_not_fit_are_refused(pictures: Path, tmp_path
         open_run(settings(space, pictures, "data.resolution=[20,32]"), tmp_path, is_resumed=False, space=space)
     with pytest.raises(ConfigError, match=r"data.resolution=\[16,24\] .* take 16 or 24 and 16 or 32"):
         open_run(settings(space, pictures, "data.resolution=[16,24]"), tmp_path, is_resumed=False, space=space)
+    given = ["autoencoder.kind=given", "autoencoder.name=blocks", "autoencoder.shape=[9,9,9]"]
+    with pytest.raises(ConfigError, match=r"latents of \(6, 2, 4\), and autoencoder.shape is \(9, 9, 9\)"):
+        open_run(settings(space, pictures, *given), tmp_path, is_resumed=False, space=space)
     with pytest.raises(SpaceError):
         space.shape((15, 16))
 

@@ -23,6 +23,7 @@ from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.sources import FolderConfig, Reader, held_out_config, open_reader, open_source
+from transfusion.data.tasks import is_text_alone
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.evaluate.losses import evaluate_losses, total_loss
 from transfusion.files import sweep_unfinished
@@ -45,6 +46,7 @@ from transfusion.train.loop import StepReport, train
 from transfusion.train.metrics import HELD_OUT, Metrics, read_metrics
 from transfusion.train.opening import begin, resume
 from transfusion.train.saved import check_no_model
+from transfusion.train.sizes import check_latents
 from transfusion.train.state import TrainState, seen
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
@@ -108,6 +110,8 @@ def open_run(
             state = begin(config, where, space=space)
             state.seen = seen(directory)
         _check_workers(state)
+        if not is_text_alone(state.config.data, state.config.encode):
+            check_latents(state.config, state.latents.shape(state.config.data.size))
         reader = open_reader(state.config.data, state.config.train.seed)
         source = reader.source(state.encoder, state.config.train.row_length - 1)
         state.check_data(source.digest(), _held_out_digest(reader) if evaluation_distance(state.config) else None)

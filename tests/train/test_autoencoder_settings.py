@@ -80,6 +80,8 @@ EFFECTS: dict[str, list[tuple[tuple[str, ...], str] | tuple[tuple[str, ...], str
     "data.layout": [(FOLDER, "captions", "not the layout")],
     "data.split": [((*FOLDER, "data.hold_out=0.5"), "test")],
     "data.hold_out": [(FOLDER, "0.5")],
+    "data.crop": [(FOLDER, "0.5", "use augment.crop")],
+    "data.flip": [(FOLDER, "true", "use augment.crop")],
     "augment.crop": [((), "12")],
     "augment.flip": [((), "false")],
     "train.steps": [((), "2")],

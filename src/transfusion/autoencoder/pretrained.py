@@ -170,9 +170,7 @@ class PretrainedSpace:
             raise SpaceError(f"{self.name} makes latents of {list(found.mean.shape[1:])}, where {list(shape)} are due")
         normalisation = self.normalisation
         mean = normalisation.apply(found.mean[0].cpu())
-        if found.std is None or self.config.posterior == "mean":
-            return Moments(mean)
-        return Moments(mean, normalisation.scale(found.std[0].cpu()))
+        return Moments(mean, None if found.std is None else normalisation.scale(found.std[0].cpu()))
 
     def decode(self, latent: Tensor) -> Picture:
         """Turn a latent back into a picture; a quantising network snaps it to its codebook first.

@@ -14,8 +14,8 @@ from transfusion.recipes.folder import folder
 def photos() -> RunConfig:
     """What does an evening of two cores learn from photographs of 128 pixels?
 
-    Command: ``transfusion train photos data.path=DIR autoencoder.path=AUTOENCODER``, where DIR holds pictures in any
-    layout and AUTOENCODER is one of 8 pixels an element, by path or name on the hub.
+    Command: ``transfusion train photos data.path=DIR``, where DIR holds what ``transfusion prepare latents`` made of
+    pictures; or pictures in any layout, with ``autoencoder.path=`` a path or a name on the hub.
     """
     config = folder()
     times = config.diffusion.schedule.model_copy(update={"mean": 0.8, "std": 1.2, "min_t": 0.15})

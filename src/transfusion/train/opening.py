@@ -235,7 +235,7 @@ def _resolved(
             "it out (model.text_vocab_size=null)"
         )
     try:
-        config = sized(config, space.shape(config.data.size), settled)
+        config = sized(config, settled, shape=space.shape(config.data.size))
     except SpaceError as error:
         raise ConfigError(f"data.resolution={config.data.resolution}: {error}") from error
     return config.model_copy(

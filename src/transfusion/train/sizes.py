@@ -7,6 +7,7 @@ They are settled once, when a run begins, and stand in its settings from then on
 from collections.abc import Sequence
 from math import ceil, lcm, prod
 
+from transfusion.autoencoder.spaces import latent_shape
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import IMAGE
 from transfusion.data.tasks import most_pictures
@@ -18,18 +19,19 @@ TEXT_SLOTS = 62  # room for text beside the pictures of a document
 SLOTS_AROUND = 2  # what begins a picture and what ends it
 
 
-def sized(config: RunConfig, shape: Sequence[int], settled: RunConfig | None = None) -> RunConfig:
+def sized(config: RunConfig, settled: RunConfig | None = None, *, shape: Sequence[int] | None = None) -> RunConfig:
     """Fill in the sizes that settings leave open.
 
     Args:
         config: The settings.
-        shape: (C, *axes) of the latent of a picture of the data's size.
         settled: Those of the run that goes on: what it has settled stays.
+        shape: (C, *axes) of the latent of a picture of the data's size; None: as the settings tell it.
 
     Raises:
-        ConfigError: The grid of a modality is open, and the data say nothing of it; or the latents of pictures do not
-            go with their modality.
+        ConfigError: The grid of a modality is open, and the data say nothing of it; or pictures are no whole patches.
     """
+    shape = shape or latent_shape(config.autoencoder, config.data.size)
+    assert shape is not None, f"what pictures become in {config.autoencoder} is not known"
     modalities = tuple(_sized(modality, config, tuple(shape)) for modality in config.model.modalities)
     open_length = _row_length(config, shape[1:]) if settled is None else settled.train.row_length
     row_length = config.train.row_length or open_length
@@ -43,13 +45,14 @@ def sized(config: RunConfig, shape: Sequence[int], settled: RunConfig | None = N
 
 def _sized(modality: ModalityConfig, config: RunConfig, shape: tuple[int, ...]) -> ModalityConfig:
     """Give a modality the channels and the positions along each axis that are open."""
-    if modality.name == IMAGE:
-        modality = _checked(modality, config, shape)
+    is_image = modality.name == IMAGE and len(shape) == len(modality.patch_size) + 1
+    if is_image:
+        modality = _whole(modality, config, shape)
     elif not modality.channels:
         raise ConfigError(f"modality {modality.name!r} has 0 channels, and the data say nothing of it: name how many")
     if modality.max_grid is None or all(modality.max_grid):
         return modality
-    if modality.name != IMAGE:
+    if not is_image:
         raise ConfigError(
             f"max_grid of modality {modality.name!r} is {list(modality.max_grid)}, and the data say nothing of it: "
             "name how many patches it has along each axis"
@@ -59,22 +62,37 @@ def _sized(modality: ModalityConfig, config: RunConfig, shape: tuple[int, ...]) 
     return modality.model_copy(update={"max_grid": grid})
 
 
-def _checked(modality: ModalityConfig, config: RunConfig, shape: tuple[int, ...]) -> ModalityConfig:
+def _whole(modality: ModalityConfig, config: RunConfig, shape: tuple[int, ...]) -> ModalityConfig:
     """Fill in the channels of pictures, and refuse latents that are not cut into whole patches."""
+    if any(side % patch for side, patch in zip(shape[1:], modality.patch_size, strict=True)):
+        raise ConfigError(_unfit(config, shape[1:], modality.patch_size))
+    return modality.model_copy(update={"channels": modality.channels or shape[0]})
+
+
+def check_latents(config: RunConfig, shape: Sequence[int]) -> None:
+    """Check that the latents of pictures go with their modality.
+
+    Args:
+        config: Settings that are settled.
+        shape: (C, *axes) of the latent of a picture of the data's size.
+
+    Raises:
+        ConfigError: They have other channels or axes.
+    """
     channels, *axes = shape
-    if modality.channels not in (0, channels):
-        raise ConfigError(
-            f"modality {IMAGE!r} has {modality.channels} channels, and the latents of pictures have {channels} "
-            f"(autoencoder.kind={config.autoencoder.kind}); leave it open: model.modalities.0.channels=0"
-        )
-    if len(axes) != len(modality.patch_size):
-        raise ConfigError(
-            f"patch_size {list(modality.patch_size)} of modality {IMAGE!r} has {len(modality.patch_size)} axes, and "
-            f"the latents of pictures have {len(axes)}, {axes}; give a size along each"
-        )
-    if any(side % patch for side, patch in zip(axes, modality.patch_size, strict=True)):
-        raise ConfigError(_unfit(config, axes, modality.patch_size))
-    return modality.model_copy(update={"channels": channels})
+    for modality in config.model.modalities:
+        if modality.name != IMAGE:
+            continue
+        if len(axes) != len(modality.patch_size):
+            raise ConfigError(
+                f"patch_size {list(modality.patch_size)} of modality {IMAGE!r} has {len(modality.patch_size)} axes, "
+                f"and the latents of pictures have {len(axes)}, {axes}; give a size along each"
+            )
+        if modality.channels != channels:
+            raise ConfigError(
+                f"modality {IMAGE!r} has {modality.channels} channels, and the latents of pictures have {channels} "
+                f"(autoencoder.kind={config.autoencoder.kind}); leave it open: model.modalities.0.channels=0"
+            )
 
 
 def _unfit(config: RunConfig, axes: Sequence[int], patches: Sequence[int]) -> str:
@@ -103,7 +121,7 @@ def _row_length(config: RunConfig, axes: Sequence[int]) -> int:
     patches = [
         prod(ceil(side / patch) for side, patch in zip(axes, modality.patch_size, strict=True))
         for modality in config.model.modalities
-        if modality.name == IMAGE
+        if modality.name == IMAGE and len(axes) == len(modality.patch_size)
     ]
     num_pictures = most_pictures(config.data)
     needed = num_pictures * (sum(patches) + SLOTS_AROUND) + TEXT_SLOTS

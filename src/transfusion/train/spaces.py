@@ -68,6 +68,10 @@ def _settled(
         )
     if isinstance(config.autoencoder, GivenConfig) and given is not None:
         shape = given.shape(config.data.size)
+        if config.autoencoder.shape not in (None, tuple(shape)):
+            raise SpaceError(
+                f"{given.name} makes latents of {shape}, and autoencoder.shape is {config.autoencoder.shape}"
+            )
         config = config.model_copy(update={"autoencoder": config.autoencoder.model_copy(update={"shape": shape})})
     if isinstance(config.autoencoder, PixelsConfig):
         pixels = config.encode.pixels or _measured(reader)

@@ -85,7 +85,7 @@ MUTANTS = [
     Mutant("tree: a link takes the place of what it leads to", "data/tree.py", "                self.links.append(path)",
            "                self.through(path)", "data/test_layouts.py -k links_cross"),
     Mutant("sizes: rows have room for two pictures", "data/tasks.py", '"story": MOST_PAGES}', '"story": 2}', "train/test_sizes.py"),
-    Mutant("sizes: a run that goes on has its row settled anew", "train/opening.py", "space.shape(config.data.size), settled)", "space.shape(config.data.size))",
+    Mutant("sizes: a run that goes on has its row settled anew", "train/opening.py", "sized(config, settled, shape=", "sized(config, shape=",
            "test_run.py -k same_command"),
     Mutant("found: records that are too long are not counted", "data/fit.py", "        self._num_too_long = len(faults)",
            "        self._num_too_long = 0", "data/test_limit.py -k fitted_source"),
