@@ -134,6 +134,7 @@ def test_sizes_are_a_side_or_two(text: str) -> None:
 
 def test_a_run_in_pixels_on_latents_is_refused(tmp_path: Path, pictures: Path, autoencoder: Path) -> None:
     made = prepare_latents(asked(pictures, autoencoder, tmp_path / "latents", has_flip=False))
+    assert "splits 'test' 3, 'train' 6" in made["found"]
     config = override(RECIPES["folder"](), [f"data.path={made['folder']}"])
     with pytest.raises(ConfigError, match="autoencoder.kind is pixels; take a recipe for latents"):
         open_run(config, tmp_path / "run", is_resumed=False, device="cpu")

@@ -116,7 +116,8 @@ def all_captions(path: Path, layout: Layout = "auto") -> Told:
     if not rows:
         first = f"; the first: {next(iter(quarantine.values()))}" if quarantine else ""
         raise DataError(f"{path} holds no captioned pictures{first}")
-    return Told(laid.layout, rows, quarantine, _found(laid, rows, len(quarantine)))
+    marked = dict(Counter(row.split for row in rows if row.split is not None))
+    return Told(laid.layout, rows, quarantine, replace(_found(laid, rows, len(quarantine)), splits=marked))
 
 
 def chosen_captions(path: Path, told: Told, split: str | None, hold_out: float | None) -> FolderCaptions:
