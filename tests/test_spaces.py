@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from spaces import Blocks
 
 from transfusion.asking import Score
 from transfusion.autoencoder.space import SpaceError
+from transfusion.cli.export import export
 from transfusion.config import ConfigError, RunConfig, override
 from transfusion.data.encode import IMAGE
 from transfusion.pretrained import Transfusion
@@ -143,7 +145,11 @@ def test_pictures_that_are_no_squares_are_read_and_drawn_in_pixels(pictures: Pat
 
 def in_latents(folder: Path, network: Path, *more: str) -> RunConfig:
     """A recipe for pictures of 16 x 32 pixels in the latents of a network."""
-    named = ["autoencoder.kind=pretrained", f"autoencoder.path={network}", "model.modalities.0.patch_size=[2,2]"]
+    named = [
+        "autoencoder.kind=pretrained",
+        f"autoencoder.path={'' if network == Path() else network}",
+        "model.modalities.0.patch_size=[2,2]",
+    ]
     return settings(Blocks(2), folder, *named, *more)
 
 
@@ -166,6 +172,11 @@ def test_a_run_carries_its_autoencoder(name: str, pictures: Path, tmp_path: Path
     assert fresh.returncode == 0, fresh.stderr
     assert np.array_equal(np.asarray(Image.open(tmp_path / "drawn.png")), np.asarray(drawn))
     assert open_in(in_latents(pictures, network), moved).step == 2  # nor does going on need it
+    assert open_in(in_latents(pictures, Path()), moved).step == 2  # or its path
+    exported = tmp_path / "exported"
+    export(moved, exported, weights=None, dtype="fp32")
+    again = Transfusion.from_pretrained(exported, device="cpu").generate_images("number 1", seed=3)
+    assert np.array_equal(np.asarray(again), np.asarray(drawn))
 
 
 FRESH = """
@@ -223,3 +234,25 @@ def test_draws_of_a_posterior_are_keyed_by_the_visit(pictures: Path, tmp_path: P
     picture = np.asarray(Image.open(pictures / source.name(0)).resize((32, 16)))
     prompt = [state.encoder.caption_prompt(picture).segments[0] for _ in range(2)]
     assert all(torch.equal(part.values, state.latents.moments(picture).mean) for part in prompt)  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class Features(Blocks):
+    """A network's features, from which no picture comes back."""
+
+    is_network: bool = True
+
+    def decode(self, latent: torch.Tensor) -> np.ndarray:
+        raise SpaceError("features have no decoder")
+
+
+def test_a_space_without_a_decoder_is_trained_on(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    space = Features(2)
+    assert train(settings(space, pictures), space, tmp_path / "run").step == 2
+    assert "features have no decoder" in caplog.text
+    model = Transfusion.from_pretrained(tmp_path / "run", device="cpu", space=space)
+    with pytest.raises(ConfigError, match="features have no decoder"):
+        model.generate_images("number 1")
+    assert isinstance(model.caption(np.zeros((16, 32, 3), np.uint8)), str)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from transfusion.autoencoder.architecture import VQNetwork
 from transfusion.autoencoder.measures import kernel_distance, perplexity, psnr, share_in_use, ssim
+from transfusion.autoencoder.reconstruction import mean_psnr
 from transfusion.config import ConfigError
 from transfusion.data.settings import FolderConfig
 from transfusion.devices import PRECISIONS, find_device
@@ -224,6 +225,7 @@ def measure(state: AutoencoderState, pictures: Pictures, judges: Judges) -> dict
     network, sums, count = state.best_network, dict[str, float](), 0
     counts = torch.zeros(network.config.num_codes, dtype=torch.int64) if isinstance(network, VQNetwork) else None
     features: list[tuple[Tensor, Tensor]] = []
+    found_psnr: list[float] = []
     for batch in _batches(pictures, NUM_HELD_OUT):
         values = batch.to(state.device)
         with _evaluating(state):
@@ -232,13 +234,14 @@ def measure(state: AutoencoderState, pictures: Pictures, judges: Judges) -> dict
             if judges.judge is not None:
                 found = (judges.judge(each).pooled.float().cpu() for each in (passed.pictures, values))
                 features.append((next(found), next(found)))
-        likeness = {"psnr": psnr(passed.pictures, values).mean(), "ssim": ssim(passed.pictures, values).mean()}
+        found_psnr += psnr(passed.pictures, values).tolist()
+        likeness = {"ssim": ssim(passed.pictures, values).mean()}
         for name, value in {**likeness, **losses}.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
         if counts is not None and passed.codes is not None:
             counts += torch.bincount(passed.codes.cpu(), minlength=len(counts))
         count += len(batch)
-    measures = {name: total / count for name, total in sums.items()}
+    measures = {"psnr": mean_psnr(found_psnr), **{name: total / count for name, total in sums.items()}}
     if counts is not None:
         measures |= {"codes_in_use": share_in_use(counts), "code_perplexity": perplexity(counts)}
     if features and count > 1:

@@ -217,9 +217,9 @@ def train_run(
         lock = stack.enter_context(hold_run(run)) if lock is None else lock
         state.take_folder(run)
         metrics = stack.enter_context(Metrics(run, state.step))
-        if state.step == 0 and state.encodes_pictures:
-            _show_reconstructions(state, run)
         between = _Between(state, source, run, metrics, stop)
+        if state.step == 0 and state.encodes_pictures:
+            between.show_reconstructions()
         reports = stack.enter_context(closing(train(state, source, run, stop, lock=lock, metrics=metrics)))
         between.catch_up()
         for report in reports:
@@ -254,6 +254,10 @@ class _Between:
         self._reported_step: int | None = None
         self._has_samples = bool(list_samples(run)) and state.step > 0
         self._begun_seconds, self._sample_seconds, self._is_told = state.train_seconds, 0.0, False
+
+    def show_reconstructions(self) -> None:
+        """Say what the autoencoder itself loses."""
+        self._tried("reconstructions", lambda: _show_reconstructions(self._state, self._run))
 
     def catch_up(self) -> None:
         """Take the held-out losses that the checkpoint lacks from which training goes on: it was saved at a stop."""

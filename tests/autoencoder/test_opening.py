@@ -15,6 +15,7 @@ from transfusion.autoencoder.carried import save_carried
 from transfusion.autoencoder.networks import wrapped
 from transfusion.autoencoder.opening import open_network
 from transfusion.autoencoder.space import SpaceError
+from transfusion.train.manifest import seal
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICTURE = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -67,12 +68,16 @@ def test_a_run_gives_its_best_checkpoint_or_its_newest(tmp_path: Path) -> None:
     networks = {step: wrapped(small_module("VQModel", seed=step)) for step in (9, 10, 100)}
     for step, network in networks.items():
         save_carried(tmp_path / "checkpoints" / f"step_{step:08d}", network)
+        seal(tmp_path / "checkpoints" / f"step_{step:08d}")
     (tmp_path / "checkpoints" / "step_00000200").mkdir()  # without an autoencoder
     assert open_network(tmp_path).digest == networks[100].digest
     for content, step in (('{"step": 9}', 9), ('{"step": 200}', 100), ('{"step": "9"}', 100), ("{}", 100)):
         (tmp_path / "best.json").write_text(content)
         assert open_network(tmp_path).digest == networks[step].digest
     assert open_network(tmp_path / "checkpoints" / "step_00000010").digest == networks[10].digest
+    weights = tmp_path / "checkpoints" / "step_00000100" / "autoencoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert open_network(tmp_path).digest == networks[10].digest  # the newest that is whole
     (tmp_path / "best.json").write_text("[" * 100_000)
     with pytest.raises(SpaceError, match="best.json is damaged"):
         open_network(tmp_path)

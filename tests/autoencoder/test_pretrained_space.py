@@ -13,7 +13,7 @@ from transfusion.autoencoder.networks import wrapped
 from transfusion.autoencoder.pretrained import PretrainedSpace, settled
 from transfusion.autoencoder.reconstruction import psnr, reconstruct
 from transfusion.autoencoder.settings import PretrainedConfig
-from transfusion.autoencoder.space import LatentSpace, SpaceError
+from transfusion.autoencoder.space import LatentSpace, SpaceError, measure
 
 PICTURES = made_pictures(4, 16, 24)
 
@@ -197,3 +197,10 @@ def test_reconstructions_of_pictures_of_several_sizes() -> None:
 def test_nothing_is_written_where_nothing_is_carried(tmp_path: Path) -> None:
     space_of("AutoencoderTiny", is_carried=False).save(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_channel_that_never_changes_is_zero_and_keeps_its_scale() -> None:
+    latents = [torch.cat([torch.full((1, 4, 4), 0.1), torch.full((1, 4, 4), float(i))]) for i in range(37)]
+    found = measure(latents)
+    assert found.std[0] == 1.0 and abs(found.apply(latents[0])[0]).max() < 1e-6
+    assert found.std[1] == pytest.approx(np.arange(37).std(), rel=1e-6)

@@ -12,6 +12,7 @@ from small_autoencoders import made_pictures, save_small
 
 from transfusion.autoencoder.settings import PretrainedConfig
 from transfusion.cli.prepare import Wanted, prepare_latents, size_of, told
+from transfusion.cli.verbs import Use, score
 from transfusion.config import ConfigError, override
 from transfusion.data.errors import DataError
 from transfusion.data.sources import FolderConfig
@@ -144,3 +145,19 @@ def test_a_run_in_pixels_on_latents_is_refused(tmp_path: Path, pictures: Path, a
     with pytest.raises((ConfigError, DataError), match="autoencoder.digest is x, theirs"):
         open_run(config, tmp_path / "run", is_resumed=False, device="cpu")
     assert np.prod(made["shape"]) == 4 * 8 * 12
+
+
+def test_evaluation_takes_latents_of_the_models_space_alone(tmp_path: Path, pictures: Path, autoencoder: Path) -> None:
+    latents = tmp_path / "latents"
+    prepare_latents(asked(pictures, autoencoder, latents))
+    other = save_small(tmp_path / "other", "AutoencoderKL", seed=1)
+    prepare_latents(asked(pictures, other, tmp_path / "others"))
+    run = tmp_path / "run"
+    state, source = open_run(override(RECIPES["photos"](), [*SETTINGS, f"data.path={latents}"]), run, is_resumed=False)
+    for _ in train_run(state, source, run, threading.Event()):
+        pass
+    use = Use(run, "cpu", "fp32")
+    told = score(use, ["data.split=test"], num_prompts=1, seed=0)[0]
+    assert json.loads(told)["records"] == 3
+    with pytest.raises(DataError, match="not of the autoencoder that is asked for"):
+        score(use, [f"data.path={tmp_path / 'others'}"], num_prompts=1, seed=0)

@@ -369,14 +369,15 @@ def test_a_latent_that_is_not_finite_is_named(tmp_path: Path) -> None:
         prepared(captions(tmp_path / "pictures"), tmp_path / "latents", space=Large(), dtype="fp16")
 
 
-def test_the_size_is_the_folders(tmp_path: Path) -> None:
+def test_the_size_is_the_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     to = prepared(captions(tmp_path / "pictures"), tmp_path / "latents")
     reader = open_reader(FolderConfig(path=to))
     assert isinstance(reader.config, FolderConfig)
     assert (reader.config.layout, reader.config.size, reader.sample_pictures()) == ("latents", SIZE, None)
     assert open_reader(reader.config).config == reader.config
-    with pytest.raises(DataError, match="latents of pictures of 8x16, and data.resolution asks for 64x64"):
-        open_reader(FolderConfig(path=to, resolution=64))
+    caplog.set_level("INFO")
+    assert open_reader(FolderConfig(path=to, resolution=64)).config == reader.config
+    assert "latents of pictures of 8x16, and not of 64x64 as data.resolution says" in caplog.text
     digests = {open_reader(FolderConfig(path=to, split=split, hold_out=0.5)).digest() for split in ("train", "test")}
     assert len(digests) == 2 and all(digest.startswith("latents:") for digest in digests)
 

@@ -410,3 +410,17 @@ def test_a_table_that_is_not_read_is_told(tmp_path: Path) -> None:
     fill(tmp_path, "1.png", "old/captions.jsonl", "captions.jsonl", captions='{"file": "1.png", "text": "a"}')
     found = opened(tmp_path).found
     assert found.left_out == {"table of captions": 1} and not found.unknown
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.png,a red, big dog", "line 2: more fields than the head line names; quote"),
+        ('a.png,"a 5 inch dog\nb.png,two', "not CSV"),
+    ],
+)
+def test_a_table_loses_no_part_of_a_caption(tmp_path: Path, row: str, message: str) -> None:
+    fill(tmp_path, "a.png", "b.png")
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n{row}\n")
+    with pytest.raises(DataError, match=message):
+        folder_captions(tmp_path)

@@ -9,6 +9,7 @@ import torch
 from tiny import ToySource, equal, run_config
 
 from transfusion.config import ConfigError, RunConfig, override
+from transfusion.files import append_row
 from transfusion.train.changes import CHANGEABLE, FIXED, differences, record_changes, with_taken
 from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.loop import train
@@ -150,6 +151,13 @@ def test_the_checkpoint_before_the_cool_down_is_kept_and_gone_on_from_elsewhere(
         "path": str(before), "checkpoint": str(before), "step": 4, "weights": "trained", "sha256": sha256,
     }  # fmt: skip
     assert [path.name[-1] for path in checkpoints(tmp_path / "first")] == ["4", "6"]  # as it was
+
+
+def test_what_was_tried_in_a_folder_is_not_taken_by_a_run_from_elsewhere(tmp_path: Path) -> None:
+    source, new = _run(tmp_path), tmp_path / "new"
+    append_row(new / "changes.jsonl", {"step": 4, "setting": "train.optimizer.lr", "old": 0.001, "new": 0.07})
+    state = resume(config(), new, CPU, goes_on_from=step_directory(source, 4))
+    assert state is not None and state.config.train.optimizer.lr == config().train.optimizer.lr and not state.changes
 
 
 def test_a_model_without_moments_is_not_gone_on_from(tmp_path: Path) -> None:

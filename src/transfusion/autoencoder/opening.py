@@ -7,6 +7,7 @@ The one place that reads weights which others have pickled, always as weights on
 older diffusers did. It must not know what is done with a network.
 """
 
+import hashlib
 import logging
 import os
 import re
@@ -36,14 +37,14 @@ from transfusion.autoencoder.networks import (
     refuse_mismatched,
     told,
 )
-from transfusion.autoencoder.space import SpaceError
+from transfusion.autoencoder.space import CARRIED_FILES, SpaceError
 from transfusion.autoencoder.taesd import settings_of
 
 CONFIG_FILE, PIPELINE_FILE, SUB_FOLDER = "config.json", "model_index.json", "vae"
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
 ENDINGS = (".safetensors", ".pth")
 ENCODER = "_encoder"
-CHECKPOINTS, BEST_FILE = "checkpoints", "best.json"
+CHECKPOINTS, BEST_FILE, MANIFEST_FILE = "checkpoints", "best.json", "manifest.json"
 FORMS = (
     f"a folder that diffusers saved ({CONFIG_FILE}), original TAESD files (NAME{ENCODER}.pth and NAME_decoder.pth), "
     f"the pair of a checkpoint ({SETTINGS_FILE}), a run that trained one, or a name on the hub (organisation/name)"
@@ -93,12 +94,25 @@ def _in_folder(folder: Path) -> Autoencoder:
 
 def _trained(run: Path) -> Path | None:
     """Return the checkpoint of a run that holds a trained autoencoder: the best one if it is known, else the newest."""
-    held = sorted(folder for folder in run.glob(f"{CHECKPOINTS}/step_*") if has_carried(folder))
+    held = sorted(folder for folder in run.glob(f"{CHECKPOINTS}/step_*") if has_carried(folder) and _is_whole(folder))
     if not held:
         return None
     step = read_json(run / BEST_FILE).get("step") if (run / BEST_FILE).is_file() else None
     best = [folder for folder in held if type(step) is int and folder.name == f"step_{step:08d}"]
     return best[0] if best else held[-1]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Return whether a checkpoint's autoencoder is what its manifest says."""
+    named = read_json(checkpoint / MANIFEST_FILE) if (checkpoint / MANIFEST_FILE).is_file() else {}
+    for name in CARRIED_FILES:
+        facts = named.get(name)
+        if not isinstance(facts, dict) or not (checkpoint / name).is_file():
+            return False
+        with (checkpoint / name).open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != facts.get("sha256"):
+                return False
+    return True
 
 
 def _kind_of(file: Path) -> Kind:

@@ -88,7 +88,7 @@ def filled(config: AutoencoderConfig, settled: AutoencoderConfig) -> Autoencoder
         return settled if config.shape is None else config
     if not isinstance(config, PretrainedConfig) or not isinstance(settled, PretrainedConfig):
         return config
-    open_ones = [name for name in SETTLED if getattr(config, name) is None]
+    open_ones = [name for name in SETTLED if getattr(config, name) is None] + ([] if config.path else ["path"])
     return config.model_copy(update={name: getattr(settled, name) for name in open_ones})
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 Picture = NDArray[np.uint8]
 Size = tuple[int, int]  # height, width
+STILL = 1e-5  # a spread of so much of the mean is rounding
 CARRIED_FILES = ("autoencoder.json", "autoencoder.safetensors")  # of a checkpoint that carries its latent space
 
 
@@ -131,7 +132,8 @@ class Normalisation:
 
 
 def measure(latents: Sequence[Tensor]) -> Normalisation:
-    """Measure the per-channel statistics of latents (C, *axes); a channel that never changes keeps its scale.
+    """Measure the per-channel statistics of latents (C, *axes); a channel that changes by less than float32 tells apart
+    keeps its scale.
 
     Sums are float64, so that the order of the latents hardly matters, and numbers have seven digits, so that it does
     not matter at all.
@@ -140,5 +142,6 @@ def measure(latents: Sequence[Tensor]) -> Normalisation:
     count = sum(each.shape[1] for each in sums)
     mean = torch.stack([each.sum(1) for each in sums]).sum(0) / count
     variance = torch.stack([(each - mean[:, None]).square().sum(1) for each in sums]).sum(0) / count
-    std = [float(f"{value:.7g}") or 1.0 for value in variance.sqrt().tolist()]
-    return Normalisation(tuple(float(f"{value:.7g}") for value in mean.tolist()), tuple(std))
+    pairs = list(zip(mean.tolist(), variance.sqrt().tolist(), strict=True))
+    std = [float(f"{spread:.7g}") if spread > STILL * max(abs(centre), 1e-30) else 1.0 for centre, spread in pairs]
+    return Normalisation(tuple(float(f"{centre:.7g}") for centre, _ in pairs), tuple(std))

@@ -117,7 +117,7 @@ def _tell(model: Transfusion, result: Generated, folder: Path, console: Console,
         elif isinstance(part, Latent):
             picture = model.image(part)
             if console.is_terminal:
-                console.print(half_blocks(picture))
+                console.print(half_blocks(picture, console.width))
             try:
                 console.print(f"[drew {save_numbered(picture, folder, note)}]", markup=False, style="dim")
             except OSError as error:
@@ -135,8 +135,12 @@ def save_numbered(picture: Image.Image, folder: Path, note: Note | None = None) 
     raise AssertionError("numbers have no end")
 
 
-def half_blocks(picture: Image.Image) -> RichText:
-    """Turn a picture into lines of coloured half blocks, two pixels in each character."""
+def half_blocks(picture: Image.Image, width: int) -> RichText:
+    """Turn a picture into lines of coloured half blocks, two pixels in each character; one that is wider than ``width``
+    is made smaller.
+    """
+    if picture.width > width:
+        picture = picture.resize((width, max(2, round(picture.height * width / picture.width))))
     text = RichText()
     for y in range(0, picture.height - 1, 2):
         for x in range(picture.width):

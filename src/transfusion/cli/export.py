@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from transfusion.autoencoder.space import CARRIED_FILES
 from transfusion.config import CONFIG_FILE, ConfigError
 from transfusion.tokenizer import TOKENIZER_FILE
 from transfusion.train.best import BEST
@@ -52,8 +53,8 @@ def export(path: Path, folder: Path, *, weights: str | None, dtype: str) -> dict
         )
 
     def write(new: Path) -> None:
-        for name in (CONFIG_FILE, TOKENIZER_FILE):
-            if (source / name).exists():  # bytes need no tokenizer.json
+        for name in (CONFIG_FILE, TOKENIZER_FILE, *CARRIED_FILES):
+            if (source / name).exists():  # bytes need no tokenizer.json, pixels no autoencoder
                 shutil.copyfile(source / name, new / name)
         if dtype == "fp32":
             shutil.copyfile(source / WEIGHTS[chosen], new / MODEL_FILE)

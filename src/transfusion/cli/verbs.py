@@ -12,6 +12,7 @@ from typing import NamedTuple
 from PIL.Image import Image, registered_extensions
 from rich.console import Console
 
+from transfusion.autoencoder.settings import PretrainedConfig
 from transfusion.cli.json_text import json_text
 from transfusion.cli.output import check_picture
 from transfusion.cli.progress import drawing, working
@@ -20,14 +21,16 @@ from transfusion.cli.targets import targets
 from transfusion.cli.texts import plain
 from transfusion.config import ConfigError, override
 from transfusion.data.errors import DataError
+from transfusion.data.latents import agreed_space
 from transfusion.data.settings import AUGMENTATION, unaugmented
 from transfusion.data.shapes import CATEGORIES, prompts
 from transfusion.data.sources import (
     DataConfig,
     FolderConfig,
+    LatentReader,
     ShapesConfig,
     of_other_data,
-    open_source,
+    open_reader,
     settled_like,
 )
 from transfusion.data.splits import TRAIN
@@ -206,7 +209,10 @@ def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) ->
         return scores.to_json(), _rendered(scores_table(scores))
     data = unaugmented(_settled(data, model.config.data, overrides))
     encoder = replace(model.prompts.encoder, seed=seed)
-    source = open_source(data, encoder, model.config.train.row_length - 1)
+    reader = open_reader(data, seed)
+    if isinstance(reader, LatentReader):
+        _check_space(model, data.path)
+    source = reader.source(encoder, model.config.train.row_length - 1)
     try:
         num_slots(source.outline(0), model.model.vocabulary)  # all are of one shape
     except (ValueError, KeyError) as error:
@@ -224,6 +230,19 @@ def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) ->
         losses = {**losses, "bits per byte": measured}
     told = f"{source.size} records of {data.path}" + (f", split {split!r}" if split else "")
     return json_text(facts), "\n".join([told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
+
+
+def _check_space(model: Transfusion, latents: Path) -> None:
+    """Refuse latents that are not of the model's space.
+
+    Raises:
+        ConfigError: The model is of pixels, or of a space of one's own.
+        DataError: They are of another autoencoder, or normalised otherwise.
+    """
+    space = model.config.autoencoder
+    if not isinstance(space, PretrainedConfig):
+        raise ConfigError(f"{latents} holds latents of an autoencoder, and the model has autoencoder.kind={space.kind}")
+    agreed_space(latents, space)
 
 
 def _settled(data: FolderConfig, trained: DataConfig, overrides: Sequence[str]) -> FolderConfig:

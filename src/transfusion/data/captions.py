@@ -222,9 +222,14 @@ def _json_rows(file: Path) -> Iterator[_Row]:
 
 def _csv_rows(file: Path) -> Iterator[_Row]:
     """Yield the rows of a table with a head line; their numbers are those of their last lines."""
-    table = csv.DictReader(StringIO(utf8(file), newline=""))
+    table = csv.DictReader(StringIO(utf8(file), newline=""), restkey="", strict=True)
     try:
         for row in table:
+            if row.get(""):
+                raise DataError(
+                    f"{file}, line {table.line_num}: more fields than the head line names; quote a caption that has "
+                    'commas, as in 1.png,"a red, big dog"'
+                )
             told = {name: value for name, value in row.items() if value}
             yield _Row(table.line_num, told, ",".join(map(str, told.values())))
     except csv.Error as error:

@@ -12,6 +12,7 @@ writes such folders. It must not know how latents are made.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -37,6 +38,8 @@ RECORDS_FILE = "records.jsonl"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 AGAIN = "the same `transfusion prepare latents` again mends it"
 ANEW = "copy it again, or delete its folder and prepare the latents anew"
+
+_log = logging.getLogger(__name__)
 
 
 class _Facts(BaseModel):
@@ -364,16 +367,16 @@ def _record(row: Mapping[str, object], shards: Sequence[Shard], where: str) -> R
 
 
 def settled_data(config: FolderConfig, folder: LatentFolder) -> FolderConfig:
-    """Return settings of data with nothing left open, for a folder of latents.
+    """Return settings of data with nothing left open, for a folder of latents, whose size of pictures is taken.
 
     Raises:
-        DataError: They ask for what it does not hold: another size, crops, or flips.
+        DataError: They ask for what it does not hold: crops, or flips.
     """
-    default = FolderConfig.model_fields["resolution"].default
-    if config.resolution != default and config.size != folder.size:
-        raise DataError(
-            f"{config.path} holds latents of pictures of {_sides(folder.size)}, and data.resolution asks for "
-            f"{_sides(config.size)}; leave it out, or prepare latents with --resolution {_sides(config.size)}"
+    if config.resolution != FolderConfig.model_fields["resolution"].default and config.size != folder.size:
+        _log.info(
+            "%s holds latents of pictures of %s, and not of %s as data.resolution says: taken as they are (for others: "
+            "transfusion prepare latents --resolution %s)",
+            *(config.path, _sides(folder.size), _sides(config.size), _sides(config.size)),
         )
     if config.crop < 1:
         raise DataError(

@@ -136,8 +136,10 @@ def resume(
         return None
     facts = read_facts(folder)
     loaded, tokenizer = load_settings(folder)
-    config = with_taken(_alike(config, loaded, space), loaded, run, facts.step)
-    saved = with_free_settings(with_taken(loaded, loaded, run, facts.step), config)
+    config, taken = _alike(config, loaded, space), loaded
+    if elsewhere is None:  # what was tried in another folder is not this run's
+        config, taken = (with_taken(each, loaded, run, facts.step) for each in (config, loaded))
+    saved = with_free_settings(taken, config)
     precision = saved.train.precision if config.train.precision == "auto" else config.train.precision
     latents = remembering(load_space(folder, config, space).to(device))
     resolved = _resolved(config, tokenizer, precision, latents, settled=saved)
@@ -154,10 +156,15 @@ def resume(
         state.origin = Origin(str(elsewhere), str(folder), facts.step, "trained", sha256)
     state.seen = seen(run)
     _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
-    paces = [Pace(settings.train.optimizer, settings.train.steps) for settings in (saved, resolved)]
-    if rates := told_rates(paces[0], paces[1], state.step):
-        _log.info("%s", rates)
+    _say_rates(saved, resolved, state.step)
     return state
+
+
+def _say_rates(saved: RunConfig, resolved: RunConfig, step: int) -> None:
+    """Say what the rate does where settings that decide it changed."""
+    paces = [Pace(settings.train.optimizer, settings.train.steps) for settings in (saved, resolved)]
+    if rates := told_rates(paces[0], paces[1], step):
+        _log.info("%s", rates)
 
 
 def _alike(config: RunConfig, loaded: RunConfig, space: LatentSpace | None) -> RunConfig:

@@ -116,4 +116,6 @@ MUTANTS = [
     Mutant("tasks: all that a world knows was told", "data/tasks.py", '"edit": tasks.edit > 0', '"edit": True', "data/test_tasks.py"),
     Mutant("errors: settings are named with the kind of a union", "config.py", "            models = kinds\n",
            "            models = kinds\n            path.append(str(part))\n", "test_config.py -k without_its_kind"),
+    Mutant("captions: a table's rows are cut", "data/captions.py", '            if row.get(""):\n', "            if False:\n", "data/test_layouts.py -k no_part"),
+    Mutant("captions: an open quote eats the rows behind it", "data/captions.py", ', restkey="", strict=True)', ', restkey="")', "data/test_layouts.py -k no_part"),
 ]  # fmt: skip

@@ -175,7 +175,7 @@ MUTANTS = [
            "train/test_endings.py -k begun_anew"),
     Mutant("anew: a linked checkpoint is gone on from", "train/checkpoint.py", "        elif is_step and (path / MANIFEST).exists():\n", "        elif False:\n",
            "cli/test_anew.py -k linked_checkpoint"),
-    Mutant("advice: forgotten by a kill", "train/opening.py", "with_taken(_alike(config, loaded, space), loaded, run, facts.step)\n", "_alike(config, loaded, space)\n",
+    Mutant("advice: forgotten by a kill", "train/opening.py", "        config, taken = (with_taken(each, loaded, run, facts.step) for each in (config, loaded))\n", "        pass\n",
            "train/test_endings.py -k outlives_a_kill"),
     Mutant("anew: the files behind a linked folder go too", "cli/anew.py", "        if folder.is_symlink():\n", "        if False:\n",
            "cli/test_anew.py -k links_and"),
@@ -247,4 +247,6 @@ MUTANTS = [
     Mutant("hub: what lies here does not count", "pretrained.py", "or os.path.lexists(path) or", "or", "test_hub.py -k comes_first"),
     Mutant("hub: the files of another model stay", "hub.py", "delete_patterns=stale", "delete_patterns=None", "test_hub.py -k fetched_and"),
     Mutant("hub: the card is in the manifest's way", "hub.py", 'CARD = "README.md"', 'CARD = "config.json"', "test_hub.py -k loaded_by"),
+    Mutant("going on: another attempt's changes are taken", "train/opening.py", "    if elsewhere is None:  # what was tried", "    if True:  # what was tried",
+           "train/test_changes.py -k from_elsewhere"),
 ]  # fmt: skip
