@@ -22,7 +22,6 @@ from transfusion.config import ConfigError
 from transfusion.data.settings import FolderConfig
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.files import write_whole
-from transfusion.memory import is_used_up
 from transfusion.pictures import encoded, sheet
 from transfusion.samples import FIRST_SECONDS, SAMPLES_FOLDER, is_due, list_samples
 from transfusion.train.autoencoder.judges import Judges, load_judges
@@ -30,6 +29,7 @@ from transfusion.train.autoencoder.loop import AutoencoderReport, picture_losses
 from transfusion.train.autoencoder.pictures import Pictures, as_pictures, as_values, open_pictures
 from transfusion.train.autoencoder.settings import AutoencoderRun
 from transfusion.train.autoencoder.state import AutoencoderState, begin, resume
+from transfusion.train.between import tried
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.metrics import HELD_OUT, Metrics
@@ -200,14 +200,7 @@ class _Between:
 
     def _tried(self, what: str, work: Callable[[], _Result]) -> _Result | None:
         """Do something that is not worth a run; where it fails, say so and go on."""
-        try:
-            return work()
-        except Exception as error:
-            if is_used_up(error):
-                raise
-            step = self._opened.state.step
-            _log.warning("no %s after step %d (%s: %s); training goes on", what, step, type(error).__name__, error)
-            return None
+        return tried(what, work, self._opened.state.step)
 
 
 def measure(state: AutoencoderState, pictures: Pictures, judges: Judges) -> dict[str, float]:

@@ -5,6 +5,7 @@ It must not know what they say.
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -75,6 +76,12 @@ def sweep_unfinished(folder: Path) -> None:
         with contextlib.suppress(OSError), file.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.unlink()
+
+
+def sha256_of(file: Path) -> str:
+    """Hash what a file holds."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -27,7 +27,6 @@ from transfusion.data.tasks import is_text_alone
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.evaluate.losses import evaluate_losses, total_loss
 from transfusion.files import sweep_unfinished
-from transfusion.memory import is_used_up
 from transfusion.objective import TransfusionObjective
 from transfusion.pretrained import Transfusion
 from transfusion.report import write_run_report
@@ -40,6 +39,7 @@ from transfusion.samples import (
     list_samples,
 )
 from transfusion.train.best import offer_best
+from transfusion.train.between import tried
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.loop import StepReport, train
@@ -356,14 +356,7 @@ class _Between:
 
     def _tried(self, what: str, work: Callable[[], _Result]) -> _Result | None:
         """Do something that is not worth a run; where it fails, say so and go on."""
-        try:
-            return work()
-        except Exception as error:
-            if is_used_up(error):
-                raise
-            step = self._state.step
-            _log.warning("no %s after step %d (%s: %s); training goes on", what, step, type(error).__name__, error)
-            return None
+        return tried(what, work, self._state.step)
 
 
 def evaluation_distance(config: RunConfig) -> int:

@@ -15,10 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from transfusion.autoencoder.pixels import COLOURS
 from transfusion.autoencoder.quantise import CodeUse, quantise
 from transfusion.keyed import normal, subseed
 
-COLOURS = 3
 LEAST_LOGVAR, MOST_LOGVAR = -30.0, 20.0  # as diffusers clamps them
 Width = Annotated[int, Field(gt=0)]
 

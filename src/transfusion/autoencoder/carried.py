@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from transfusion.autoencoder.networks import Autoencoder, built, kind_named, told
-from transfusion.autoencoder.space import SpaceError
+from transfusion.autoencoder.space import CARRIED_FILES, SpaceError
 from transfusion.files import write_whole
 
-SETTINGS_FILE, WEIGHTS_FILE = "autoencoder.json", "autoencoder.safetensors"
+SETTINGS_FILE, WEIGHTS_FILE = CARRIED_FILES
 
 
 def save_carried(folder: Path, network: Autoencoder) -> None:

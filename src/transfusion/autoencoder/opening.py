@@ -7,7 +7,6 @@ The one place that reads weights which others have pickled, always as weights on
 older diffusers did. It must not know what is done with a network.
 """
 
-import hashlib
 import logging
 import os
 import re
@@ -39,6 +38,7 @@ from transfusion.autoencoder.networks import (
 )
 from transfusion.autoencoder.space import CARRIED_FILES, SpaceError
 from transfusion.autoencoder.taesd import settings_of
+from transfusion.files import sha256_of
 
 CONFIG_FILE, PIPELINE_FILE, SUB_FOLDER = "config.json", "model_index.json", "vae"
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
@@ -109,9 +109,8 @@ def _is_whole(checkpoint: Path) -> bool:
         facts = named.get(name)
         if not isinstance(facts, dict) or not (checkpoint / name).is_file():
             return False
-        with (checkpoint / name).open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != facts.get("sha256"):
-                return False
+        if sha256_of(checkpoint / name) != facts.get("sha256"):
+            return False
     return True
 
 

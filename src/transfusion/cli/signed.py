@@ -1,11 +1,11 @@
 """The notes that verbs leave in the pictures they write: who drew them, from what."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transfusion.devices import PRECISIONS
+from transfusion.files import sha256_of
 from transfusion.generate.options import DenoisingOptions
 from transfusion.notes import Note
 from transfusion.pretrained import Transfusion
@@ -85,7 +85,6 @@ def origin_of(picture: Path) -> Origin | None:
     try:
         if not picture.is_file():
             return None
-        with picture.open("rb") as stream:
-            return Origin(str(picture.resolve()), hashlib.file_digest(stream, "sha256").hexdigest())
+        return Origin(str(picture.resolve()), sha256_of(picture))
     except (OSError, ValueError):  # ValueError: NUL in its name, which a note may hold
         return None

@@ -7,11 +7,10 @@ pictures whole (``settings.unaugmented``).
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-Picture = NDArray[np.uint8]
-Size = tuple[int, int]  # height, width
+from transfusion.autoencoder.space import Picture, Size
+
 FLIPPED = 0.5  # share of the visits, where pictures are flipped at all
 
 

@@ -32,7 +32,7 @@ from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.layouts import LATENTS_FILE
 from transfusion.data.settings import FolderConfig, Layout
-from transfusion.files import read_rows
+from transfusion.files import read_rows, sha256_of
 
 RECORDS_FILE = "records.jsonl"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -324,8 +324,7 @@ def check_file(file: Path, facts: FileFacts) -> None:
 def _sha256(file: Path, size: int, written_ns: int) -> str:
     """Hash a file, once for all that open it in this process."""
     del size, written_ns
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(file)
 
 
 _WRITTEN = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}  # as safetensors names them

@@ -3,7 +3,6 @@
 It must not know how a folder is put in its place, nor runs.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 
 from transfusion.autoencoder.space import CARRIED_FILES
 from transfusion.config import CONFIG_FILE
-from transfusion.files import sync
+from transfusion.files import sha256_of, sync
 from transfusion.tokenizer import TOKENIZER_FILE
 
 MANIFEST = "manifest.json"
@@ -37,7 +36,7 @@ class CheckpointError(Exception):
 def seal(folder: Path) -> None:
     """Write the manifest of a folder and bring all of it to the disk."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    manifest = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
+    manifest = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in (*files, folder / MANIFEST, folder):
         sync(path)
@@ -97,7 +96,7 @@ def verify(directory: Path, *, hashed: Collection[str] | None = None, unneeded: 
                 raise CheckpointError(f"{directory} lacks {name}, which its manifest names")
             if file.stat().st_size != expected.bytes:
                 raise CheckpointError(f"{file} has {file.stat().st_size} bytes; its manifest says {expected.bytes}")
-            if (hashed is None or name in hashed) and _sha256(file) != expected.sha256:
+            if (hashed is None or name in hashed) and sha256_of(file) != expected.sha256:
                 raise CheckpointError(f"{file} differs from its manifest's SHA-256; the file is damaged")
 
 
@@ -112,8 +111,3 @@ def reading(file: Path) -> Generator[None]:
         yield
     except DAMAGE as error:
         raise CheckpointError(f"{file} cannot be used: {error or type(error).__name__}") from error
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """The frozen networks that judge reconstructions, read from their files."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from transfusion.autoencoder.features import FeatureError, FeatureNetwork, feature_network
 from transfusion.autoencoder.losses import FeatureLoss
 from transfusion.config import ConfigError
+from transfusion.files import sha256_of
 from transfusion.train.autoencoder.settings import BackboneConfig, BackbonesConfig
 from transfusion.train.manifest import CheckpointError
 from transfusion.train.tensors import load_tensors
@@ -93,7 +93,6 @@ def _tensors(path: Path, name: str) -> dict[str, Tensor]:
 
 def _digest(path: Path, name: str) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise ConfigError(f"backbones.{name}.path={path} cannot be read ({error.strerror})") from error

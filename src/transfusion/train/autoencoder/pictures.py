@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transfusion.autoencoder.pixels import HALF_RANGE
 from transfusion.autoencoder.space import Picture
 from transfusion.data.captions import CaptionRow, FolderCaptions, folder_captions
 from transfusion.data.documents import shapes_digest
@@ -25,7 +26,6 @@ from transfusion.data.tree import Tree, scan
 from transfusion.keyed import generator
 from transfusion.train.autoencoder.settings import AutoencoderRun
 
-HALF_RANGE = 127.5
 ALONE = "pictures"  # a layout of pictures and nothing else
 
 
