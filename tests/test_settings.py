@@ -49,6 +49,10 @@ def data() -> Path:
     for name in ("a", "cat/b"):
         (HERE / "both" / f"{name}.png").write_bytes((folder / "0.png").read_bytes())
     (HERE / "both" / "a.txt").write_text("one")
+    (HERE / "other").mkdir()
+    (HERE / "other" / "0.png").write_bytes((folder / "1.png").read_bytes())
+    part = {"type": "image", "file": "0.png"}
+    (HERE / "rows.jsonl").write_text("".join(json.dumps({"segments": [part]}) + "\n" for _ in range(4)))
     train_tokenizer(["a red circle and a star"] * 9, 270).save(HERE)
     return folder
 
@@ -61,6 +65,7 @@ UNET = ['model.modalities.0.patches={"kind": "unet", "channels": [8]}']
 BOTH = ["data.kind=folder", f"data.path={HERE / 'both'}", "data.resolution=16", "data.layout=pairs"]
 MUON = ["train.optimizer.kind=muon"]
 CONSTANT = ["train.optimizer.schedule=constant"]
+ROWS = ["data.kind=folder", f"data.path={HERE / 'rows.jsonl'}", "data.resolution=16", f"data.images={DATA}"]
 NETWORK, OTHER_NETWORK = (save_small(HERE / f"network{seed}", "AutoencoderKL", seed=seed) for seed in (0, 1))
 LATENTS = ["autoencoder.kind=pretrained", f"autoencoder.path={NETWORK}", "model.modalities.0.channels=0"]
 LATENTS += ["model.modalities.0.patch_size=[2,2]"]
@@ -256,6 +261,7 @@ EFFECTS: dict[str, list[Effect]] = {
         Effect(str(HERE / "unmarked"), documents, FOLDER),
         refused(str(HERE / "no"), "not a folder", *FOLDER),
     ],
+    "data.images": [Effect(str(HERE / "other"), documents, ROWS)],
     "data.layout": [
         Effect("classes", documents, BOTH),
         refused("pairs", "not the layout data.layout=pairs", *FOLDER),

@@ -4,8 +4,8 @@ Responsible for collating documents and for checking what it made. It must not k
 distributed: the draw is handed in.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -61,6 +61,7 @@ class Batch:
         text_slots: (N,) int64 flat indices of the slots with a text target: logits are computed only there.
         num_documents: Number of documents packed into the rows.
         num_dropped: Number of documents that were left out because they fit into no row.
+        broken: Why documents were left out that could not be told, by name.
     """
 
     columns: Columns
@@ -68,6 +69,7 @@ class Batch:
     text_slots: Tensor
     num_documents: int
     num_dropped: int = 0
+    broken: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def num_slots(self) -> int:

@@ -192,7 +192,8 @@ def with_free_settings(saved: RunConfig, given: RunConfig) -> RunConfig:
         free = {name: getattr(given.autoencoder, name) for name in FREE_AUTOENCODER_SETTINGS}
         update["autoencoder"] = saved.autoencoder.model_copy(update=free)
     if isinstance(saved.data, FolderConfig) and isinstance(given.data, FolderConfig):
-        update["data"] = settled_like(saved.data, given.data).model_copy(update={"path": given.data.path})
+        places = {"path": given.data.path, "images": given.data.images}
+        update["data"] = settled_like(saved.data, given.data).model_copy(update=places)
     return saved.model_copy(update=update)
 
 

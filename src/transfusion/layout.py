@@ -123,6 +123,8 @@ class Writer:
             last_is_target = segment.is_target
         if document.next_token is not None:
             self._supervise(document.next_token)
+        elif document.next_latent is not None:
+            self._supervise(self.vocabulary.begin_token(self.vocabulary.index(document.next_latent)))
         elif document.is_complete and last_is_target:
             self._supervise(self.vocabulary.eos)
         return spans

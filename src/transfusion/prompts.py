@@ -89,7 +89,8 @@ class Prompts:
     def encoder(self) -> Encoder:
         """Tells prompts as training told its records."""
         config, draws = self.config, draws_posterior(self.config.autoencoder)
-        return Encoder(self.tokenizer, config.encode, config.train.seed, self.space, draws)
+        modality = config.model.modality(IMAGE)
+        return Encoder(self.tokenizer, config.encode, config.train.seed, self.space, draws, modality)
 
     def picture(self, image: PictureLike) -> Picture:
         """Turn a picture, an array or a file into (height, width, 3) uint8.

@@ -61,12 +61,14 @@ class Document:
         is_complete: Whether the document ends here, so that its last slot learns to predict the end.
         next_token: The token that follows where the document was cut: the target of its last slot in place of the
             end. It takes no slot itself.
+        next_latent: The modality of the latent that follows where the document was cut: what begins it is that target.
     """
 
     segments: tuple[Segment, ...]
     key: tuple[Key, ...] = ()
     is_complete: bool = True
     next_token: int | None = None
+    next_latent: str | None = None
 
 
 def unforetold(text: Text) -> tuple[Text, Text]:
@@ -82,7 +84,7 @@ def null_prompt(document: Document) -> Document:
     any more: without its text nothing could foretell it.
     """
     kept = tuple(replace(part, is_announced=False) for part in document.segments if isinstance(part, Latent))
-    return replace(document, segments=kept, next_token=None)
+    return replace(document, segments=kept, next_token=None, next_latent=None)
 
 
 @dataclass(frozen=True)

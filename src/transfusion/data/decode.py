@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,47 @@ TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _log = logging.getLogger(__name__)
 
 
+class Slice(NamedTuple):
+    """A picture within a larger file.
+
+    Attributes:
+        path: The file.
+        begin: Its first byte.
+        size: Its bytes.
+        name: What it is called there.
+    """
+
+    path: Path
+    begin: int
+    size: int
+    name: str
+
+    def __str__(self) -> str:
+        """Name it for a person."""
+        return f"{self.path}, {self.name}"
+
+
+class Held(NamedTuple):
+    """A picture whose bytes are in memory.
+
+    Attributes:
+        data: The bytes.
+        name: What it is called.
+    """
+
+    data: bytes
+    name: str
+
+    def __str__(self) -> str:
+        """Name it for a person."""
+        return self.name
+
+
+PictureSource = Path | Slice | Held
+
+
 def open_picture(
-    source: Path | Image.Image, size: int | tuple[int, int], *, max_pixels: int = MAX_PIXELS, crop: float = 1.0
+    source: PictureSource | Image.Image, size: int | tuple[int, int], *, max_pixels: int = MAX_PIXELS, crop: float = 1.0
 ) -> NDArray[np.uint8]:
     """Decode a picture of any size and mode, and bring it to a size.
 
@@ -54,7 +93,7 @@ def open_picture(
     lies), of an animation the first frame taken, the centre cropped to the aspect and resized with antialiasing.
 
     Args:
-        source: A file, or a picture that is open already.
+        source: Where it lies, or a picture that is open already.
         size: Side of the result in pixels, or its height and width.
         max_pixels: Most pixels that its header may name; Pillow's own limit stands beside it.
         crop: Least side of the crops that will be taken of it, as a share; see ``augment.kept_size``.
@@ -71,7 +110,7 @@ def open_picture(
         if source.format in INTERPRETED:
             raise BrokenPicture(f"{name}: {source.format} is not read; expected {names()}")
     else:
-        name, data = str(source), _read(Path(source), max_pixels * BYTES_PER_PIXEL)
+        name, data = str(source), _read(source, max_pixels * BYTES_PER_PIXEL)
         if (reason := refusal(data[:NUM_TOLD])) is not None:
             raise BrokenPicture(f"{name}: {reason}")
     try:
@@ -96,21 +135,24 @@ def open_picture(
         raise BrokenPicture(f"{name}: not a whole picture ({type(error).__name__}: {error})") from error
 
 
-def _read(file: Path, max_bytes: int) -> bytes:
-    """Read a file whole; where the file system fails, try again."""
+def _read(source: PictureSource, max_bytes: int) -> bytes:
+    """Read a picture whole; where the file system fails, try again."""
+    if isinstance(source, Held):
+        return source.data
     for _ in range(NUM_TRIES - 1):
         try:
-            return _read_once(file, max_bytes)
+            return _read_once(source, max_bytes)
         except OSError as error:
-            _log.debug("%s: %s; trying again", file, error)
+            _log.debug("%s: %s; trying again", source, error)
             time.sleep(RETRY_SECONDS)
     try:
-        return _read_once(file, max_bytes)
+        return _read_once(source, max_bytes)
     except OSError as error:
-        raise _unreadable(str(file), error) from error
+        raise _unreadable(str(source), error) from error
 
 
-def _read_once(file: Path, max_bytes: int) -> bytes:
+def _read_once(source: Path | Slice, max_bytes: int) -> bytes:
+    file = source.path if isinstance(source, Slice) else Path(source)
     try:
         facts = file.stat()
     except ValueError as error:  # a null, or half a surrogate pair
@@ -121,9 +163,17 @@ def _read_once(file: Path, max_bytes: int) -> bytes:
         raise
     if not stat.S_ISREG(facts.st_mode):
         raise BrokenPicture(f"{file}: a folder, pipe or device; expected the file of a picture")
-    if facts.st_size > max_bytes:
-        raise BrokenPicture(f"{file}: {facts.st_size} bytes, more than the {max_bytes} of the largest picture")
-    return file.read_bytes()
+    size = source.size if isinstance(source, Slice) else facts.st_size
+    if size > max_bytes:
+        raise BrokenPicture(f"{source}: {size} bytes, more than the {max_bytes} of the largest picture")
+    if not isinstance(source, Slice):
+        return file.read_bytes()
+    with file.open("rb") as stream:
+        stream.seek(source.begin)
+        data = stream.read(size)
+    if len(data) < size:
+        raise BrokenPicture(f"{source}: the file ends within it; it was cut short")
+    return data
 
 
 def _unreadable(name: str, error: OSError) -> UnreadableFile:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transfusion.autoencoder.pixels import PixelConfig, PixelSpace
 from transfusion.autoencoder.space import LatentSpace, Moments, Picture, Size
 from transfusion.keyed import Key, generator
-from transfusion.segments import Document, Latent, Text, null_prompt, unforetold
+from transfusion.segments import Document, Latent, Modality, Text, null_prompt, unforetold
 from transfusion.tokenizer import Tokenizer
 
 IMAGE = "image"
@@ -56,6 +56,7 @@ class Encoder:
         seed: Key of all draws.
         space: What pictures become; None: pixels, standardised as the config says.
         draws: Whether training sees draws from the posterior of latents that come with its spread, and not its mean.
+        modality: What pictures are to the model: how many patches one has, where long records are cut for rows.
     """
 
     tokenizer: Tokenizer
@@ -63,6 +64,7 @@ class Encoder:
     seed: int
     space: LatentSpace | None = None
     draws: bool = True
+    modality: Modality | None = None
 
     @property
     def latents(self) -> LatentSpace:
@@ -99,9 +101,7 @@ class Encoder:
 
     def edited(self, before: Shown, instruction: str, after: Shown, key: tuple[Key, ...]) -> Document:
         """Tell an edit: a clean picture, an instruction, and the picture to draw."""
-        prompt = self._turn(instruction)
-        pictures = self._context(before, 0.0, key), self._target(after, key, place=1)
-        return self._dropped(Document((pictures[0], *prompt, pictures[1]), key))
+        return self.instructed((before, instruction), after, key)
 
     def story(self, pages: Sequence[tuple[str, Shown]], key: tuple[Key, ...]) -> Document:
         """Tell pages of text and picture in turn; every picture is noised and drawn."""
@@ -128,9 +128,58 @@ class Encoder:
         text = Text(tuple(tokens))
         return Document((text,) if begins else unforetold(text), key, is_complete=ends, next_token=next_token)
 
+    def interleaved(
+        self,
+        parts: Sequence[Text | Shown],
+        key: tuple[Key, ...],
+        *,
+        begins: bool = True,
+        next_token: int | None = None,
+        next_latent: str | None = None,
+    ) -> Document:
+        """Tell text and pictures in turn, or a piece of them that fits into a row; every picture is noised and drawn.
+
+        As in ``passage``, every token is a target once, and so is what begins a picture: what follows a cut is the last
+        target before it.
+
+        Args:
+            parts: Text, already tokens, and pictures.
+            key: The document's key.
+            begins: Whether the record begins here.
+            next_token: The token that follows where this is cut, if one does.
+            next_latent: The modality that follows where this is cut, if a picture does.
+        """
+        segments: list[Text | Latent] = []
+        for part in parts:
+            if not isinstance(part, Text):
+                place = sum(isinstance(segment, Latent) for segment in segments)
+                segments.append(replace(self._target(part, key, place), is_announced=begins or bool(segments)))
+            else:
+                segments += (part,) if begins or segments else unforetold(part)
+        is_complete = next_token is None and next_latent is None
+        document = Document(tuple(segments), key, is_complete, next_token, next_latent)
+        return self._dropped(document) if any(isinstance(segment, Latent) for segment in segments) else document
+
+    def instructed(self, prompt: Sequence[str | Shown], picture: Shown, key: tuple[Key, ...]) -> Document:
+        """Tell an instruction among clean pictures, and the picture to draw."""
+        segments: list[Text | Latent] = []
+        for part in prompt:
+            place = sum(isinstance(segment, Latent) for segment in segments)
+            segments += self._turn(part) if isinstance(part, str) else (self._context(part, 0.0, key, place),)
+        place = sum(isinstance(segment, Latent) for segment in segments)
+        return self._dropped(Document((*segments, self._target(picture, key, place)), key))
+
     def outline(self, text: str, size: Size) -> Document:
         """Tell how long a captioned picture of a size is at most: its latent has a shape and no values."""
-        return Document((self._text(text), Latent(torch.empty(self.latents.shape(size), device="meta"), IMAGE)))
+        return Document((self._text(text), Latent(self.outlined(size).mean, IMAGE)))
+
+    def outlined(self, size: Size) -> Moments:
+        """Return what a picture of a size becomes, a shape without values."""
+        return Moments(torch.empty(self.latents.shape(size), device="meta"))
+
+    def num_slots(self, size: Size) -> int:
+        """Count the slots of a picture of a size, with what begins and ends it; 0 where the model knows no pictures."""
+        return 0 if self.modality is None else 2 + self.modality.num_patches(self.latents.shape(size))
 
     def without_dropout(self) -> "Encoder":
         """Return an encoder that drops no text, so that documents are as long as they can be."""
@@ -205,8 +254,8 @@ class Encoder:
     def _target(self, picture: Shown, key: tuple[Key, ...], place: int = 0) -> Latent:
         return Latent(self._latent(picture, (*key, place)), IMAGE)
 
-    def _context(self, picture: Shown, max_t: float, key: tuple[Key, ...] | None = None) -> Latent:
-        values = self._latent(picture, None if key is None else (*key, 0))
+    def _context(self, picture: Shown, max_t: float, key: tuple[Key, ...] | None = None, place: int = 0) -> Latent:
+        values = self._latent(picture, None if key is None else (*key, place))
         return Latent(values, IMAGE, is_target=max_t > 0, max_t=max_t)
 
     def _latent(self, picture: Shown, key: tuple[Key, ...] | None) -> Tensor:

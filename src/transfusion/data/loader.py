@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter  # pyright: ignore[reportPrivateUsage]
 
 from transfusion.batch import Batch, Draw, collate
-from transfusion.data.errors import DataError
+from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.found import Found
 from transfusion.data.limit import Limit, TooLong
 from transfusion.data.pack import plan_rows
@@ -92,32 +92,46 @@ class Steps(Dataset[list[Batch]]):
         self._order: tuple[int, list[int]] | None = None
 
     def __getitem__(self, step: int) -> list[Batch]:
-        """Build the micro-batches of a step; documents that turn out too long are left out and counted.
+        """Build the micro-batches of a step; documents that turn out too long, or whose pictures are broken, are left
+        out and counted.
 
         Raises:
             DataError: One is too long and the settings refuse that, or too few are left.
         """
         size, parts = self._config.batch_size, self._config.accumulation
-        told = [self._document(step * size + offset) for offset in range(size)]
-        fitted = [self._limit.fitted(document) for document in told]
+        broken: dict[str, str] = {}
+        told = [self._told(step * size + offset, broken) for offset in range(size)]
+        fitted = [self._limit.fitted(document) for document in told if document is not None]
         documents = [document for document in fitted if document is not None]
         if len(documents) < parts:
+            first = f"; {len(broken)} are broken, the first: {next(iter(broken.values()))}" if broken else ""
             raise DataError(
                 f"of the {size} documents of step {step} only {len(documents)} fit into a row (train.row_length "
-                f"{self._config.row_length}); raise train.row_length, or shorten texts by train.too_long=cut"
+                f"{self._config.row_length}); raise train.row_length, or shorten texts by train.too_long=cut{first}"
             )
         batches = [self._batch(documents[part::parts]) for part in range(parts)]
-        return [replace(batches[0], num_dropped=size - len(documents)), *batches[1:]]
+        num_dropped = size - len(documents) - len(broken)
+        return [replace(batches[0], num_dropped=num_dropped, broken=broken), *batches[1:]]
 
-    def _document(self, number: int) -> Document:
+    def _told(self, number: int, broken: dict[str, str]) -> Document | None:
+        """Return the document of a place in the global order; None, with the reason noted, where it cannot be told."""
+        index, visit = self._place(number)
+        try:
+            return self._source.document(index, visit)
+        except BrokenPicture as error:
+            broken[f"{self._source.name(index)} ({index})"] = str(error)
+            return None
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Return the record and the visit of a place in the global order."""
         size = self._source.size
         if size is None:
-            return self._source.document(number, 0)
+            return number, 0
         visit, place = divmod(number, size)
         if self._order is None or self._order[0] != visit:
             order: list[int] = generator(self._config.seed, "order", visit).permutation(size).tolist()
             self._order = (visit, order)
-        return self._source.document(self._order[1][place], visit)
+        return self._order[1][place], visit
 
     def _batch(self, documents: list[Document]) -> Batch:
         lengths = [num_slots(document, self._vocabulary) for document in documents]

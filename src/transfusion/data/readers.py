@@ -24,7 +24,7 @@ from transfusion.data.layouts import CAPTIONS_FILE
 from transfusion.data.settings import Layout
 from transfusion.data.splits import spread
 from transfusion.data.text import Passage, TextFile
-from transfusion.files import write_whole
+from transfusion.files import read_rows, write_whole
 
 __all__ = [
     "CAPTIONS_FILE",
@@ -201,8 +201,9 @@ class _Decoded:
 
 
 def save_quarantine(quarantine: Mapping[str, str], folder: Path) -> Path:
-    """Write what is left out, and why, into a folder."""
-    rows = [json.dumps({"file": file, "reason": reason}) for file, reason in quarantine.items()]
+    """Write what is left out, and why, into a folder; what a run met later and named there stays."""
+    known = {str(row.get("file")): str(row.get("reason")) for row in read_rows(folder / QUARANTINE_FILE)}
+    rows = [json.dumps({"file": file, "reason": reason}) for file, reason in {**known, **quarantine}.items()]
     return write_whole(folder / QUARANTINE_FILE, "\n".join(rows) + "\n")
 
 

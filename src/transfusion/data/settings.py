@@ -6,7 +6,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Side = Annotated[int, Field(ge=8)]
-Layout = Literal["auto", "captions", "metadata", "pairs", "classes", "text", "latents"]
+Layout = Literal["auto", "captions", "metadata", "pairs", "classes", "text", "latents", "interleaved", "lines"]
+TEXT_ALONE: tuple[Layout, ...] = ("text", "lines")  # without pictures
 
 
 class TaskWeights(BaseModel):
@@ -52,10 +53,14 @@ class FolderConfig(BaseModel):
 
     kind: Literal["folder"] = "folder"
     path: Path = Field(default=Path("data"), description="Folder of captioned pictures or of .txt files, or one file")
+    images: Path | None = Field(
+        default=None, description="Folder that rows of a file name pictures relative to; None: that of the file"
+    )
     layout: Layout = Field(
         default="auto",
         description="captions: captions.jsonl; metadata: metadata.jsonl or .csv; pairs: NAME.png with NAME.txt; "
         "classes: a sub-folder per class; text: .txt alone; latents: what `transfusion prepare latents` wrote; "
+        "interleaved: rows of text and pictures in turn (documents.jsonl); lines: rows with a text each; "
         "auto: what is found",
     )
     resolution: Side | tuple[Side, Side] = Field(

@@ -9,20 +9,26 @@ A reader reads names and captions at once and pictures when they are needed. It 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transfusion.data.captions import FolderCaptions, folder_captions
+from transfusion.data.decode import open_picture
 from transfusion.data.documents import CORPUS_SIZE, FolderSource, ShapesSource, TextSource, shapes_digest
 from transfusion.data.encode import Encoder
-from transfusion.data.errors import DataError
+from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.latents import LatentFolder, settled_data
 from transfusion.data.layouts import layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile, sample_folder
+from transfusion.data.records.detect import format_of, open_records
+from transfusion.data.records.record import Records, pictures, words
+from transfusion.data.records.source import RecordSource
 from transfusion.data.settings import (
+    TEXT_ALONE,
     DataConfig,
     FolderConfig,
     Layout,
@@ -32,7 +38,7 @@ from transfusion.data.settings import (
     unaugmented,
 )
 from transfusion.data.shapes import corpus, render, sample_scene
-from transfusion.data.splits import TRAIN, held_out_split
+from transfusion.data.splits import TRAIN, choose, held_out_split, spread
 from transfusion.keyed import generator
 
 __all__ = [
@@ -232,8 +238,7 @@ class TextReader:
         Raises:
             DataError: See ``TextFile``; or text shall be cropped or flipped.
         """
-        if config != unaugmented(config):
-            raise DataError(f"{config.path} is text: data.crop and data.flip are of pictures; leave them out")
+        _check_alone(config, "text")
         self._text = TextFile(config.path, split=config.split, hold_out=config.hold_out)
         self.config: FolderConfig = config.model_copy(update={"layout": "text", "hold_out": self._text.hold_out})
 
@@ -265,6 +270,70 @@ class TextReader:
         return TextSource(self._text, encoder, chunk_length)
 
 
+class RecordReader:
+    """Records of any format: see ``records``."""
+
+    def __init__(self, config: FolderConfig, layout: Layout) -> None:
+        """Read which records there are.
+
+        Raises:
+            DataError: They cannot be read, or there is no such split; or text shall be cropped or flipped.
+        """
+        _check_alone(config, layout)
+        self._records: Records = open_records(config, layout)
+        self._chosen = choose(
+            self._records.groups, self._records.splits, config.split, config.hold_out, where=config.path
+        )
+        self.config: FolderConfig = config.model_copy(update={"layout": layout, "hold_out": self._chosen.hold_out})
+
+    @property
+    def held_out(self) -> FolderConfig | None:
+        """Return the settings of the split that is held out."""
+        return _held_out(self.config, self._chosen.left)
+
+    def texts(self) -> Iterator[str]:
+        """Yield all words."""
+        return (text for place in self._chosen.places for text in words(self._records[place]))
+
+    def sample_pictures(self) -> Pictures | None:
+        """Decode the first pictures of records spread over the data; broken ones are passed over.
+
+        Raises:
+            DataError: None of them can be read.
+        """
+        if self.config.layout in TEXT_ALONE:
+            return None
+        found, first = list[NDArray[np.uint8]](), "no record that was looked at has one"
+        for place in spread(len(self._chosen.places), NUM_MEASURED):
+            for picture in islice(pictures(self._records[self._chosen.places[place]]), 1):
+                try:
+                    found.append(open_picture(picture, self.config.size))
+                except BrokenPicture as error:
+                    first = str(error)
+        if not found:
+            raise DataError(f"none of the pictures tried of {self.config.path} can be read: {first}")
+        return np.stack(found)
+
+    def digest(self) -> str:
+        """Name what the rows hold, and the split; not the pixels of pictures in files of their own."""
+        return f"{self._records.digest()}:{self.config.split}:{self.config.hold_out}"
+
+    def measured_digest(self, count: int) -> str:
+        """Name the same."""
+        del count
+        return self.digest()
+
+    def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> RecordSource:
+        """Tell records; pictures are decoded when they are told."""
+        del at_most
+        return RecordSource(self.config, self._records, self._chosen, encoder, chunk_length)
+
+
+def _check_alone(config: FolderConfig, layout: Layout) -> None:
+    if layout in TEXT_ALONE and config != unaugmented(config):
+        raise DataError(f"{config.path} is text: data.crop and data.flip are of pictures; leave them out")
+
+
 def _held_out(config: FolderConfig, others: dict[str, int]) -> FolderConfig | None:
     split = held_out_split(others) if config.split in (None, TRAIN) else None
     return None if split is None else unaugmented(config.model_copy(update={"split": split}))
@@ -282,6 +351,8 @@ def open_reader(config: DataConfig, seed: int = 0) -> Reader:
     """
     if isinstance(config, ShapesConfig):
         return ShapesReader(config, seed)
+    if (found := format_of(config.path, config.layout)) is not None:
+        return RecordReader(config, found)
     layout = layout_of(config.path, config.layout)
     if layout == "latents":
         return LatentReader(config)
@@ -316,5 +387,5 @@ def of_other_data(config: FolderConfig, given: Collection[str]) -> FolderConfig:
         config: The run's, with the path of the others.
         given: Names of settings that are given for the others.
     """
-    anew: dict[str, object] = {"layout": "auto", "hold_out": 0.0}
+    anew: dict[str, object] = {"layout": "auto", "images": None, "hold_out": 0.0}
     return config.model_copy(update={name: value for name, value in anew.items() if name not in given})

@@ -3,7 +3,7 @@ have. It must not read data.
 """
 
 from transfusion.data.encode import EncodeConfig
-from transfusion.data.settings import DataConfig, ShapesConfig
+from transfusion.data.settings import TEXT_ALONE, DataConfig, ShapesConfig
 from transfusion.data.shapes import MOST_PAGES
 
 ROOM = {"draw": 2, "look": 2, "edit": 2, "story": MOST_PAGES}  # a conversation takes that of a picture more
@@ -22,6 +22,8 @@ def told_tasks(data: DataConfig, encode: EncodeConfig) -> tuple[str, ...]:
     is_drawn, is_described = encode.caption_first > 0, encode.caption_first < 1
     if not isinstance(data, ShapesConfig):
         told = {"draw": is_drawn, "caption": is_described}
+        if data.layout == "interleaved":
+            told = {"draw": True, "story": True, "write": True}
     else:
         tasks = data.tasks
         told = {
@@ -39,7 +41,7 @@ def most_pictures(data: DataConfig) -> int:
     and no fewer than two in the built-in world.
     """
     if not isinstance(data, ShapesConfig):
-        return 1
+        return ROOM["story"] if data.layout == "interleaved" else 1
     weights: dict[str, float] = data.tasks.model_dump()
     return max(ROOM[task] for task, weight in weights.items() if weight > 0)
 
@@ -50,4 +52,4 @@ def is_text_alone(data: DataConfig, encode: EncodeConfig) -> bool:
     """
     if isinstance(data, ShapesConfig):
         return False
-    return data.layout == "text" or (data.layout == "auto" and encode.pixels is None)
+    return data.layout in TEXT_ALONE or (data.layout == "auto" and encode.pixels is None)

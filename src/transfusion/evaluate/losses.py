@@ -1,5 +1,6 @@
 """Losses of any model on any source: the objective's own, at keyed times and noise."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from transfusion.batch import Batch, collate
-from transfusion.data.errors import DataError
+from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.pack import plan_rows
@@ -21,6 +22,7 @@ from transfusion.tokenizer import Tokenizer
 BEYOND_ANY_RUN = 10**12
 DOCUMENTS_AT_ONCE = 32
 MIN_ROW = 256  # shorter documents share a row of so many slots
+_log = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
@@ -54,7 +56,7 @@ def evaluate_losses(
     draw = KeyedDraw(objective.process.config, seed)
     places = _places(source.size, num_documents)
     for start in range(0, len(places), DOCUMENTS_AT_ONCE):
-        told = [source.document(index, 0) for index in places[start : start + DOCUMENTS_AT_ONCE]]
+        told = list(_documents(source, places[start : start + DOCUMENTS_AT_ONCE]))
         fitted = told if limit is None else [_fitted(document, limit) for document in told]
         for batch in _batches([document for document in fitted if document is not None], model, draw):
             for name, loss in objective(model, batch.to(model.device)).items():
@@ -91,8 +93,7 @@ def bits_per_byte(
     """
     nats, num_bytes = 0.0, 0
     draw = KeyedDraw(objective.process.config, seed)
-    for index in _places(source.size, num_documents):
-        document = source.document(index, 0)
+    for document in _documents(source, _places(source.size, num_documents)):
         batch = collate([[document]], model.vocabulary, draw, num_slots(document, model.vocabulary))
         targets = batch.columns.targets.flatten()[batch.text_slots]
         is_text = targets < model.vocabulary.text_size
@@ -124,6 +125,15 @@ def _batches(documents: Sequence[Document], model: TransfusionModel, draw: Keyed
     for batch in ([packed] if packed else []) + [[[place]] for place, fits in enumerate(is_short) if not fits]:
         longest = max(sum(lengths[place] for place in row) for row in batch)
         yield collate([[documents[place] for place in row] for row in batch], model.vocabulary, draw, longest)
+
+
+def _documents(source: Source, places: Sequence[int]) -> Iterator[Document]:
+    """Yield documents; those whose pictures are broken are passed over, as in training."""
+    for index in places:
+        try:
+            yield source.document(index, 0)
+        except BrokenPicture as error:
+            _log.warning("%s is not measured: %s", source.name(index), error)
 
 
 def _places(size: int | None, count: int) -> list[int]:

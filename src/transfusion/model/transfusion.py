@@ -20,7 +20,7 @@ from transfusion.model.init import InitConfig, initialise
 from transfusion.model.linear import Linear
 from transfusion.model.patchify import ModalityConfig, PatchPair, build_patches
 from transfusion.model.transformer import Cache, Transformer, TransformerConfig, is_autocast
-from transfusion.segments import Vocabulary
+from transfusion.segments import Modality, Vocabulary
 
 NUM_BYTES = 256
 
@@ -47,6 +47,10 @@ class ModelConfig(BaseModel):
     def vocabulary(self) -> Vocabulary:
         """Return the token ids and modalities that the layout uses."""
         return Vocabulary(self.text_vocab_size or NUM_BYTES, tuple(modality.record() for modality in self.modalities))
+
+    def modality(self, name: str) -> Modality | None:
+        """Return what a modality is to the layout; None where there is none of this name."""
+        return next((modality.record() for modality in self.modalities if modality.name == name), None)
 
 
 class NoisedSpans(NamedTuple):

@@ -7,9 +7,9 @@ reads the reports (``run.train_run``), and it must not know of it.
 import os
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from transfusion.batch import Batch
 from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
 from transfusion.devices import PRECISIONS
 from transfusion.objective import KeyedDraw, TransfusionObjective
+from transfusion.train.broken import Broken
 from transfusion.train.changes import record_begin, record_changes
 from transfusion.train.endings import keep
 from transfusion.train.lock import RunLock, hold_run
@@ -37,6 +38,7 @@ class StepReport:
         lr_factor: Learning rates over their peaks.
         num_slots: Slots that the step trained on, without padding.
         num_dropped: Documents of the step that were too long for a row and left out.
+        broken: Why documents of the step were left out that could not be told, by name.
         seconds: Time of the step, waiting for its data included; what is saved, drawn or evaluated between two steps
             is of neither.
         checkpoint: Folder published after the step, if any.
@@ -49,6 +51,7 @@ class StepReport:
     num_slots: int
     num_dropped: int
     seconds: float
+    broken: Mapping[str, str] = field(default_factory=dict[str, str])
     checkpoint: Path | None = None
 
     def numbers(self) -> dict[str, float]:
@@ -59,6 +62,7 @@ class StepReport:
             "lr_factor": self.lr_factor,
             "slots_per_second": self.num_slots / self.seconds,
             **({"documents_dropped": self.num_dropped} if self.num_dropped else {}),
+            **({"documents_broken": len(self.broken)} if self.broken else {}),
         }
 
 
@@ -90,6 +94,7 @@ def train(
 
     Raises:
         FloatingPointError: The gradient or the weights are not finite; the last checkpoint is whole.
+        DataError: Too many documents are too long, or broken.
         BusyError: Another training is at work in ``run``, or was since the state was opened.
         ValueError: An error left the state in the middle of an update; the run must be opened again.
     """
@@ -120,9 +125,10 @@ def _steps(
     objective = TransfusionObjective(state.config.diffusion, state.config.objective, state.model.vocabulary)
     if config.use_compile:
         state.model.compile()
-    begun = time.perf_counter()
+    begun, broken = time.perf_counter(), Broken(run, config.max_dropped)
     with closing(_batches(state, source)) as prepared:
         for batches in prepared:
+            broken.add(batches[0].broken, config.batch_size)
             state.model.train()
             factor = lr_factor(config.optimizer, state.step, config.steps)
             losses = _accumulate(state.model, objective, batches, config.precision)
@@ -135,7 +141,7 @@ def _steps(
             is_last = state.step == config.steps or stop.is_set()
             checkpoint = None
             num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
-            report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds)
+            report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, batches[0].broken)
             if is_last or state.step % config.log_every == 0:
                 metrics.write(state.step, report.numbers())
             if is_last or state.step % config.checkpoint_every == 0:

@@ -15,8 +15,8 @@ from transfusion.autoencoder.pixels import PixelSpace
 from transfusion.autoencoder.settings import draws_posterior
 from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
-from transfusion.data.encode import Encoder
-from transfusion.data.sources import FolderConfig
+from transfusion.data.encode import IMAGE, Encoder
+from transfusion.data.sources import TEXT_ALONE, FolderConfig
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer
@@ -126,15 +126,15 @@ class TrainState:
     def encodes_pictures(self) -> bool:
         """Whether a network encodes pictures while the run trains: they are not latents already."""
         data = self.config.data
-        is_prepared = isinstance(data, FolderConfig) and data.layout in ("latents", "text")
+        is_prepared = isinstance(data, FolderConfig) and data.layout in ("latents", *TEXT_ALONE)
         return self.latents.is_network and not is_prepared
 
     @property
     def encoder(self) -> Encoder:
         """What tells the run's records."""
-        config = self.config
-        draws = draws_posterior(config.autoencoder)
-        return Encoder(self.tokenizer, config.encode, config.train.seed, self.space, draws)
+        config, draws = self.config, draws_posterior(self.config.autoencoder)
+        modality = config.model.modality(IMAGE)
+        return Encoder(self.tokenizer, config.encode, config.train.seed, self.space, draws, modality)
 
     @property
     def best_model(self) -> TransfusionModel:

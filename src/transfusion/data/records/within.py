@@ -1,0 +1,39 @@
+"""What rows of every format name: a picture within a folder, and a split. It must not open pictures."""
+
+import posixpath
+from pathlib import Path
+
+from transfusion.data.errors import DataError
+from transfusion.data.records.rows import Row
+from transfusion.data.splits import split_named
+
+
+def picture_at(folder: Path, name: str, where: str) -> Path:
+    """Return the file of a picture that a row names relative to a folder.
+
+    Args:
+        folder: The folder.
+        name: What the row says.
+        where: The row, for errors.
+
+    Raises:
+        DataError: It is no name of a file, absolute, or leads out of the folder.
+    """
+    normal = posixpath.normpath(name)
+    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise DataError(f"{where}: a null or half a surrogate pair in {name!r:.80}; write plain Unicode")
+    if posixpath.isabs(normal) or normal.startswith("../") or normal == "..":
+        raise DataError(f"{where}: {name!r} lies outside {folder}; name pictures relative to it (data.images names it)")
+    return folder / normal
+
+
+def split_of(row: Row, where: str) -> str | None:
+    """Return the split that a row names, if any: names of one meaning are one.
+
+    Raises:
+        DataError: It is no string.
+    """
+    split = row.get("split")
+    if split is not None and not isinstance(split, str):
+        raise DataError(f"{where}: expected a string as 'split', such as \"train\"; got {split!r:.80}")
+    return (split_named(split) or split) if split else None
