@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from transfusion.data.errors import plain
+
 MOST_LISTED = 4
 
 
@@ -54,7 +56,8 @@ class Found:
         splits = ", ".join(f"{name!r} {count}" for name, count in sorted(self.splits.items()))
         known.append(f"splits {splits}" if splits else "no splits")
         parts = [", ".join(known), self.noted, f"trains on {_trained(self.records)}", self.held_out, self._not_taken()]
-        return f"found in {self.where} (layout {self.layout}): {'; '.join(part for part in parts if part)}"
+        told = f"found in {self.where} (layout {self.layout}): {'; '.join(part for part in parts if part)}"
+        return plain(told)
 
     def _not_taken(self) -> str:
         left = [counted(count, why) for why, count in self.left_out.items() if count]
