@@ -100,7 +100,7 @@ def test_what_is_held_out_and_trained_on_is_refused(tmp_path: Path, name: str, t
     link(data / "train" / "dog", tmp_path / "pool")
     picture(tmp_path / "d" / "test" / "bus" / "3.png")
     link(data / name, tmp_path / target if target.startswith("pool") else data / target)
-    with pytest.raises(DataError, match=r"are one by links, and of two splits \(: what is held"):
+    with pytest.raises(DataError, match=r"are one by links, and of two splits \((train, test|val, train)\)"):
         rows(data, layout)
 
 

@@ -124,7 +124,7 @@ def all_captions(path: Path, layout: Layout = "auto") -> Told:
     marked = dict(Counter(split for row in rows if (split := _split(row)) is not None))
     same = {twice.name.as_posix(): twice.other.as_posix() for twice in laid.tree.shared}
     found = replace(_found(laid, rows, quarantine), splits=marked)
-    return Told(laid.layout, rows, {plain(name): why for name, why in quarantine.items()}, found, same)
+    return Told(laid.layout, rows, {plain(name): plain(why) for name, why in quarantine.items()}, found, same)
 
 
 def _split(row: CaptionRow) -> str | None:

@@ -144,6 +144,23 @@ def _check_apart(laid: Laid) -> None:
             )
 
 
+def layout_of(path: Path, layout: Layout = "auto") -> Layout:
+    """Return the layout of a folder or a file.
+
+    Raises:
+        DataError: As ``lay_out``.
+    """
+    if not path.is_dir() and (layout == "text" or (layout == "auto" and path.suffix.lower() == TEXT_SUFFIX)):
+        return "text"
+    if layout in ("auto", "latents"):
+        if (path / LATENTS_FILE).is_file():
+            return "latents"
+        if (path / UNFINISHED_FILE).is_file():
+            again = f"transfusion prepare latents DATA --to {path}"
+            raise DataError(f"{path} holds latents that are not all encoded yet; go on by the same command ({again})")
+    return lay_out(path, layout).layout
+
+
 def split_around(folder: PurePosixPath) -> str | None:
     """Return the split that a folder, or the uppermost around it that does, is called as."""
     return next((split for part in folder.parts if (split := split_named(part))), None)
