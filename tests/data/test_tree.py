@@ -70,6 +70,13 @@ def test_splits_that_are_links_themselves(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_of_links_themselves_that_are_splits_the_name_goes_before_the_own(tmp_path: Path) -> None:
+    for name in ("all/cat/1.png", "test/cat/2.png"):
+        picture(tmp_path / name)
+    link(tmp_path / "train", tmp_path / "all")
+    assert sorted(rows(tmp_path)) == [("test/cat/2.png", "cat", "test"), ("train/cat/1.png", "cat", "train")]
+
+
 def test_a_pool_nearer_to_the_top_than_its_splits(tmp_path: Path) -> None:
     picture(tmp_path / "pool" / "1.png")
     for split in ("train", "test"):
