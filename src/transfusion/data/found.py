@@ -22,7 +22,7 @@ class Found:
         letters: Letters of the text that is read, of all splits.
         splits: Captions, or blocks of text, of each split.
         noted: How the layout was understood, where that is worth a word; else empty.
-        held_out: What is to be said of a held-out share; empty where the data mark their splits.
+        held_out: What is to be said of a held-out share; where the data mark their splits, of what is in two of them.
         unknown: Files of no known kind, by ending.
         left_out: What else is not taken, by why: a noun phrase whose first word counts, as "picture without a caption".
     """

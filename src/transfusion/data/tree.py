@@ -1,4 +1,5 @@
-"""The files of a folder by kind, as names alone. It reads nothing, and must not know what a layout is.
+"""The files of a folder by kind, as names alone. It reads nothing, and must not know what a layout is; what splits are
+called it knows.
 
 Passed over and counted: what is hidden by its name, folders of runs, whose samples are no one's data, and links to
 folders that are read already. Every folder is read once, by the first of these names that it has:
