@@ -17,7 +17,7 @@ import torch
 from transfusion.autoencoder.reconstruction import mean_psnr
 from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
-from transfusion.data.errors import DataError
+from transfusion.data.errors import DataError, UnreadableFile
 from transfusion.data.fit import FittedSource
 from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
@@ -47,7 +47,7 @@ from transfusion.train.metrics import HELD_OUT, Metrics, read_metrics
 from transfusion.train.opening import begin, resume
 from transfusion.train.saved import check_no_model
 from transfusion.train.sizes import check_latents
-from transfusion.train.state import TrainState, seen
+from transfusion.train.state import TrainState, seen, way_out
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
 NUM_RECONSTRUCTED = 32  # pictures, about
@@ -112,10 +112,28 @@ def open_run(
         _check_workers(state)
         if not is_text_alone(state.config.data, state.config.encode):
             check_latents(state.config, state.latents.shape(state.config.data.size))
-        reader = open_reader(state.config.data, state.config.train.seed)
-        source = reader.source(state.encoder, state.config.train.row_length - 1)
-        state.check_data(source.digest(), _held_out_digest(reader) if evaluation_distance(state.config) else None)
+        reader, source = _read(state, directory)
+        held_out = _held_out_digest(reader) if evaluation_distance(state.config) else None
+        state.check_data(source.digest(), held_out, found=source.found, run=directory)
         return state, _fitted(state, source)
+
+
+def _read(state: TrainState, run: Path) -> tuple[Reader, Source]:
+    """Open the data of a run.
+
+    Raises:
+        DataError: They cannot be used; of a run that goes on, which had data, that is said.
+    """
+    try:
+        reader = open_reader(state.config.data, state.config.train.seed)
+        return reader, reader.source(state.encoder, state.config.train.row_length - 1)
+    except DataError as error:
+        if state.data is None or isinstance(error, UnreadableFile):
+            raise
+        raise DataError(
+            f"{error}. When the run began they could be used: they changed since, or this version reads them otherwise;"
+            f" restore them, or {way_out(run)}"
+        ) from error
 
 
 def _held_out_digest(reader: Reader) -> str | None:

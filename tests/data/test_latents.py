@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import partial
@@ -330,6 +331,23 @@ def test_other_data_and_other_files_are_refused(tmp_path: Path) -> None:
     (source / "01.png").write_bytes((source / "01.png").read_bytes() + b"0")
     with pytest.raises(DataError, match="holds latents of other data than .*: captions, pictures or their sizes"):
         make_plan(source, to, wanted())
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"cat/caf\xe9.png", b"cat/th\xe9.png", b"cat/1.png", b"t\xe9/1.png")]
+    source = tmp_path / "pictures"
+    save_pictures(source, ["1.png"])
+    for name in names:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((source / "1.png").read_bytes())
+    (source / "1.png").unlink()
+    (source / names[0]).write_bytes(b"broken")
+    latents = prepared(source, tmp_path / "latents")
+    folder = LatentFolder(latents)
+    assert [row.file for row in folder.captions] == names[2:0:-1]
+    assert set(folder.quarantine) == {"cat/caf\\udce9.png", "t\\udce9"}
+    assert set(folder.quarantine) == set(opened(source).quarantine)
+    assert prepared(source, latents) == latents
 
 
 def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,6 +296,14 @@ def test_marks_of_splits_are_never_passed_over(tmp_path: Path) -> None:
     assert opened.training.size == 4 and opened.held_out is not None and opened.held_out.size == 2
 
 
+def test_bare_pictures_in_folders_of_splits_are_these(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        _fill(tmp_path / split, 3, layout="captions")
+        (tmp_path / split / "captions.jsonl").unlink(missing_ok=True)
+    opened = open_pictures(FolderConfig(path=tmp_path, resolution=16), 0)
+    assert opened.training.size == 3 and opened.held_out is not None and opened.held_out.size == 3
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("words")
     with pytest.raises(DataError, match="holds text, and no pictures"):

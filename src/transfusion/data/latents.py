@@ -28,7 +28,7 @@ from transfusion.autoencoder.settings import PretrainedConfig
 from transfusion.autoencoder.space import CARRIED_FILES, Moments, Size
 from transfusion.data.augment import View
 from transfusion.data.captions import CaptionRow, Told, chosen_captions
-from transfusion.data.errors import DataError
+from transfusion.data.errors import DataError, plain
 from transfusion.data.found import Found
 from transfusion.data.layouts import LATENTS_FILE
 from transfusion.data.settings import FolderConfig, Layout
@@ -86,7 +86,7 @@ class Shard(FileFacts):
 
     Attributes:
         count: Pictures in it.
-        broken: Pictures that it would have, which cannot be read, and why.
+        broken: Pictures that it would have, by their plain names, which cannot be read, and why.
         pixels: SHA-256 of its pictures, decoded.
     """
 
@@ -236,7 +236,10 @@ class LatentFolder:
         places = {(record.row.file, record.row.number): record.place for record in records}
         kept = [(row, place) for row in read.rows if (place := places[row.file, row.number]) is not None]
         broken = {file: reason for shard in self.latents.shards for file, reason in shard.broken.items()}
-        self.quarantine = {**read.quarantine, **{row.file: broken[row.file] for row in read.rows if row.file in broken}}
+        self.quarantine = {
+            **read.quarantine,
+            **{name: broken[name] for row in read.rows if (name := plain(row.file)) in broken},
+        }
         if not kept:
             raise DataError(f"none of the {len(read.rows)} pictures of {path} could be read when it was prepared")
         self.captions: list[CaptionRow] = [row for row, _ in kept]
@@ -356,7 +359,7 @@ def _record(row: Mapping[str, object], shards: Sequence[Shard], where: str) -> R
     if split is not None and not isinstance(split, str):
         raise DataError(f"{where}: expected a name as 'split'; got {split!r:.80}; {AGAIN}")
     found = CaptionRow(file, text, number, split)
-    if row.get("broken") is True and any(file in shard.broken for shard in shards):
+    if row.get("broken") is True and any(plain(file) in shard.broken for shard in shards):
         return Record(found, None)
     shard, place = row.get("shard"), row.get("row")
     is_there = type(shard) is int and type(place) is int and 0 <= shard < len(shards)

@@ -31,7 +31,7 @@ from transfusion.autoencoder.space import CARRIED_FILES, LatentSpace, Moments
 from transfusion.data.augment import WHOLE, View, seen
 from transfusion.data.captions import Told, all_captions
 from transfusion.data.decode import open_picture
-from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.errors import BrokenPicture, DataError, plain
 from transfusion.data.latents import (
     DTYPES,
     RECORDS_FILE,
@@ -162,7 +162,8 @@ def _check_same(plan: Plan, held: Held) -> None:
             )
     if held.plan != plan.digest:
         raise DataError(
-            f"{plan.to} holds latents of other data than {plan.source}: captions, pictures or their sizes differ; name "
+            f"{plan.to} holds latents of other data than {plan.source}: captions, pictures or their sizes differ, or "
+            "this version reads them otherwise; name "
             "another folder (--to)"
         )
 
@@ -285,7 +286,7 @@ def _finish(plan: Plan, open_space: Opener, shards: Sequence[Shard]) -> Latents:
 def _rows(plan: Plan, shards: Sequence[Shard]) -> Iterator[dict[str, object]]:
     places: dict[str, Place] = {}
     for number, (files, shard) in enumerate(zip(plan.shards, shards, strict=True)):
-        whole = [file for file in files if file not in shard.broken]
+        whole = [file for file in files if plain(file) not in shard.broken]
         places |= {file: Place(number, row) for row, file in enumerate(whole)}
     return (row_of_record(row, places.get(row.file)) for row in plan.told.rows)
 
@@ -361,7 +362,7 @@ def _encode_shard(plan: Plan, space: LatentSpace, number: int) -> Shard:
         try:
             picture = open_picture(plan.source / file, settings.size)
         except BrokenPicture as error:
-            broken[file] = str(error)
+            broken[plain(file)] = str(error)
             continue
         pixels.update(picture.data)
         for prefix, view in (("", WHOLE), ("flipped_", FLIPPED)):

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from transfusion.data.splits import TRAIN
+
 Side = Annotated[int, Field(ge=8)]
 Layout = Literal["auto", "captions", "metadata", "pairs", "classes", "text", "latents"]
 
@@ -55,8 +57,8 @@ class FolderConfig(BaseModel):
     layout: Layout = Field(
         default="auto",
         description="captions: captions.jsonl; metadata: metadata.jsonl or .csv; pairs: NAME.png with NAME.txt; "
-        "classes: a sub-folder per class; text: .txt alone; latents: what `transfusion prepare latents` wrote; "
-        "auto: what is found",
+        "classes: a sub-folder per class; text: .txt alone, all as one whatever they are called; "
+        "latents: what `transfusion prepare latents` wrote; auto: what is found",
     )
     resolution: Side | tuple[Side, Side] = Field(
         default=32, description="Side to which pictures are cropped and resized, in pixels; or [height, width]"
@@ -81,7 +83,7 @@ class FolderConfig(BaseModel):
         ge=0,
         lt=1,
         description="Share of the records held out as split 'test', chosen by a stable hash; 0: none; None: 2 % and at "
-        "most 500 of 50 or more, where the data mark no splits",
+        "most 500 of 50 or more, where the data mark no split but 'train'",
     )
 
     @property
@@ -103,9 +105,13 @@ def unaugmented(config: Config) -> Config:
 
 
 def settled_like(config: Config, settled: DataConfig) -> Config:
-    """Fill in what settings of data leave open (layout, held-out share) from those of the run that settled them."""
+    """Fill in what settings of data leave open from those of the run that settled them: layout, held-out share, and the
+    split "train", which texts that are named for splits settle.
+    """
     if not isinstance(config, FolderConfig) or not isinstance(settled, FolderConfig):
         return config
     layout = settled.layout if config.layout == "auto" else config.layout
     hold_out = settled.hold_out if config.hold_out is None else config.hold_out
-    return config.model_copy(update={"layout": layout, "hold_out": hold_out})
+    is_trained = config.split is None and config.layout == "auto" and settled.split == TRAIN
+    split = TRAIN if is_trained else config.split
+    return config.model_copy(update={"layout": layout, "hold_out": hold_out, "split": split})

@@ -32,7 +32,7 @@ from transfusion.data.settings import (
     unaugmented,
 )
 from transfusion.data.shapes import corpus, render, sample_scene
-from transfusion.data.splits import TRAIN, held_out_split
+from transfusion.data.splits import TRAIN, held_out_split, split_named
 from transfusion.keyed import generator
 
 __all__ = [
@@ -234,8 +234,12 @@ class TextReader:
         """
         if config != unaugmented(config):
             raise DataError(f"{config.path} is text: data.crop and data.flip are of pictures; leave them out")
-        self._text = TextFile(config.path, split=config.split, hold_out=config.hold_out)
-        self.config: FolderConfig = config.model_copy(update={"layout": "text", "hold_out": self._text.hold_out})
+        is_asked_for = config.layout == "text"  # and not found: all texts are one, but for a split of theirs
+        is_whole = is_asked_for and (config.split is None or bool(config.hold_out))
+        self._text = TextFile(config.path, split=config.split, hold_out=config.hold_out, is_whole=is_whole)
+        split = TRAIN if self._text.is_named and config.split is None else config.split
+        found = {"layout": "text", "hold_out": self._text.hold_out, "split": split}
+        self.config: FolderConfig = config.model_copy(update=found)
 
     @property
     def held_out(self) -> FolderConfig | None:
@@ -266,7 +270,7 @@ class TextReader:
 
 
 def _held_out(config: FolderConfig, others: dict[str, int]) -> FolderConfig | None:
-    split = held_out_split(others) if config.split in (None, TRAIN) else None
+    split = held_out_split(others) if split_named(config.split or TRAIN) == TRAIN else None
     return None if split is None else unaugmented(config.model_copy(update={"split": split}))
 
 
@@ -317,4 +321,6 @@ def of_other_data(config: FolderConfig, given: Collection[str]) -> FolderConfig:
         given: Names of settings that are given for the others.
     """
     anew: dict[str, object] = {"layout": "auto", "hold_out": 0.0}
+    if config.split == TRAIN:
+        anew["split"] = None  # which takes it where there are splits
     return config.model_copy(update={name: value for name, value in anew.items() if name not in given})

@@ -115,8 +115,8 @@ class AutoencoderState:
         """
         if self.data not in (None, digest):
             raise ConfigError(
-                "the pictures changed since the checkpoint was written (files or their order); begin anew in another "
-                "folder, or restore them"
+                "the pictures changed since the checkpoint was written (files or their order), or this version reads "
+                "them otherwise than the one that began the run; begin anew in another folder, or restore them"
             )
         self.data = digest
 
