@@ -47,7 +47,7 @@ from transfusion.train.saved import (
     origin_of,
 )
 from transfusion.train.sizes import sized
-from transfusion.train.spaces import check_path, of_given, remembering, settle_space
+from transfusion.train.spaces import check_path, findable, of_given, remembering, settle_space
 from transfusion.train.state import TrainState, seen
 from transfusion.train.tensors import load_tensors, load_weights
 
@@ -81,7 +81,7 @@ def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None 
         encode = config.encode.model_copy(update={"pixels": config.encode.pixels or trained.config.encode.pixels})
         autoencoder = config.autoencoder
         if not train.new_parts:
-            autoencoder = filled(autoencoder, trained.config.autoencoder)
+            autoencoder = findable(filled(autoencoder, trained.config.autoencoder))
             check_path(autoencoder, trained.config.autoencoder)
         config = config.model_copy(update={"encode": encode, "autoencoder": autoencoder})
     carrier = None if trained is None else trained.folder
@@ -172,10 +172,11 @@ def _alike(config: RunConfig, loaded: RunConfig, space: LatentSpace | None) -> R
         ConfigError: They name another latent space.
     """
     config = of_given(config, space)
-    check_path(filled(config.autoencoder, loaded.autoencoder), loaded.autoencoder)
+    autoencoder = findable(filled(config.autoencoder, loaded.autoencoder))
+    check_path(autoencoder, loaded.autoencoder)
     alike = {
         "data": settled_like(config.data, loaded.data),
-        "autoencoder": filled(config.autoencoder, loaded.autoencoder),
+        "autoencoder": autoencoder,
         "encode": config.encode.model_copy(update={"pixels": config.encode.pixels or loaded.encode.pixels}),
     }
     return config.model_copy(update=alike)
