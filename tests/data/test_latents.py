@@ -327,9 +327,11 @@ def test_other_data_and_other_files_are_refused(tmp_path: Path) -> None:
     to = prepared(source, tmp_path / "latents")
     with pytest.raises(DataError, match="holds other files; name an empty folder"):
         make_plan(source, source, wanted())
-    (source / "01.png").write_bytes((source / "01.png").read_bytes() + b"0")
-    with pytest.raises(DataError, match="holds latents of other data than .*: captions, pictures or their sizes"):
-        make_plan(source, to, wanted())
+    before = (source / "01.png").read_bytes()
+    for other in (before + b"0", before[:-1] + b"0"):  # of another size, and of the same
+        (source / "01.png").write_bytes(other)
+        with pytest.raises(DataError, match="holds latents of other data than .*: captions or pictures differ"):
+            make_plan(source, to, wanted())
 
 
 def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ from transfusion.data.latents import (
 )
 from transfusion.data.layouts import LATENTS_FILE, UNFINISHED_FILE
 from transfusion.data.settings import Layout
-from transfusion.files import PARTIAL, append_row, beside, read_rows, write_whole
+from transfusion.files import PARTIAL, append_row, beside, read_rows, sha256_of, write_whole
 
 FLIPPED = View(is_flipped=True)
 Opener = Callable[[], LatentSpace]
@@ -97,9 +97,9 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """Name captions and pictures by their files and sizes, so that other data are noticed."""
+        """Name captions and pictures by what their files hold, so that other data are noticed."""
         rows = [(row.file, row.text, row.number, row.split) for row in self.told.rows]
-        facts = [self.told.layout, rows, self.told.quarantine, [_num_bytes(self.source / file) for file in self.files]]
+        facts = [self.told.layout, rows, self.told.quarantine, [_named(self.source / file) for file in self.files]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -162,7 +162,7 @@ def _check_same(plan: Plan, held: Held) -> None:
             )
     if held.plan != plan.digest:
         raise DataError(
-            f"{plan.to} holds latents of other data than {plan.source}: captions, pictures or their sizes differ; name "
+            f"{plan.to} holds latents of other data than {plan.source}: captions or pictures differ; name "
             "another folder (--to)"
         )
 
@@ -399,11 +399,11 @@ def _facts(data: bytes) -> FileFacts:
     return FileFacts(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def _num_bytes(file: Path) -> int:
+def _named(file: Path) -> str:
     try:
-        return file.stat().st_size
+        return sha256_of(file)
     except (OSError, ValueError):  # it is named when it is opened
-        return -1
+        return ""
 
 
 @contextmanager

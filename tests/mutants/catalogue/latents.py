@@ -137,6 +137,13 @@ MUTANTS = [
         "data/test_latents.py -k other_data",
     ),
     Mutant(
+        "latents: pictures go by their sizes",
+        "data/prepare.py",
+        "return sha256_of(file)",
+        "return str(file.stat().st_size)",
+        "data/test_latents.py -k other_data",
+    ),
+    Mutant(
         "latents: a picture of two captions is encoded twice",
         "data/prepare.py",
         "list(dict.fromkeys(row.file for row in self.told.rows))",
