@@ -91,7 +91,8 @@ def _of_network(
     from transfusion.autoencoder.pretrained import PretrainedSpace, found_network, settled
 
     if isinstance(reader, LatentReader):
-        wanted, pictures = agreed_space(reader.config.path, wanted), np.empty((0, *config.data.size, 3), np.uint8)
+        wanted = agreed_space(reader.config.path, wanted, like=folder)
+        pictures = np.empty((0, *config.data.size, 3), np.uint8)
     elif (pictures := measured_pictures(reader)) is None:
         raise SpaceError("the data are text, which no autoencoder sees; leave it out (autoencoder.kind=pixels)")
     network = found_network(wanted, folder)

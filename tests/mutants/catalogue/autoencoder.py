@@ -3,11 +3,11 @@
 from mutants.mutant import Mutant
 
 MUTANTS = [
-    Mutant("space: the scale is used once only", "autoencoder/space.py", "return latent.float() * self._shaped(self.std, latent) + self._shaped(self.mean, latent)",
-           "return latent.float() + self._shaped(self.mean, latent)", "autoencoder/test_pretrained_space.py -k normalising_and_back"),
+    Mutant("space: the scale is used once only", "autoencoder/space.py", "return latent.float() * shaped_numbers(self.std, latent) + shaped_numbers(self.mean, latent)",
+           "return latent.float() + shaped_numbers(self.mean, latent)", "autoencoder/test_pretrained_space.py -k normalising_and_back"),
     Mutant("space: the scale is doubled", "autoencoder/space.py", "for centre, _ in pairs), tuple(std))", "for centre, _ in pairs), tuple(2 * s for s in std))",
            "autoencoder/test_pretrained_space.py -k mean_zero_and_spread_one"),
-    Mutant("space: the posterior's spread is not normalised", "autoencoder/space.py", "return spread.float() / self._shaped(self.std, spread)",
+    Mutant("space: the posterior's spread is not normalised", "autoencoder/space.py", "return spread.float() / shaped_numbers(self.std, spread)",
            "return spread.float()", "autoencoder/test_pretrained_space.py -k normalising_and_back"),
     Mutant("pretrained: a digest is not compared", "autoencoder/pretrained.py", "if config.digest is not None and config.digest != network.digest:",
            "if False:", "autoencoder/test_pretrained_space.py -k another_network_is_refused"),
