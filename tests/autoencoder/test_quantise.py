@@ -27,6 +27,16 @@ def test_the_nearest_codes_are_found() -> None:
     assert torch.equal(nearest(vectors, codebook), brute)
 
 
+@pytest.mark.parametrize("offset", [3.0, 300.0])
+def test_the_nearest_codes_are_found_far_from_zero(offset: float) -> None:
+    """But for those that are as near as float32 tells numbers of this size apart."""
+    codebook = 0.1 * drawn(1024, 8) + offset
+    vectors = codebook[:700] + 0.03 * drawn(700, 8, seed=1)
+    distances = (vectors.double()[:, None] - codebook.double()[None]).square().sum(-1)
+    found = distances.gather(1, nearest(vectors, codebook)[:, None])[:, 0]
+    assert bool((found.sqrt() <= distances.min(1).values.sqrt() + 8 * offset * 2.0**-23).all())
+
+
 def test_codes_stand_in_the_places_of_their_vectors() -> None:
     codebook = drawn(7, 3)
     codes = torch.tensor([[[0, 1], [2, 3]], [[4, 5], [6, 0]]])  # (B, h, w)

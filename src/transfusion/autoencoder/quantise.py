@@ -44,7 +44,9 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         (N,) int64; of two that are equally near the first.
     """
     rows = max(1, MOST_DISTANCES // len(codebook))
-    return torch.cat([torch.cdist(part, codebook).argmin(1) for part in vectors.split(rows)])
+    centre = codebook.mean(0)  # distances are of products, which lose those of numbers far from zero
+    codes = codebook - centre
+    return torch.cat([torch.cdist(part - centre, codes).argmin(1) for part in vectors.split(rows)])
 
 
 def quantise(vectors: Tensor, codebook: Tensor) -> Quantised:

@@ -239,7 +239,7 @@ def _standing(plan: Plan) -> dict[int, Shard]:
         except DataError:
             continue
         found[number] = shard
-    return {number: found[number] for number in sorted(found) if number < len(plan.shards)}
+    return {number: found[number] for number in sorted(found) if 0 <= number < len(plan.shards)}
 
 
 def _begin(plan: Plan, standing: Mapping[int, Shard]) -> None:

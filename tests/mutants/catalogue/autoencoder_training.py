@@ -34,4 +34,5 @@ MUTANTS = [
     Mutant("resume: moments from elsewhere are not verified", "train/saved.py", "    verify(folder, hashed=RESUMED_FILES)", "    verify(folder, hashed=())", "train/test_autoencoder.py -k gone_on_from_elsewhere"),
     Mutant("resume: an autoencoder forgets where it came from", "train/autoencoder/state.py", "Facts(self.step, self.train_seconds, self.data, self.origin)", "Facts(self.step, self.train_seconds, self.data, None)", "train/test_autoencoder.py -k gone_on_from_elsewhere"),
     Mutant("pictures: latents are taken for a folder of pictures", "train/autoencoder/pictures.py", "    if holds_latents(config.path):", "    if False:", "train/test_autoencoder.py -k latents_are_no"),
+    Mutant("quantise: codes far from zero are mistaken", "autoencoder/quantise.py", "    centre = codebook.mean(0)", "    centre = 0 * codebook.mean(0)", "autoencoder/test_quantise.py -k far_from"),
 ]  # fmt: skip
