@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from transfusion.autoencoder.quantise import nearest
 from transfusion.autoencoder.settings import MOST_COUNT, MOST_LAYERS, MOST_LEVELS
 from transfusion.autoencoder.space import SpaceError
 from transfusion.autoencoder.taesd import COLOURS, NUM_LEVELS, Taesd
@@ -147,8 +148,8 @@ class Autoencoder:
         Raises:
             SpaceError: It has no codebook.
         """
-        chosen = self._codebook()(latent.to(self.device))[2][2]
-        return chosen.reshape(len(latent), *latent.shape[2:])
+        vectors = latent.to(self.device).permute(0, 2, 3, 1)
+        return nearest(vectors.flatten(0, 2), self._codebook().embedding.weight).view(vectors.shape[:3])
 
     @torch.no_grad()
     def vectors(self, codes: Tensor) -> Tensor:

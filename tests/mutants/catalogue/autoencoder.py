@@ -58,4 +58,6 @@ MUTANTS = [
            "test_spaces.py -k from_every_folder"),
     Mutant("space: a path holds in one working folder", "train/spaces.py", "chosen = findable(settled(wanted, network, pictures))", "chosen = settled(wanted, network, pictures)",
            "test_spaces.py -k from_every_folder"),
+    Mutant("networks: codes far from zero are mistaken", "autoencoder/networks.py", "return nearest(vectors.flatten(0, 2), self._codebook().embedding.weight).view(vectors.shape[:3])",
+           "return torch.cdist(vectors.flatten(0, 2), self._codebook().embedding.weight).argmin(1).view(vectors.shape[:3])", "autoencoder/test_networks.py -k far_from"),
 ]  # fmt: skip
