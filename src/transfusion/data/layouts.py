@@ -86,11 +86,14 @@ def lay_out(path: Path, layout: Layout = "auto") -> Laid:
     """Find the layout of a folder, or the parts of it that have the one that is asked for.
 
     Raises:
-        DataError: It is no folder, has none of the layouts, not the one that is asked for, or two at once.
+        DataError: It is no folder, holds latents, has none of the layouts, not the one that is asked for, or two at
+            once.
     """
     if not path.is_dir():
         hint = "; data.layout=text reads any one file as text" if path.is_file() else ""
         raise DataError(f"{path} is not a folder; {EXPECTED}{hint}; data.path names it")
+    if holds_latents(path) and layout in ("auto", "latents"):
+        raise DataError(f"{path} holds latents of pictures, and pictures are needed here: name the folder of those")
     tree = scan(path)
     laid = _laid(tree) if layout == "auto" else _laid_as(layout, tree)
     _check_apart(laid)
@@ -142,6 +145,11 @@ def _check_apart(laid: Laid) -> None:
                 f"{names} are one by links, and of two splits ({', '.join(named)}): what is held out would be trained "
                 "on; take one away"
             )
+
+
+def holds_latents(path: Path) -> bool:
+    """Return whether a folder holds latents, or has begun to."""
+    return (path / LATENTS_FILE).is_file() or (path / UNFINISHED_FILE).is_file()
 
 
 def layout_of(path: Path, layout: Layout = "auto") -> Layout:

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from transfusion.autoencoder.spaces import settings_of
 from transfusion.data.captions import FolderCaptions, folder_captions
 from transfusion.data.documents import CORPUS_SIZE, FolderSource, ShapesSource, TextSource, shapes_digest
 from transfusion.data.encode import Encoder
@@ -187,17 +188,17 @@ class LatentReader:
         Raises:
             DataError: See ``LatentFolder`` and ``settled_data``.
         """
-        self._latents = LatentFolder(config.path, split=config.split, hold_out=config.hold_out)
-        self.config: FolderConfig = settled_data(config, self._latents)
+        self.folder = LatentFolder(config.path, split=config.split, hold_out=config.hold_out)
+        self.config: FolderConfig = settled_data(config, self.folder)
 
     @property
     def held_out(self) -> FolderConfig | None:
         """Return the settings of the split that is held out."""
-        return _held_out(self.config, self._latents.left_for_others)
+        return _held_out(self.config, self.folder.left_for_others)
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""
-        return (row.text for row in self._latents.captions)
+        return (row.text for row in self.folder.captions)
 
     def sample_pictures(self) -> None:
         """There are none: what is measured of them was measured when they were encoded."""
@@ -205,22 +206,28 @@ class LatentReader:
 
     def digest(self) -> str:
         """Name latents and captions."""
-        return self._latents.digest()
+        return self.folder.digest()
 
     def measured_digest(self, count: int) -> str:
         """Name latents and captions."""
         del count
-        return self._latents.digest()
+        return self.folder.digest()
 
     def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> FolderSource:
         """Tell captioned latents.
 
         Raises:
-            DataError: A shard is damaged.
+            DataError: A shard is damaged, or they are latents of another autoencoder than the encoder's.
         """
         del chunk_length, at_most
-        self._latents.verify()
-        return FolderSource(self.config, encoder, self._latents)
+        self.folder.verify()
+        space = settings_of(encoder.latents)
+        return FolderSource(self.config, encoder, self.folder if space is None else self.folder.read_for(space))
+
+
+def prepared_latents(reader: Reader) -> LatentFolder | None:
+    """Return the folder of latents that a reader reads; None where it reads something else."""
+    return reader.folder if isinstance(reader, LatentReader) else None
 
 
 class TextReader:

@@ -126,7 +126,7 @@ MUTANTS = [
     Mutant("best: weighed as the run did before", "train/best.py", "and total(best.losses) <= found", "and best.total <= found", "train/test_best.py -k weighs_now"),
     Mutant("sizes: pictures of half a patch are told late", "train/sizes.py", "    if any(side % patch for", "    if False and any(side % patch for", "train/test_sizes.py -k whole_patches"),
     Mutant("signals: nohup is overruled", "cli/signals.py", "if number in ASKED or signal.getsignal(number) != signal.SIG_IGN", "if True", "cli/test_signals.py -k hang_up"),
-    Mutant("going on: a damaged optimizer is taken", "train/opening.py", "    verify(folder, hashed=RESUMED_FILES)  # which who only uses a model does without\n", "", "cli/test_going_on.py -k damaged_moments"),
+    Mutant("going on: a damaged optimizer is taken", "train/saved.py", "    verify(folder, hashed=RESUMED_FILES)  # which who only uses a model does without\n", "", "cli/test_going_on.py -k damaged_moments"),
     Mutant("best: of a training before", "train/best.py", "best is None or best.step > beyond", "best is None", "train/test_best.py"),
     Mutant("best: no name for it", "train/saved.py", "    path = meant(path)\n", "", "test_run.py -k best_checkpoint"),
     Mutant("samples: the first come late", "samples.py", "    return early or step", "    return step", "test_samples.py -k due"),

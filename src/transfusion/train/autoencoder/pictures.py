@@ -17,7 +17,7 @@ from transfusion.data.captions import CaptionRow, FolderCaptions, folder_caption
 from transfusion.data.documents import shapes_digest
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.layouts import TABLES, lay_out, split_around
+from transfusion.data.layouts import TABLES, holds_latents, lay_out, split_around
 from transfusion.data.readers import ImageFolder
 from transfusion.data.settings import DataConfig, FolderConfig, ShapesConfig
 from transfusion.data.shapes import render, sample_scene
@@ -142,8 +142,13 @@ def picture_rows(config: FolderConfig) -> FolderCaptions:
     """Find the pictures of a folder's split, each once, whatever is said of it.
 
     Raises:
-        DataError: There are none, or the captions that mark their splits cannot be read.
+        DataError: There are none but latents, or none at all, or the captions that mark their splits cannot be read.
     """
+    if holds_latents(config.path):
+        raise DataError(
+            f"{config.path} holds latents, which an autoencoder has made of pictures: none can be trained on them; "
+            "name the folder of pictures (data.path)"
+        )
     try:
         layout = lay_out(config.path, config.layout).layout
     except DataError:
