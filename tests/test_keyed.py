@@ -17,7 +17,7 @@ from transfusion.evaluate.understanding import evaluate_captions, evaluate_edits
 from transfusion.generate import row
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import DenoisingOptions, GenerationOptions
-from transfusion.keyed import Key, generator, normal, subseed
+from transfusion.keyed import Key, generator, normal, stable_fraction, subseed
 from transfusion.objective import KeyedDraw
 from transfusion.segments import Document, Text
 from transfusion.tokenizer import ByteTokenizer
@@ -164,6 +164,12 @@ def test_every_draw_depends_on_each_part_of_its_key(
     for place in range(len(key)):
         changed = (*key[:place], other[place], *key[place + 1 :])
         assert drawn(*changed) != expected, f"part {place}"
+
+
+def test_every_text_has_its_number() -> None:
+    assert stable_fraction("hold-out:cat/1.png") == 0.3408806774874759  # as it always was
+    odd = [stable_fraction(text) for text in ("caf\udce9", "caf\udce8", "caf\ud800", "caf\\udce9")]
+    assert len(set(odd)) == 4 and all(0 <= fraction < 1 for fraction in odd)
 
 
 def test_the_engine_s_draws_have_all_parts_and_never_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from transfusion import run as run_module
 from transfusion.config import ConfigError, RunConfig, override
 from transfusion.data import readers
 from transfusion.data.encode import Encoder
+from transfusion.data.errors import DataError
 from transfusion.data.loader import Source
 from transfusion.data.sources import FolderConfig, held_out_config, open_source
 from transfusion.evaluate.losses import evaluate_losses
@@ -97,6 +98,54 @@ def test_a_run_from_before_layouts_goes_on(tmp_path: Path) -> None:
     for settings in (["data.hold_out=null"], ["data.layout=classes"], []):
         again, source = open_run(override(given, settings), tmp_path / "r", is_resumed=True)
         assert source.size == 60 and again.config.data.model_dump()["hold_out"] == 0
+
+
+def test_data_that_are_read_otherwise_than_when_the_run_began(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data" / "in", 4).parent
+    given = override(settings(2), ["data.kind=folder", f"data.path={data}", "data.resolution=16"])
+    state, _ = trained(given, tmp_path / "r")
+    (data / "more").symlink_to("in")  # counted, and not read: the run goes on
+    assert open_run(given, tmp_path / "r", is_resumed=True)[0].step == 2
+    write_pictures(data / "test", 1)
+    (data / "in").rename(data / "train")
+    told = (
+        rf"the data changed .* or this version reads them otherwise .*\(4 records then\).*train.init={tmp_path}/r .*"
+        r"Now: found in .*splits 'test' 1, 'train' 4"
+    )
+    (data / "more").unlink()
+    with pytest.raises(ConfigError, match=told):
+        open_run(given, tmp_path / "r", is_resumed=True)
+    anew, source = open_run(override(given, [f"train.init={tmp_path}/r"]), tmp_path / "new", is_resumed=True)
+    assert anew.step == 0 and source.found.splits == {"test": 1, "train": 4}
+    assert equal(dict(anew.model.state_dict()), dict(state.best_model.state_dict()))
+
+
+def test_a_run_whose_data_cannot_be_read_now_is_told_what_to_do(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data" / "train", 60).parent
+    given = override(settings(1), ["data.kind=folder", f"data.path={data}", "data.resolution=16"])
+    trained(given, tmp_path / "r")
+    write_pictures(data / "eval", 1)  # what was no split is one
+    told = rf"marks its splits itself .* When the run began they could be used: .* train.init={tmp_path}/r"
+    with pytest.raises(DataError, match=told):
+        open_run(given, tmp_path / "r", is_resumed=True)
+    new, _ = trained(override(given, [f"train.init={tmp_path}/r"]), tmp_path / "new")
+    assert new.step == 1 and new.origin is not None
+
+
+def test_texts_named_for_splits_go_on_as_they_were_read(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.txt").write_text("".join(f"{split} line {i} of a text\n" for i in range(3000)))
+    given = override(config(), ["data.kind=folder", f"data.path={tmp_path}", "train.steps=1"])
+    for name, told in (("split", []), ("whole", ["data.layout=text"])):
+        settled = override(given, told)
+        state, source = open_run(settled, tmp_path / name, is_resumed=True)
+        assert source.found.splits.keys() == ({"train", "valid"} if name == "split" else {"train", "test"})
+        state.save(tmp_path / name)
+        again, other = open_run(settled, tmp_path / name, is_resumed=True)
+        assert again.config == state.config and other.digest() == source.digest()
+        assert open_run(state.config, tmp_path / name, is_resumed=True)[1].digest() == source.digest()
+    with pytest.raises(ConfigError, match="made with other settings"):
+        open_run(override(given, ["data.layout=text"]), tmp_path / "split", is_resumed=True)
 
 
 def write_marked(folder: Path, counts: dict[str, int]) -> Path:

@@ -14,6 +14,7 @@ from small_autoencoders import CLASSES, save_small
 from spaces import Blocks
 
 from transfusion.asking import Score
+from transfusion.autoencoder.settings import PretrainedConfig
 from transfusion.autoencoder.space import SpaceError
 from transfusion.cli.export import export
 from transfusion.config import ConfigError, RunConfig, override
@@ -199,6 +200,27 @@ def test_an_autoencoder_that_is_not_carried_must_be_the_same(pictures: Path, tmp
         Transfusion.from_pretrained(run, device="cpu")
     moved = in_latents(pictures, tmp_path / "gone", "autoencoder.is_carried=false")
     assert open_in(moved, run).step == 2  # where it lies may change, what it is may not
+
+
+def test_an_autoencoder_that_is_not_carried_is_found_from_every_folder(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named by a relative path, when the run begins, when it goes on, and when another begins from its weights."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    network, run = save_small(Path("nets") / "a", "AutoencoderKL"), tmp_path / "run"
+    config = in_latents(pictures, network, "autoencoder.is_carried=false")
+    for steps in (1, 2):
+        train(config, None, run, steps=steps)  # pyright: ignore
+    init = begun_from(override(config, [f"train.init={run}"]), [f"autoencoder.path={network}"])
+    train(init, None, tmp_path / "b")  # pyright: ignore
+    monkeypatch.chdir(tmp_path / "there")
+    folders = [*(run / "checkpoints").iterdir(), tmp_path / "b"]
+    assert len(folders) == 3
+    for folder in folders:
+        found = Transfusion.from_pretrained(folder, device="cpu").config.autoencoder
+        assert isinstance(found, PretrainedConfig) and found.path == str(tmp_path / "here" / network)
 
 
 def test_a_run_that_goes_on_takes_no_other_autoencoder(pictures: Path, tmp_path: Path) -> None:

@@ -56,5 +56,9 @@ def subseed(seed: int, stream: str, *ids: Key) -> int:
 
 
 def stable_fraction(text: str) -> float:
-    """Map a text to a number in [0, 1) that never changes: what splits of data are decided by."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") / 2**64
+    """Map a text to a number in [0, 1) that never changes: what splits of data are decided by.
+
+    Names of files that are not UTF-8 have halves of surrogate pairs in them; any text has a number.
+    """
+    told = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little") / 2**64

@@ -14,24 +14,32 @@ from typing import TypeVar
 
 import torch
 
-from transfusion.autoencoder.reconstruction import mean_psnr
 from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
-from transfusion.data.errors import DataError
+from transfusion.data.errors import DataError, UnreadableFile
 from transfusion.data.fit import FittedSource
+from transfusion.data.latents_index import Psnr
 from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
-from transfusion.data.sources import FolderConfig, Reader, held_out_config, open_reader, open_source
+from transfusion.data.sources import (
+    FolderConfig,
+    Reader,
+    held_out_config,
+    open_reader,
+    open_source,
+    prepared_latents,
+)
 from transfusion.data.tasks import is_text_alone
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.evaluate.losses import evaluate_losses, total_loss
-from transfusion.files import sweep_unfinished
+from transfusion.files import sweep_unfinished, write_whole
 from transfusion.objective import TransfusionObjective
 from transfusion.pretrained import Transfusion
 from transfusion.report import write_run_report
 from transfusion.samples import (
     FIRST_SECONDS,
+    RECONSTRUCTIONS,
     SAMPLES_FOLDER,
     draw_reconstructions,
     draw_samples,
@@ -47,7 +55,7 @@ from transfusion.train.metrics import HELD_OUT, Metrics, read_metrics
 from transfusion.train.opening import begin, resume
 from transfusion.train.saved import check_no_model
 from transfusion.train.sizes import check_latents
-from transfusion.train.state import TrainState, seen
+from transfusion.train.state import TrainState, seen, way_out
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
 NUM_RECONSTRUCTED = 32  # pictures, about
@@ -112,10 +120,28 @@ def open_run(
         _check_workers(state)
         if not is_text_alone(state.config.data, state.config.encode):
             check_latents(state.config, state.latents.shape(state.config.data.size))
-        reader = open_reader(state.config.data, state.config.train.seed)
-        source = reader.source(state.encoder, state.config.train.row_length - 1)
-        state.check_data(source.digest(), _held_out_digest(reader) if evaluation_distance(state.config) else None)
+        reader, source = _read(state, directory)
+        held_out = _held_out_digest(reader) if evaluation_distance(state.config) else None
+        state.check_data(source.digest(), held_out, found=source.found, run=directory)
         return state, _fitted(state, source)
+
+
+def _read(state: TrainState, run: Path) -> tuple[Reader, Source]:
+    """Open the data of a run.
+
+    Raises:
+        DataError: They cannot be used; of a run that goes on, which had data, that is said.
+    """
+    try:
+        reader = open_reader(state.config.data, state.config.train.seed)
+        return reader, reader.source(state.encoder, state.config.train.row_length - 1)
+    except DataError as error:
+        if state.data is None or isinstance(error, UnreadableFile):
+            raise
+        raise DataError(
+            f"{error}. When the run began they could be used: they changed since, or this version reads them otherwise;"
+            f" restore them, or {way_out(run)}"
+        ) from error
 
 
 def _held_out_digest(reader: Reader) -> str | None:
@@ -218,7 +244,7 @@ def train_run(
         state.take_folder(run)
         metrics = stack.enter_context(Metrics(run, state.step))
         between = _Between(state, source, run, metrics, stop)
-        if state.step == 0 and state.encodes_pictures:
+        if state.step == 0 and state.latents.is_network:
             between.show_reconstructions()
         reports = stack.enter_context(closing(train(state, source, run, stop, lock=lock, metrics=metrics)))
         between.catch_up()
@@ -232,16 +258,19 @@ def train_run(
 
 def _show_reconstructions(state: TrainState, run: Path) -> None:
     """Say, before the first step, what the autoencoder itself loses: nothing that is drawn will be better."""
-    pictures = open_reader(state.config.data, state.config.train.seed).sample_pictures()
-    if pictures is None:
+    reader = open_reader(state.config.data, state.config.train.seed)
+    if (latents := prepared_latents(reader)) is not None:
+        psnr, sheet = latents.latents.psnr, latents.sheet()
+        file = None if sheet is None else write_whole(run / SAMPLES_FOLDER / RECONSTRUCTIONS, sheet)
+    elif (pictures := reader.sample_pictures()) is not None:
+        chosen = list(pictures[:: max(1, len(pictures) // NUM_RECONSTRUCTED)])
+        found, file = draw_reconstructions(state.latents, chosen, run)
+        psnr = Psnr.of(found)
+    else:
         return
-    found, file = draw_reconstructions(
-        state.latents, list(pictures[:: max(1, len(pictures) // NUM_RECONSTRUCTED)]), run
-    )
-    _log.info(
-        "%s: PSNR of %d pictures %.1f dB on average, %.1f to %.1f; %s shows some beside their reconstructions",
-        *(state.latents.name, len(found), mean_psnr(found), min(found), max(found), file),
-    )
+    if psnr is not None:
+        told = "" if file is None else f"; {file} shows some beside their reconstructions"
+        _log.info("%s: PSNR of %s%s", state.latents.name, psnr, told)
 
 
 class _Between:

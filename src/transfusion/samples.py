@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from PIL import Image
 
-from transfusion.autoencoder.reconstruction import reconstruct
+from transfusion.autoencoder.reconstruction import Reconstruction, reconstruct
 from transfusion.autoencoder.space import LatentSpace, Picture
 from transfusion.config import ConfigError
 from transfusion.data.loader import Source
@@ -113,6 +113,12 @@ def draw_reconstructions(space: LatentSpace, pictures: Sequence[Picture], run: P
         The PSNR of each picture in dB, and the sheet of the first.
     """
     found = reconstruct(space, pictures)
+    file = write_whole(run / SAMPLES_FOLDER / RECONSTRUCTIONS, reconstruction_sheet(found))
+    return [each.psnr for each in found], file
+
+
+def reconstruction_sheet(found: Sequence[Reconstruction]) -> bytes:
+    """Draw the first of some pictures, and below each what becomes of it: a file of PNG."""
     rows = [found[first : first + SHEET_COLUMNS] for first in range(0, min(len(found), NUM_SHOWN), SHEET_COLUMNS)]
     shown = [
         each
@@ -127,7 +133,7 @@ def draw_reconstructions(space: LatentSpace, pictures: Sequence[Picture], run: P
         num_columns=min(len(found), SHEET_COLUMNS),
         captions=[text for _, text in shown],
     )
-    return [each.psnr for each in found], write_whole(run / SAMPLES_FOLDER / RECONSTRUCTIONS, encoded(drawn))
+    return encoded(drawn)
 
 
 def _fits(model: Transfusion, prompt: str) -> bool:

@@ -136,6 +136,22 @@ ROWS: list[tuple[Any, str]] = [
     ({"class": "AutoencoderDC", "settings": {"attention_head_dim": 0}}, "not those of its settings"),
     ({"class": "Taesd", "settings": {}}, "Taesd cannot be built from the settings"),
     ({"class": "VQModel", "settings": {}}, "not those of its settings: .*missing"),
+    *(
+        ({"class": name, "settings": settings}, f"asks for {next(iter(settings))} .*, where at most")
+        for name, settings in (
+            ("AutoencoderKL", {"layers_per_block": 10**9}),
+            ("AutoencoderKL", {"layers_per_block": -(10**9)}),
+            ("AutoencoderKL", {"latent_channels": 10**9}),
+            ("AutoencoderKL", {"latent_channels": 10**400}),
+            ("AutoencoderKL", {"block_out_channels": [8] * 1000}),
+            ("VQModel", {"num_vq_embeddings": 10**9}),
+            ("AutoencoderTiny", {"num_decoder_blocks": [1, 1, 10**9]}),
+            ("AutoencoderTiny", {"upsampling_scaling_factor": 1e300}),
+            ("AutoencoderDC", {"encoder_layers_per_block": [1, 10**6]}),
+            ("AutoencoderDC", {"encoder_qkv_multiscales": [[], [3] * 10**4]}),
+            ("Taesd", {"latent_channels": 10**9}),
+        )
+    ),
 ]
 
 

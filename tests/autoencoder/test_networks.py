@@ -176,7 +176,7 @@ def test_pictures_must_have_three_colours_and_keep_their_size() -> None:
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:
-    module = small_module("VQModel")
+    module = small_module("VQModel", num_codes=64)
     module.quantize.embedding.weight.data[0, 0] = torch.nan
     with pytest.raises(SpaceError, match="quantize.embedding.weight of here holds numbers that are not finite"):
         loaded(module, torch.float32, "here")
@@ -196,3 +196,11 @@ def test_a_deep_network_counts_the_levels_that_change_the_size() -> None:
     expected = [2, 2, 4, 2]
     for each, sides in zip(layers, expected, strict=True):
         assert factor({"encoder_layers_per_block": each, "decoder_layers_per_block": each}) == (sides, sides)
+
+
+def test_codes_far_from_zero_are_their_own() -> None:
+    module = small_module("VQModel", num_codes=64)
+    codebook = 300 + 0.02 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    module.quantize.embedding.weight.data.copy_(codebook)
+    network, codes = wrapped(module), torch.arange(64).view(1, 8, 8)
+    assert torch.equal(network.codes(network.vectors(codes)), codes)

@@ -104,6 +104,32 @@ def test_a_name_is_fetched_from_the_hub(tmp_path: Path, monkeypatch: pytest.Monk
         open_network("us/none")
 
 
+def test_a_mistyped_path_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is not asked: what looks like a name on it has a folder here for its first part, or is a run's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    save_small(Path("nets") / "kl", "AutoencoderTiny")
+    with pytest.raises(SpaceError, match=r"no autoencoder at nets/kll: .*/nets has no kll \(but kl\)\. .* hub"):
+        open_network("nets/kll")
+    with pytest.raises(SpaceError, match=r"no autoencoder at runs/kl: .*/runs is not there"):
+        open_network("runs/kl")
+
+
+def test_the_hub_is_waited_for_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def answers(_: object, name: str, *, timeout: float) -> None:
+        asked.append(timeout)
+        raise TimeoutError(f"no answer about {name}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", answers)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("it was asked for again"))
+    with pytest.raises(SpaceError, match="us/none lies nowhere here, .* no answer .* path, there is no /.*us/none"):
+        open_network("us/none")
+    assert len(asked) == 1 and asked[0] <= 10
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
@@ -140,6 +166,11 @@ CONFIGS: list[tuple[Any, str]] = [
     ({"_class_name": "AutoencoderKL", "block_out_channels": "wide"}, "cannot be loaded as AutoencoderKL: "),
     ({"_class_name": "AutoencoderKL", "norm_num_groups": 7}, "cannot be loaded as AutoencoderKL: "),
     ({"_class_name": "VQModel"}, "cannot be loaded as VQModel: "),
+    ({"_class_name": "AutoencoderKL", "layers_per_block": 10**9}, "asks for layers_per_block 1e.09, where at most 32"),
+    (
+        {"_class_name": "AutoencoderKL", "block_out_channels": [2**20], "norm_num_groups": 1},
+        "asks for a network of [0-9,]* numbers, and its weights have [0-9]* bytes",
+    ),
 ]
 
 

@@ -1,8 +1,11 @@
 """Vector quantisation: the straight-through gradient against finite differences of its surrogate, revival, averages."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from transfusion.autoencoder.quantise import CodeUse, find_revival, nearest, quantise, revive
 
@@ -22,6 +25,16 @@ def test_the_nearest_codes_are_found() -> None:
     vectors, codebook = drawn(500, 3), drawn(40, 3, seed=1)
     brute = (vectors[:, None] - codebook[None]).square().sum(-1).argmin(1)
     assert torch.equal(nearest(vectors, codebook), brute)
+
+
+@pytest.mark.parametrize("offset", [3.0, 300.0])
+def test_the_nearest_codes_are_found_far_from_zero(offset: float) -> None:
+    """But for those that are as near as float32 tells numbers of this size apart."""
+    codebook = 0.1 * drawn(1024, 8) + offset
+    vectors = codebook[:700] + 0.03 * drawn(700, 8, seed=1)
+    distances = (vectors.double()[:, None] - codebook.double()[None]).square().sum(-1)
+    found = distances.gather(1, nearest(vectors, codebook)[:, None])[:, 0]
+    assert bool((found.sqrt() <= distances.min(1).values.sqrt() + 8 * offset * 2.0**-23).all())
 
 
 def test_codes_stand_in_the_places_of_their_vectors() -> None:
@@ -110,3 +123,33 @@ def test_averaged_codes_are_the_means_of_their_vectors(decay: float) -> None:
     use.average(codebook, torch.tensor([[6.0, 0.0]]), torch.tensor([0]), decay)
     weights = torch.tensor([decay * 2, 1.0])  # of the mean 2 of two vectors, then of 6
     assert codebook[0, 0] == pytest.approx(float((weights * torch.tensor([2.0, 6.0])).sum() / weights.sum()))
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        made_ones = made if isinstance(made, tuple | list) else (made,)
+        self.numbers = max([self.numbers, *(each.numel() for each in made_ones if isinstance(each, Tensor))])
+        return made
+
+
+def test_averages_of_many_codes_are_right_and_take_no_table_of_vectors_and_codes() -> None:
+    """Sums are rounded to float32 once: within half a last place of the exact sum, which float64 is far nearer to."""
+    num_codes, count = 16_384, 3000
+    use, codebook, vectors = CodeUse(num_codes, 8, unused=0), drawn(num_codes, 8), 300 + drawn(count, 8, seed=1)
+    codes = torch.randint(0, num_codes, (count,), generator=torch.Generator().manual_seed(2))
+    codes[:900] = 5  # one that many have
+    with Largest() as largest:
+        use.average(codebook, vectors, codes, 0.0)
+    assert largest.numbers <= 8 * num_codes
+    exact = torch.zeros(num_codes, 8, dtype=torch.float64).index_add_(0, codes, vectors.double())
+    assert bool(((use.sums - exact).abs() <= 2.0**-24 * exact.abs()).all())
+    assert torch.equal(use.counts, torch.bincount(codes, minlength=num_codes).float()) and use.counts[5] >= 900

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import math
+import os
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,7 +17,8 @@ from PIL import Image
 from small_autoencoders import save_small
 
 from transfusion.autoencoder.opening import open_network
-from transfusion.autoencoder.pretrained import open_pretrained, settled
+from transfusion.autoencoder.pretrained import PretrainedSpace, open_pretrained, settled
+from transfusion.autoencoder.remembered import Remembered
 from transfusion.autoencoder.settings import PretrainedConfig
 from transfusion.autoencoder.space import CARRIED_FILES, LatentSpace, Moments, Picture
 from transfusion.data import prepare as module
@@ -24,13 +27,12 @@ from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.latents import (
     LatentFolder,
-    Latents,
-    LatentsSettings,
     agreed_space,
     read_latents,
     shard_name,
     space_of,
 )
+from transfusion.data.latents_index import Latents, LatentsSettings, Psnr
 from transfusion.data.layouts import LATENTS_FILE, UNFINISHED_FILE, layout_of
 from transfusion.data.prepare import Progress, make_plan, prepare
 from transfusion.data.readers import ImageFolder, open_picture
@@ -327,9 +329,28 @@ def test_other_data_and_other_files_are_refused(tmp_path: Path) -> None:
     to = prepared(source, tmp_path / "latents")
     with pytest.raises(DataError, match="holds other files; name an empty folder"):
         make_plan(source, source, wanted())
-    (source / "01.png").write_bytes((source / "01.png").read_bytes() + b"0")
-    with pytest.raises(DataError, match="holds latents of other data than .*: captions, pictures or their sizes"):
-        make_plan(source, to, wanted())
+    before = (source / "01.png").read_bytes()
+    for other in (before + b"0", before[:-1] + b"0"):  # of another size, and of the same
+        (source / "01.png").write_bytes(other)
+        with pytest.raises(DataError, match="holds latents of other data than .*: captions or pictures differ"):
+            make_plan(source, to, wanted())
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"cat/caf\xe9.png", b"cat/th\xe9.png", b"cat/1.png", b"t\xe9/1.png")]
+    source = tmp_path / "pictures"
+    save_pictures(source, ["1.png"])
+    for name in names:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((source / "1.png").read_bytes())
+    (source / "1.png").unlink()
+    (source / names[0]).write_bytes(b"broken")
+    latents = prepared(source, tmp_path / "latents")
+    folder = LatentFolder(latents)
+    assert [row.file for row in folder.captions] == names[2:0:-1]
+    assert set(folder.quarantine) == {"cat/caf\\udce9.png", "t\\udce9"}
+    assert set(folder.quarantine) == set(opened(source).quarantine)
+    assert prepared(source, latents) == latents
 
 
 def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,12 +411,69 @@ def test_a_run_has_the_space_of_its_latents(tmp_path: Path) -> None:
     assert kept == OWN.model_copy(update={"path": "named", "tile": 64, "is_carried": False})
     with pytest.raises(DataError, match=r"autoencoder.digest is xyz, theirs abc"):
         agreed_space(to, PretrainedConfig(digest="xyz"))
-    with pytest.raises(DataError, match=r"autoencoder.mean is \(0.0, 0.0\), theirs \(0.0, 0.5\)"):
-        agreed_space(to, PretrainedConfig(mean=(0.0, 0.0), std=(1.0, 2.0)))
+    with pytest.raises(DataError, match="transfusion prepare latents PICTURES --like runs/a --to NEW"):
+        agreed_space(to, PretrainedConfig(channels=5), like=Path("runs/a"))
+    other = agreed_space(to, PretrainedConfig(mean=(0.0, 0.0), std=(1.0, 2.0)))
+    assert other == space_of(to).model_copy(update={"mean": (0.0, 0.0)})
     with pytest.raises(DataError, match="holds no spread to draw from"):
         agreed_space(to, PretrainedConfig(posterior="sample"))
     spread = prepared(tmp_path / "pictures", tmp_path / "spread", has_std=True)
     assert agreed_space(spread, PretrainedConfig(posterior="sample")).posterior == "sample"
+
+
+@pytest.mark.parametrize("dtype", ["fp32", *U])
+def test_a_model_with_other_statistics_reads_latents_brought_to_its_own(tmp_path: Path, dtype: str) -> None:
+    """Each of the two ways rounds two times in float32, and what is stored once: so far apart are they at most."""
+    source, to = captions(tmp_path / "pictures"), tmp_path / "latents"
+    path = str(save_small(tmp_path / "kl", "AutoencoderKL"))
+    network, pictures = open_network(path), open_reader(FolderConfig(path=source, resolution=SIZE)).sample_pictures()
+    assert pictures is not None
+    own = settled(PretrainedConfig(path=path, posterior="sample"), network, pictures)
+    assert own.mean is not None and own.std is not None
+    wanted_one = own.model_copy(
+        update={"mean": tuple(3 + each for each in own.mean), "std": tuple(each / 7 for each in own.std)}
+    )
+    plan = make_plan(source, to, wanted(autoencoder=own, has_flip=True, has_std=True, dtype=dtype))
+    list(run(prepare(plan, partial(open_pretrained, own))))
+    folder, exact = LatentFolder(to), PretrainedSpace(wanted_one, network)
+    for space, is_own in ((PretrainedSpace(own, network), True), (Remembered(exact), False)):
+        read = open_source(FolderConfig(path=to, flip=True), replace(ENCODER, space=space), 100)
+        assert isinstance(read, FolderSource)
+        for index, row in enumerate(folder.captions):
+            picture = open_picture(source / row.file, SIZE)
+            for view, shown in ((WHOLE, picture), (FLIPPED, picture[:, ::-1])):
+                found, held = read.pictures.view(index, view), folder.view(index, view)
+                assert isinstance(found, Moments) and found.std is not None and held.std is not None
+                if is_own:
+                    assert torch.equal(found.mean, held.mean) and torch.equal(found.std, held.std)
+                    continue
+                made = exact.moments(np.ascontiguousarray(shown))
+                assert made.std is not None and found.mean.dtype == found.std.dtype == torch.float32
+                u = U.get(dtype, 0.0) + 4 * 2.0**-24
+                assert bool(((found.mean - made.mean).abs() <= u * (7 * held.mean.abs() + made.mean.abs())).all())
+                assert bool(((found.std - made.std).abs() <= u * made.std + 2.0**-21).all())
+                assert not torch.allclose(found.mean, held.mean)
+    other = settled(
+        PretrainedConfig(path=path), open_network(save_small(tmp_path / "b", "AutoencoderKL", seed=1)), pictures
+    )
+    space = PretrainedSpace(other, open_network(tmp_path / "b"))
+    with pytest.raises(DataError, match="not of the autoencoder that is asked for"):
+        open_source(FolderConfig(path=to), replace(ENCODER, space=space), 100)
+
+
+def test_folders_that_tell_no_psnr_are_read(tmp_path: Path) -> None:
+    to = prepared(captions(tmp_path / "pictures"), tmp_path / "latents")
+    text = (to / LATENTS_FILE).read_text()
+    assert ' "psnr": null,\n' in text
+    (to / LATENTS_FILE).write_text(text.replace(' "psnr": null,\n', ""))
+    assert read_latents(to).psnr is None and LatentFolder(to).sheet() is None
+
+
+def test_a_psnr_without_a_loss_is_infinite() -> None:
+    found = Psnr.of([math.inf, 20.0, 30.0])
+    assert (found.pictures, found.mean, found.least, found.most) == (3, 25.0, 20.0, None)
+    assert str(found) == "3 pictures 25.0 dB on average, 20.0 to inf" and Psnr.of([math.inf]).mean is None
+    assert Psnr.model_validate_json(found.model_dump_json()) == found
 
 
 def test_a_real_autoencoder_and_its_latents(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Layouts: every picture has its caption, what is left out is counted, and two layouts at once are refused."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from transfusion.data.layouts import is_note, layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile
 from transfusion.data.settings import Layout
-from transfusion.data.sources import FolderConfig, open_source
+from transfusion.data.sources import FolderConfig, open_reader, open_source
 from transfusion.data.tree import scan
 from transfusion.tokenizer import ByteTokenizer
 
@@ -197,7 +197,51 @@ def test_notes_beside_pictures_are_counted_and_no_text(tmp_path: Path) -> None:
     source = opened(tmp_path)
     assert source.size == 1 and source.found.layout == "classes"
     assert source.found.left_out == {"picture in no class folder": 1, "text beside the pictures": 3}
-    assert [is_note(Path(name)) for name in ("README.txt", "classes.txt", "book.txt")] == [True, True, False]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("README", True), ("classes", True), ("readme-images", True), ("LICENSE-2.0", True), ("NOTICE_data", True),
+     ("notes", True), ("book", False), ("Notes from Underground", False), ("notes-on-life", False), ("train", False),
+     ("Names on the Land", False), ("Licence-Renewed", False), ("License to Kill", False), ("About a Boy", False)],
+)  # fmt: skip
+def test_titles_are_no_notes(tmp_path: Path, name: str, expected: bool) -> None:
+    assert is_note(PurePosixPath(f"{name}.txt")) == expected
+    source = opened(
+        fill(tmp_path, "train.txt", "test.txt", f"{name}.txt") if expected else fill(tmp_path, f"{name}.txt")
+    )
+    assert source.size == 1 and source.found.left_out == ({"text beside the splits": 1} if expected else {})
+
+
+TITLES = [
+    ["Train to Pakistan", "Test Pilot", "Notes from Underground", "Names on the Land", "Credits Roll"],
+    ["train-of-thought", "the-acid-test", "notes-on-life"],
+    ["training-day", "evaluation-of-man"],
+    ["Night Train", "Acid Test"],
+]
+
+
+@pytest.mark.parametrize("names", TITLES, ids=[names[0] for names in TITLES])
+def test_a_word_of_a_title_makes_no_split(tmp_path: Path, names: list[str]) -> None:
+    source = opened(fill(tmp_path, *(f"{name}.txt" for name in names)))
+    assert not source.found.splits and not source.found.left_out
+    assert sorted(source.texts()) == sorted(f"this is {name}.txt" for name in names)
+    assert opened(tmp_path, layout="text").digest() == source.digest()
+
+
+def test_texts_beside_folders_of_splits_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "train/a.txt", "valid.txt", "test.txt", "README.txt")
+    with pytest.raises(
+        DataError, match=r"splits \(train/\) and of data beside them \(test.txt, valid.txt\); .*valid/valid"
+    ):
+        opened(tmp_path)
+    for split in ("valid", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / f"{split}.txt").rename(tmp_path / split / f"{split}.txt")
+    assert opened(tmp_path).found.splits == {"train": 1, "valid": 1, "test": 1}
+    assert opened(tmp_path).found.left_out == {"text beside the splits": 1}
+    fill(tmp_path / "c", "train/cat/1.png", "test/cat/2.png", "train.txt", "test_list.txt")  # lists of files
+    assert opened(tmp_path / "c").found.left_out == {"text beside the pictures": 2}
 
 
 @pytest.mark.parametrize("mark", ["runs/x/metrics.jsonl", "runs/x/checkpoints/step_00000002/state.json"])
@@ -340,6 +384,15 @@ DOUBTFUL = [
     (["train.txt", "test.txt", "more.txt"], r"test.txt may be held out.* with more.txt, train.txt; .*=text"),
     (["valid.txt", "test.txt"], r"test.txt, valid.txt may be held out"),
     (["book.txt", "Test.txt"], r"Test.txt may be held out"),
+    (["train_en.txt", "test_en.txt"], r"test_en.txt may be held out, by the name, or one text with train_en.txt"),
+    (["wiki.train.txt", "wiki.test.txt", "more.txt"], r"wiki.test.txt may be held out.* with more.txt, wiki.train.txt"),
+    (["wiki train.txt", "wiki test.txt"], r"wiki test.txt may be held out"),
+    (["cat/1.png", "cat/test/2.png", "dog/3.png"], r"folders of splits lie in others \(cat/test\)"),
+    (["a/train/1.png", "a/train/1.txt", "a/test/2.png", "a/test/2.txt", "b/train/3.png", "b/train/3.txt"],
+     r"folders of splits lie in others \(a/test\).*data.layout=pairs"),
+    (["train2017/1.png", "train2017/1.txt", "val2017/2.png", "val2017/2.txt"],
+     r"train2017, val2017 are called as splits are; name them so"),
+    (["pets_train/1.png", "pets_test/2.png"], r"pets_test, pets_train are called as splits are"),
 ]  # fmt: skip
 
 
@@ -380,7 +433,11 @@ def test_texts_named_for_splits_are_these(tmp_path: Path, names: tuple[str, ...]
     source = opened(tmp_path)
     assert source.found.splits == splits and source.found.left_out == {"text beside the splits": 1}
     assert list(source.texts()) == [f"this is {name}.txt" for name in names if "train" in name.lower()]
-    assert list(opened(tmp_path, layout="text", hold_out=0.0).texts()) == list(source.texts())  # as a run goes on
+    settled = open_reader(FolderConfig(path=tmp_path)).config
+    assert isinstance(settled, FolderConfig) and (settled.layout, settled.split) == ("text", "train")
+    assert open_source(settled, ENCODER, 99).digest() == source.digest()  # as a run goes on
+    for hold_out in (None, 0.0):
+        assert sum(1 for _ in opened(tmp_path, layout="text", hold_out=hold_out).texts()) == len(names) + 1
     assert TextFile(tmp_path, split=list(splits)[1]).documents() == [
         f"this is {names[-1] if len(splits) < 3 else 'valid'}.txt"
     ]

@@ -95,6 +95,28 @@ def test_one_at_least_is_held_out() -> None:
         assert len(found.places) >= 1 and (share == 0.02 or len(found.places) == 1)
 
 
+@pytest.mark.parametrize("marks", [["train"] * 60, ["train", *[None] * 59]])
+def test_where_train_alone_is_marked_a_share_is_held_out(marks: list[str | None]) -> None:
+    names = [f"train/{number}.png" for number in range(60)]
+    unmarked = [None] * 60
+    for hold_out in (None, 0.1):
+        found, same = (choose(names, each, None, hold_out, where=HERE) for each in (marks, unmarked))
+        assert found == same and found.left and "held out as split 'test'" in found.told
+        assert choose(names, marks, "test", found.hold_out, where=HERE).places
+    settled = choose(names, marks, None, 0.0, where=HERE)  # as runs from before this have it
+    assert settled == choose(names, marks, "train", 0.0, where=HERE)
+    assert (len(settled.places), settled.split, settled.counts) == (60, "train", {"train": 60})
+    assert settled.told == "nothing is held out (data.hold_out=0)"
+
+
+def test_a_folder_train_alone_is_held_out_of(tmp_path: Path) -> None:
+    path = classes(tmp_path / "train", 60).parent
+    config = open_reader(FolderConfig(path=path, resolution=8)).config
+    assert isinstance(config, FolderConfig) and config.hold_out and held_out_config(config) is not None
+    source = open_source(config, ENCODER, 9)
+    assert source.size == 60 - source.found.splits["test"] and "held out as split 'test'" in source.found.line()
+
+
 def test_the_held_out_split_of_a_training(tmp_path: Path) -> None:
     data = FolderConfig(path=classes(tmp_path / "d", 60), resolution=8)
     settled, held = open_reader(data).config, held_out_config(data)
@@ -114,6 +136,8 @@ def test_the_held_out_split_of_a_training(tmp_path: Path) -> None:
         held_out_config(settled.model_copy(update={"layout": "captions"}))
     assert of_other_data(settled, {"hold_out"}).hold_out == settled.hold_out
     assert of_other_data(settled, ()).hold_out == 0 and of_other_data(settled, ()).layout == "auto"
+    trained = settled.model_copy(update={"split": "train"})
+    assert of_other_data(trained, ()).split is None and of_other_data(trained, {"split"}).split == "train"
     shapes = held_out_config(ShapesConfig(num_documents=9))
     assert shapes == ShapesConfig() and held_out_config(ShapesConfig()) == ShapesConfig()
 

@@ -33,7 +33,8 @@ from transfusion.train.autoencoder.state import AutoencoderState, begin, resume
 from transfusion.train.changes import OF_AUTOENCODERS
 from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.endings import NotFiniteError
-from transfusion.train.manifest import CheckpointError, verify
+from transfusion.train.facts import read_facts
+from transfusion.train.manifest import CheckpointError, read_manifest, verify
 from transfusion.train.metrics import read_metrics
 from transfusion.train.optimizer import optimizer_tensors
 from transfusion.train.tensors import load_tensors, save_tensors
@@ -296,6 +297,14 @@ def test_marks_of_splits_are_never_passed_over(tmp_path: Path) -> None:
     assert opened.training.size == 4 and opened.held_out is not None and opened.held_out.size == 2
 
 
+def test_bare_pictures_in_folders_of_splits_are_these(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        _fill(tmp_path / split, 3, layout="captions")
+        (tmp_path / split / "captions.jsonl").unlink(missing_ok=True)
+    opened = open_pictures(FolderConfig(path=tmp_path, resolution=16), 0)
+    assert opened.training.size == 3 and opened.held_out is not None and opened.held_out.size == 3
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("words")
     with pytest.raises(DataError, match="holds text, and no pictures"):
@@ -437,3 +446,39 @@ def test_bf16_trains(tmp_path: Path) -> None:
     state = start(settings("train.precision=bf16", kind="vq"))
     finish(state, tmp_path, until=GAN_START)
     assert all(bool(value.isfinite().all()) for value in tensors(state).values())
+
+
+def test_what_is_gone_on_from_elsewhere_is_verified_and_told(tmp_path: Path) -> None:
+    """Its moments too, which who only uses a checkpoint does not read; another's attempts are not this run's."""
+    config, here = settings(), tmp_path / "here"
+    finish(start(config), tmp_path / "other", until=2)
+    (there,) = checkpoints(tmp_path / "other")
+    for source in (there, tmp_path / "other"):
+        state = resume(config, here, CPU, goes_on_from=source)
+        assert state is not None and state.step == 2 and state.saved_step is None and state.origin is not None
+        assert state.origin == (str(source), str(there), 2, "trained", read_manifest(there)["model.safetensors"].sha256)
+    finish(state, here, until=3)
+    (mine,) = checkpoints(here)
+    assert read_facts(mine).origin == state.origin
+    resumed = resume(config, here, CPU, goes_on_from=tmp_path / "other")
+    assert resumed is not None and resumed.step == 3 and resumed.origin == state.origin
+    assert json.loads((here / "changes.jsonl").read_text().splitlines()[0])["from"]["path"] == str(tmp_path / "other")
+    moments = (there / "optimizer.safetensors").read_bytes()
+    (there / "optimizer.safetensors").write_bytes(moments[:-1] + bytes([moments[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="optimizer.safetensors differs from its manifest's SHA-256"):
+        resume(config, tmp_path / "new", CPU, goes_on_from=there)
+    (there / "optimizer.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="lacks optimizer.safetensors, which a training needs to go on"):
+        resume(config, tmp_path / "new", CPU, goes_on_from=there)
+    assert checkpoints(tmp_path / "new") == []
+
+
+def test_latents_are_no_pictures_to_train_an_autoencoder_on(tmp_path: Path) -> None:
+    for name in ("latents.json", "preparing.jsonl"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        Image.new("RGB", (8, 8)).save(folder / "sheet.png")
+        for layout in ("auto", "latents"):
+            with pytest.raises(DataError, match=f"{folder} holds latents, which an autoencoder has made of pictures"):
+                open_pictures(FolderConfig(path=folder, layout=layout, resolution=16), 0)

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from transfusion.autoencoder.pixels import COLOURS
 from transfusion.autoencoder.quantise import CodeUse, quantise
+from transfusion.autoencoder.settings import MOST_COUNT, MOST_LAYERS, MOST_LEVELS
 from transfusion.keyed import normal, subseed
 
 LEAST_LOGVAR, MOST_LOGVAR = -30.0, 20.0  # as diffusers clamps them
-Width = Annotated[int, Field(gt=0)]
+Width = Annotated[int, Field(gt=0, le=MOST_COUNT)]
 
 
 class NetworkConfig(BaseModel):
@@ -31,10 +32,14 @@ class NetworkConfig(BaseModel):
     widths: tuple[Width, ...] = Field(
         default=(128, 256, 512, 512),
         min_length=1,
+        max_length=MOST_LEVELS,
         description="Channels of each level; all but the last halve a side",
     )
     blocks_per_level: int = Field(
-        default=2, gt=0, description="Residual blocks of each of the encoder's levels; the decoder's have one more"
+        default=2,
+        gt=0,
+        le=MOST_LAYERS,
+        description="Residual blocks of each of the encoder's levels; the decoder's have one more",
     )
     norm_groups: int = Field(default=32, gt=0, description="Groups of channels that are normalised together")
     use_attention: bool = Field(default=True, description="Attention between all places at the lowest level")
@@ -56,16 +61,18 @@ class KLConfig(NetworkConfig):
     """A variational autoencoder: latents drawn of a posterior, held near a normal distribution."""
 
     kind: Literal["kl"] = "kl"
-    channels: int = Field(default=8, gt=0, description="Channels of the latents")
+    channels: int = Field(default=8, gt=0, le=MOST_COUNT, description="Channels of the latents")
 
 
 class VQConfig(NetworkConfig):
     """A vector-quantised autoencoder: each place of a latent is one of so many codes."""
 
     kind: Literal["vq"] = "vq"
-    channels: int = Field(default=256, gt=0, description="Channels of the encoder before the projection to a code")
-    num_codes: int = Field(default=16_384, gt=1, description="Codes of the codebook")
-    code_dim: int = Field(default=8, gt=0, description="Numbers of a code")
+    channels: int = Field(
+        default=256, gt=0, le=MOST_COUNT, description="Channels of the encoder before the projection to a code"
+    )
+    num_codes: int = Field(default=16_384, gt=1, le=MOST_COUNT, description="Codes of the codebook")
+    code_dim: int = Field(default=8, gt=0, le=MOST_COUNT, description="Numbers of a code")
     codebook: Literal["loss", "average"] = Field(
         default="loss", description="How codes follow the vectors: by a loss, or as moving averages of what is theirs"
     )

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from transfusion.autoencoder.quantise import nearest
+from transfusion.autoencoder.settings import MOST_COUNT, MOST_LAYERS, MOST_LEVELS
 from transfusion.autoencoder.space import SpaceError
 from transfusion.autoencoder.taesd import COLOURS, NUM_LEVELS, Taesd
 
@@ -36,6 +38,10 @@ BUILD_FAULTS = (
     ValueError,
 )
 """What a constructor that is handed settings of wrong types may raise."""
+LAYERS = (  # settings that count layers
+    *("layers_per_block", "num_encoder_blocks", "num_decoder_blocks"),
+    *("encoder_layers_per_block", "decoder_layers_per_block"),
+)
 SHOWN = 3  # names of weights that a message tells
 
 
@@ -142,8 +148,8 @@ class Autoencoder:
         Raises:
             SpaceError: It has no codebook.
         """
-        chosen = self._codebook()(latent.to(self.device))[2][2]
-        return chosen.reshape(len(latent), *latent.shape[2:])
+        vectors = latent.to(self.device).permute(0, 2, 3, 1)
+        return nearest(vectors.flatten(0, 2), self._codebook().embedding.weight).view(vectors.shape[:3])
 
     @torch.no_grad()
     def vectors(self, codes: Tensor) -> Tensor:
@@ -222,6 +228,7 @@ def built(kind: Kind, settings: Mapping[str, Any], weights: Mapping[str, Tensor]
     Raises:
         SpaceError: The settings or the weights are not those of such a network.
     """
+    check_counts(settings, where)
     make = kind.module()
     try:
         with torch.device("meta"):
@@ -242,6 +249,29 @@ def built(kind: Kind, settings: Mapping[str, Any], weights: Mapping[str, Tensor]
     dtype = common_dtype(value.dtype for value in weights.values())
     module.load_state_dict({name: _as_computed(value) for name, value in weights.items()}, assign=True)
     return loaded(module, dtype, where)
+
+
+def check_counts(settings: Mapping[str, Any], where: object) -> None:
+    """Check settings that somebody else wrote, before anything is built of them.
+
+    Raises:
+        SpaceError: They ask for more levels, layers, channels or codes than any network has.
+    """
+    for name, setting in settings.items():
+        most, left = MOST_LAYERS if name in LAYERS else MOST_COUNT, [setting]
+        while left:
+            value = left.pop()
+            if isinstance(value, list | tuple):
+                found: list[Any] = list(cast("Iterable[Any]", value))
+                if len(found) > (MOST_COUNT if name.startswith("latents_") else MOST_LEVELS):  # those are of channels
+                    raise SpaceError(_too_much(where, name, f"a list of {len(found)}", MOST_LEVELS))
+                left += found
+            elif isinstance(value, int | float) and abs(value) > most:
+                raise SpaceError(_too_much(where, name, f"{value:.6g}" if value < 1e300 else "a huge number", most))
+
+
+def _too_much(where: object, name: str, value: str, most: int) -> str:
+    return f"{where} asks for {name} {value}, where at most {most} is taken; the file is damaged, or a hostile one"
 
 
 def refuse_mismatched(where: object, *, missing: list[str], unexpected: list[str], mismatched: list[str]) -> None:

@@ -15,12 +15,12 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfusion.autoencoder.carried import SETTINGS_FILE, has_carried, read_carried, read_json
 from transfusion.autoencoder.networks import (
@@ -30,6 +30,7 @@ from transfusion.autoencoder.networks import (
     Autoencoder,
     Kind,
     built,
+    check_counts,
     common_dtype,
     kind_named,
     loaded,
@@ -44,6 +45,10 @@ CONFIG_FILE, PIPELINE_FILE, SUB_FOLDER = "config.json", "model_index.json", "vae
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
 ENDINGS = (".safetensors", ".pth")
 ENCODER = "_encoder"
+HUB_SECONDS = 5.0  # that an answer may take; what is not there else is asked for again and again
+NUM_NAMED = 5
+RUNS = "runs"  # where runs lie unless they are told otherwise
+MOST_NUMBERS = 2**32  # of a network whose weights are yet to be fetched
 CHECKPOINTS, BEST_FILE, MANIFEST_FILE = "checkpoints", "best.json", "manifest.json"
 FORMS = (
     f"a folder that diffusers saved ({CONFIG_FILE}), original TAESD files (NAME{ENCODER}.pth and NAME_decoder.pth), "
@@ -56,7 +61,7 @@ def open_network(path: str | Path) -> Autoencoder:
 
     Args:
         path: One of the forms above. What lies nowhere here and looks like ``organisation/name`` is fetched from the
-            hub, unless its cache holds it.
+            hub, unless its cache holds it; but where the first part is a folder here, it is a path that is mistyped.
 
     Raises:
         SpaceError: There is none, it is of an unknown class, or its files are damaged or not of one network.
@@ -77,6 +82,11 @@ def open_network(path: str | Path) -> Autoencoder:
         raise SpaceError(f"the autoencoder at {text} cannot be read: {told(error)}") from error
 
 
+def lasting(path: str) -> str:
+    """Return the path of an autoencoder as every working folder finds it; a name on the hub stays one."""
+    return str(Path(path).absolute()) if path and os.path.lexists(path) else path
+
+
 def _in_folder(folder: Path) -> Autoencoder:
     if has_carried(folder):
         return read_carried(folder)
@@ -88,8 +98,7 @@ def _in_folder(folder: Path) -> Autoencoder:
         folder = folder / SUB_FOLDER
     if not (folder / CONFIG_FILE).is_file():
         raise SpaceError(f"no autoencoder in {folder}; expected {FORMS}")
-    kind = _kind_of(folder / CONFIG_FILE)
-    return _by_diffusers(kind, str(folder), folder, None)
+    return _by_diffusers(folder / CONFIG_FILE, str(folder), None)
 
 
 def _trained(run: Path) -> Path | None:
@@ -114,41 +123,70 @@ def _is_whole(checkpoint: Path) -> bool:
     return True
 
 
-def _kind_of(file: Path) -> Kind:
-    kind = kind_named(read_json(file).get("_class_name"), file)
-    if kind == TAESD:
-        raise SpaceError(f"{file} names {kind.name}, which diffusers does not know; take its original files")
-    return kind
-
-
 def _from_hub(name: str) -> Autoencoder:
     KL.module()  # what is fetched is of no use without diffusers
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
+    files = (CONFIG_FILE, f"{SUB_FOLDER}/{CONFIG_FILE}")
+    is_cached = any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
+    if not is_cached:
+        _refuse_path(name)
     faults = tuple(kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind is not Exception)
     try:
+        if not is_cached:
+            HfApi().model_info(name, timeout=HUB_SECONDS)
         try:
-            sub_folder, file = None, Path(hf_hub_download(name, CONFIG_FILE))
+            sub_folder, file = None, Path(hf_hub_download(name, files[0]))
         except EntryNotFoundError:
-            sub_folder, file = SUB_FOLDER, Path(hf_hub_download(name, f"{SUB_FOLDER}/{CONFIG_FILE}"))
+            sub_folder, file = SUB_FOLDER, Path(hf_hub_download(name, files[1]))
     except (OSError, ValueError, *faults) as error:
-        raise SpaceError(f"{name} lies nowhere here, and cannot be fetched from the hub: {told(error)}") from error
-    return _by_diffusers(_kind_of(file), name, file.parent, sub_folder)
+        raise SpaceError(
+            f"{name} lies nowhere here, and cannot be fetched from the hub: {told(error)}; if it is meant as a path, "
+            f"there is no {Path(name).absolute()}"
+        ) from error
+    return _by_diffusers(file, name, sub_folder)
 
 
-def _by_diffusers(kind: Kind, where: str, folder: Path, sub_folder: str | None) -> Autoencoder:
+def _refuse_path(name: str) -> None:
+    """Refuse a name that is rather a path: one that is mistyped is told at once, and nobody is asked for it.
+
+    Raises:
+        SpaceError: A folder of its first part lies here, or runs do there.
+    """
+    first, last = name.split("/")
+    parent = Path(first)
+    if parent.is_dir():
+        held = sorted(file.name for file in parent.iterdir() if file.is_dir())
+        told_ones = f" (but {', '.join(held[:NUM_NAMED])})" if held else ""
+        found = f"{parent.absolute()} has no {last}{told_ones}"
+    elif first == RUNS:
+        found = f"{parent.absolute()} is not there"
+    else:
+        return
+    raise SpaceError(
+        f"no autoencoder at {name}: {found}. If it is meant as a name on the hub, fetch it first (hf download {name}), "
+        f"or start where no folder is called {first}"
+    )
+
+
+def _by_diffusers(file: Path, where: str, sub_folder: str | None) -> Autoencoder:
     """Load by diffusers, which knows the names that weights once had.
 
     Args:
-        kind: The class.
+        file: Its settings; its weights lie beside them once it is loaded.
         where: A folder, or a name on the hub.
-        folder: Where its files lie once it is loaded.
         sub_folder: Part of what lies on the hub.
     """
+    settings, folder = read_json(file), file.parent
+    kind = kind_named(settings.get("_class_name"), file)
+    if kind == TAESD:
+        raise SpaceError(f"{file} names {kind.name}, which diffusers does not know; take its original files")
+    check_counts(settings, file)
     module_class: Any = kind.module()
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):  # a codebook is drawn before it is read
+            _check_size(kind, settings, file)
             module, loading = module_class.from_pretrained(
                 where,
                 subfolder=sub_folder,
@@ -165,6 +203,23 @@ def _by_diffusers(kind: Kind, where: str, folder: Path, sub_folder: str | None) 
         mismatched=[str(each) for each in loading["mismatched_keys"]],
     )
     return loaded(module, _dtype_in(folder), where)
+
+
+def _check_size(kind: Kind, settings: Mapping[str, Any], file: Path) -> None:
+    """Check that settings ask for no more numbers than the weights beside them can hold, before memory is taken.
+
+    Raises:
+        SpaceError: They do.
+    """
+    with torch.device("meta"):
+        module: nn.Module = cast(Any, kind.module()).from_config(dict(settings))
+    count = sum(value.numel() for value in module.state_dict().values())
+    held = sum(each.stat().st_size for each in file.parent.glob(f"{DIFFUSERS_WEIGHTS}*"))
+    if count > (held or MOST_NUMBERS):
+        raise SpaceError(
+            f"{file} asks for a network of {count:,} numbers, and its weights have {held or 'no'} bytes; one of them "
+            "is of another network, or damaged"
+        )
 
 
 @contextmanager

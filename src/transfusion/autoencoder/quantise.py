@@ -44,7 +44,9 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
         (N,) int64; of two that are equally near the first.
     """
     rows = max(1, MOST_DISTANCES // len(codebook))
-    return torch.cat([torch.cdist(part, codebook).argmin(1) for part in vectors.split(rows)])
+    centre = codebook.mean(0)  # distances are of products, which lose those of numbers far from zero
+    codes = codebook - centre
+    return torch.cat([torch.cdist(part - centre, codes).argmin(1) for part in vectors.split(rows)])
 
 
 def quantise(vectors: Tensor, codebook: Tensor) -> Quantised:
@@ -63,6 +65,19 @@ def quantise(vectors: Tensor, codebook: Tensor) -> Quantised:
         commitment_loss = (found.detach() - vectors).square().mean()
         straight = (vectors + (found - vectors).detach()).contiguous()
         return Quantised(straight, codes, flat.detach(), codebook_loss, commitment_loss)
+
+
+def _sums(vectors: Tensor, codes: Tensor, counts: Tensor) -> Tensor:
+    """Sum the vectors (N, D) of each code, (K, D) float32, in their order: on a GPU too the same bits each time, where
+    additions into one place at once have none. Takes memory for the vectors alone, and no table of (N, K).
+
+    Args:
+        vectors: (N, D).
+        codes: (N,) the code of each.
+        counts: (K,) how many each code has.
+    """
+    sorted_ones = vectors[codes.argsort(stable=True)].double()  # so that a sum is rounded once
+    return torch.segment_reduce(sorted_ones, "sum", lengths=counts, axis=0, unsafe=True).float()
 
 
 class CodeUse(nn.Module):
@@ -102,10 +117,9 @@ class CodeUse(nn.Module):
             codes: (N,) the code of each.
             decay: Of the averages, in [0, 1).
         """
-        one_hot = torch.zeros(len(codes), len(codebook), device=codes.device)
-        one_hot[torch.arange(len(codes), device=codes.device), codes] = 1.0
-        self.counts.mul_(decay).add_(one_hot.sum(0), alpha=1 - decay)
-        self.sums.mul_(decay).add_(one_hot.T @ vectors, alpha=1 - decay)
+        counts = torch.bincount(codes, minlength=len(codebook))
+        self.counts.mul_(decay).add_(counts, alpha=1 - decay)
+        self.sums.mul_(decay).add_(_sums(vectors, codes, counts), alpha=1 - decay)
         is_known = self.counts > SMALL
         averages = self.sums / self.counts.clamp(min=SMALL)[:, None]
         codebook.copy_(torch.where(is_known[:, None], averages, codebook))

@@ -4,6 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MOST_LEVELS, MOST_LAYERS, MOST_COUNT = 12, 32, 2**24
+"""Bounds of what settings of a network may ask for, far above any that there is: levels, layers of one, and other
+counts. Settings that somebody else wrote cost nothing before they are checked.
+"""
+
 
 class PixelsConfig(BaseModel):
     """Pixels are the latents; how they are standardised stands in ``encode.pixels``."""

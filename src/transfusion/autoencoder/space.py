@@ -115,20 +115,34 @@ class Normalisation:
 
     def apply(self, latent: Tensor) -> Tensor:
         """Normalise (C, *axes) in float32."""
-        return (latent.float() - self._shaped(self.mean, latent)) / self._shaped(self.std, latent)
+        return (latent.float() - shaped_numbers(self.mean, latent)) / shaped_numbers(self.std, latent)
 
     def scale(self, spread: Tensor) -> Tensor:
         """Normalise a spread (C, *axes) in float32: nothing is subtracted."""
-        return spread.float() / self._shaped(self.std, spread)
+        return spread.float() / shaped_numbers(self.std, spread)
 
     def invert(self, latent: Tensor) -> Tensor:
         """Bring normalised latents (C, *axes) back, in float32."""
-        return latent.float() * self._shaped(self.std, latent) + self._shaped(self.mean, latent)
+        return latent.float() * shaped_numbers(self.std, latent) + shaped_numbers(self.mean, latent)
 
-    @staticmethod
-    def _shaped(numbers: Sequence[float], latent: Tensor) -> Tensor:
-        shaped = torch.tensor(numbers, dtype=torch.float32, device="cpu").view(-1, *[1] * (latent.ndim - 1))
-        return shaped.to(latent.device)
+
+def shaped_numbers(numbers: Sequence[float], latent: Tensor) -> Tensor:
+    """Return a number for each channel as float32, in the shape (C, 1, ...) and on the device of latents (C, *axes)."""
+    shaped = torch.tensor(numbers, dtype=torch.float32, device="cpu").view(-1, *[1] * (latent.ndim - 1))
+    return shaped.to(latent.device)
+
+
+def renormalised(moments: Moments, held: Normalisation, wanted: Normalisation) -> Moments:
+    """Bring moments that are normalised by some statistics to others: rounded once, and to the bit as they are where
+    both are the same.
+    """
+    if held == wanted:
+        return moments
+    mean, std = moments
+    m, s, to_m, to_s = (
+        shaped_numbers(numbers, mean).double() for numbers in (held.mean, held.std, wanted.mean, wanted.std)
+    )
+    return Moments(((mean * s + (m - to_m)) / to_s).float(), None if std is None else (std * s / to_s).float())
 
 
 def measure(latents: Sequence[Tensor]) -> Normalisation:

@@ -8,7 +8,8 @@ It must not know how a space works, nor what is done with one.
 from pathlib import Path
 
 from transfusion.autoencoder.pixels import COLOURS, PixelConfig, PixelSpace
-from transfusion.autoencoder.settings import AutoencoderConfig, GivenConfig, PixelsConfig
+from transfusion.autoencoder.remembered import Remembered
+from transfusion.autoencoder.settings import AutoencoderConfig, GivenConfig, PixelsConfig, PretrainedConfig
 from transfusion.autoencoder.space import LatentSpace, Size, SpaceError
 
 
@@ -45,6 +46,14 @@ def open_space(
     from transfusion.autoencoder.pretrained import open_pretrained
 
     return open_pretrained(config, folder)
+
+
+def settings_of(space: LatentSpace) -> PretrainedConfig | None:
+    """Return the settled settings of the network of a space; None where it has none, or is one's own."""
+    from transfusion.autoencoder.pretrained import PretrainedSpace
+
+    inner = space.space if isinstance(space, Remembered) else space
+    return inner.config if isinstance(inner, PretrainedSpace) else None
 
 
 def latent_shape(config: AutoencoderConfig, size: Size) -> tuple[int, ...] | None:

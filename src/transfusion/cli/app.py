@@ -326,9 +326,20 @@ def prepare() -> None:
 @preparing.command()
 def latents(
     data: Annotated[Path, typer.Argument(help="Folder of captioned pictures, in any layout")],
-    autoencoder: Annotated[str, typer.Option(help="Its folder, a run that trained one, or a name on the hub")],
     to: Annotated[Path, typer.Option(help="Folder to write; one that was begun is gone on with")],
-    resolution: Annotated[str, typer.Option(help="Side in pixels, or height x width as 96x128")] = "128",
+    autoencoder: Annotated[
+        str, typer.Option(help="Its folder, a run that trained one, or a name on the hub", show_default=False)
+    ] = "",
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of --autoencoder: a run, checkpoint or folder of latents, of which autoencoder, "
+            "normalisation and size are taken"
+        ),
+    ] = None,
+    resolution: Annotated[
+        str | None, typer.Option(help="Side in pixels, or height x width as 96x128; else 128, or that of --like")
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Also encode the flipped pictures, for data.flip=true")] = False,
     posterior: Annotated[
         bool, typer.Option("--posterior", help="Also store spreads, for autoencoder.posterior=sample")
@@ -341,9 +352,7 @@ def latents(
     """Encode a folder of pictures once: `transfusion train photos data.path=TO` then reads the latents."""
     from transfusion.cli.prepare import Wanted, prepare_latents, told
 
-    made = prepare_latents(
-        Wanted(data, autoencoder, to, resolution, flip, posterior, dtype, device=device, processes=processes)
-    )
+    made = prepare_latents(Wanted(data, autoencoder, to, resolution, flip, posterior, dtype, device, processes, like))
     say(made, as_json=as_json, text=told(made))
 
 

@@ -122,7 +122,7 @@ def _asked(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bo
         check_no_model(run)
         if is_anew:
             raise ConfigError(f"{path} is gone on from in {run}, so not from nothing: leave --anew out")
-        return Asked(config, run, find_checkpoint(path))
+        return Asked(config, run, path)
     check_no_model(home)
     if path != home and not is_anew and (last := newest(home, hashed=())) and last.resolve() != path.resolve():
         raise ConfigError(

@@ -5,17 +5,17 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from transfusion.data.errors import DataError
+from transfusion.data.errors import DataError, plain
 from transfusion.data.found import Found, listed
-from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, TABLES, Laid, lay_out
+from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, TABLES, Laid, lay_out, split_around
 from transfusion.data.settings import Layout
-from transfusion.data.splits import choose
+from transfusion.data.splits import TRAIN, choose, split_named
 from transfusion.data.tree import Tree
 
 
@@ -45,12 +45,14 @@ class Told:
         rows: They, in a fixed order.
         quarantine: Captions that cannot be read, and why, by name of the file.
         found: What the folder holds.
+        same: Another name of a picture that has several, for those that are one by links.
     """
 
     layout: Layout
     rows: list[CaptionRow]
     quarantine: dict[str, str]
     found: Found
+    same: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,32 @@ def all_captions(path: Path, layout: Layout = "auto") -> Told:
     rows: list[CaptionRow] = []
     quarantine: dict[str, str] = {}
     for part in laid.parts:
-        for row in _rows(laid.layout, part.tree, quarantine, part.prefix):
-            rows.append(replace(row, file=part.prefix + row.file, split=row.split or part.split))
+        own = list(_rows(laid.layout, part.tree, quarantine, part.prefix))
+        splits = _splits_of(own) if part.split is None and laid.layout != "classes" else {}
+        for row in own:
+            split = row.split or part.split or splits.get(row.file)
+            rows.append(replace(row, file=part.prefix + row.file, split=split))
     if not rows:
         first = f"; the first: {next(iter(quarantine.values()))}" if quarantine else ""
         raise DataError(f"{path} holds no captioned pictures{first}")
-    marked = dict(Counter(row.split for row in rows if row.split is not None))
-    return Told(laid.layout, rows, quarantine, replace(_found(laid, rows, len(quarantine)), splits=marked))
+    marked = dict(Counter(split for row in rows if (split := _split(row)) is not None))
+    same = {twice.name.as_posix(): twice.other.as_posix() for twice in laid.tree.shared}
+    found = replace(_found(laid, rows, quarantine), splits=marked)
+    return Told(laid.layout, rows, {plain(name): plain(why) for name, why in quarantine.items()}, found, same)
+
+
+def _split(row: CaptionRow) -> str | None:
+    """Return the split of a row by the one name that it has: "Training" is "train"; what names none stays."""
+    return split_named(row.split.strip()) or row.split if row.split else None
+
+
+def _splits_of(rows: Sequence[CaptionRow]) -> dict[str, str]:
+    """Return the splits of the pictures of a table that marks none, where all lie in folders of splits, "train" and
+    another.
+    """
+    found = {row.file: split_around(PurePosixPath(row.file).parent) or "" for row in rows}
+    is_marked = any(row.split for row in rows) or "" in found.values()
+    return found if not is_marked and TRAIN in found.values() and len({*found.values()}) > 1 else {}
 
 
 def chosen_captions(path: Path, told: Told, split: str | None, hold_out: float | None) -> FolderCaptions:
@@ -132,8 +153,8 @@ def chosen_captions(path: Path, told: Told, split: str | None, hold_out: float |
     Raises:
         DataError: There is no such split.
     """
-    rows = told.rows
-    groups = [row.file for row in rows]
+    rows = [row if row.split == _split(row) else replace(row, split=_split(row)) for row in told.rows]
+    groups = [told.same.get(row.file, row.file) for row in rows]
     if told.layout == "pairs":  # one text is on one side
         groups = [PurePosixPath(file).with_suffix("").as_posix() for file in groups]
     chosen = choose(groups, [row.split for row in rows], split, hold_out, where=path)
@@ -150,11 +171,12 @@ def read_captions(
     return folder_captions(path, split, hold_out, layout).rows
 
 
-def _found(laid: Laid, rows: list[CaptionRow], num_broken: int) -> Found:
+def _found(laid: Laid, rows: list[CaptionRow], quarantine: Collection[str]) -> Found:
     """Count what a folder of captioned pictures holds."""
     tree = laid.tree
     captioned = {row.file for row in rows}
-    bare = sum(file.as_posix() not in captioned for file in tree.pictures)
+    bare = [file for file in tree.pictures if file.as_posix() not in captioned]
+    unnamed = sum(any(parent.as_posix() in quarantine for parent in file.parents) for file in bare)
     told: dict[Layout, set[str]] = {"captions": {CAPTIONS_FILE}, "metadata": {*METADATA_FILES}}
     read = {PurePosixPath(part.folder, name) for part in laid.parts for name in told.get(laid.layout, ())}
     tables = {file for file in tree.others if file.name in TABLES}
@@ -162,9 +184,10 @@ def _found(laid: Laid, rows: list[CaptionRow], num_broken: int) -> Found:
     is_pairs = laid.layout == "pairs"
     texts = sum(text not in paired for text in tree.texts) if is_pairs else len(tree.texts)
     left_out = {
-        "picture in no class folder" if laid.layout == "classes" else "picture without a caption": bare,
+        "picture in no class folder" if laid.layout == "classes" else "picture without a caption": len(bare) - unnamed,
+        "picture of a class whose folder's name is no caption": unnamed,
         "text without a picture" if is_pairs else "text beside the pictures": texts,
-        "caption that cannot be read": num_broken if is_pairs else 0,
+        "caption that cannot be read": len(quarantine) if is_pairs else 0,
         "table of captions": len(tables - read),
         **tree.passed_over,
     }
@@ -196,8 +219,7 @@ def _rows(layout: Layout, tree: Tree, quarantine: dict[str, str], prefix: str) -
     elif layout == "pairs":
         yield from _pair_rows(tree, quarantine, prefix)
     else:
-        nested = [file for file in tree.pictures if len(file.parts) > 1]
-        yield from (CaptionRow(file.as_posix(), re.sub("[_-]", " ", file.parts[0])) for file in nested)
+        yield from _class_rows(tree, quarantine, prefix)
 
 
 class _Row(NamedTuple):
@@ -243,6 +265,7 @@ def _told(file: Path, found: Iterator[_Row], key: str) -> Iterator[CaptionRow]:
         DataError: Names the line.
     """
     numbers: Counter[str] = Counter()
+    folders = (posixpath.abspath(file.parent), posixpath.realpath(file.parent))  # which a whole name may begin with
     for number, row, line in found:
         where, shown = f"{file}, line {number}", line[:80]
         if not isinstance(row, dict) or not isinstance(row.get(key), str) or not isinstance(row.get("text"), str):
@@ -252,9 +275,12 @@ def _told(file: Path, found: Iterator[_Row], key: str) -> Iterator[CaptionRow]:
             raise DataError(f"{where}: the caption of {name!r} is empty; write one or delete the row")
         if "\0" in name or _has_lone_surrogates(name + text):
             raise DataError(f"{where}: a null or half a surrogate pair in {shown!r}; write plain Unicode")
-        normal = posixpath.normpath(name)  # "./a.png" is a.png: one picture, one name
-        if not _is_inside(file.parent, normal):
-            raise DataError(f"{where}: {name!r} lies outside the folder; move the picture into it")
+        normal = _relative(name, folders)
+        if normal is None:
+            raise DataError(
+                f"{where}: {name!r} lies outside the folder of the table; expected a name relative to {file.parent}: "
+                "move the picture into it, or the table to a folder that holds both"
+            )
         if split is not None and not isinstance(split, str):
             raise DataError(f"{where}: expected a string as 'split', such as \"train\"; got {split!r:.80}")
         yield CaptionRow(normal, text.strip(), numbers[normal], split or None)
@@ -276,11 +302,28 @@ def _pair_rows(tree: Tree, quarantine: dict[str, str], prefix: str) -> Iterator[
             )
 
 
-def _is_inside(folder: Path, name: str) -> bool:
-    try:
-        return (folder / name).resolve().is_relative_to(folder.resolve())
-    except (RuntimeError, OSError):  # a link that leads to itself
-        return True  # the picture is named as broken when it is opened
+def _class_rows(tree: Tree, quarantine: dict[str, str], prefix: str) -> Iterator[CaptionRow]:
+    for file in tree.pictures:
+        caption = re.sub("[_-]", " ", file.parts[0])
+        if len(file.parts) == 1:
+            continue
+        if caption.strip() and not _has_lone_surrogates(caption):
+            yield CaptionRow(file.as_posix(), caption)
+        else:
+            why = "not UTF-8" if caption.strip() else "blank"
+            quarantine[prefix + file.parts[0]] = (
+                f"{tree.path / file.parts[0]}: a folder's name is the caption of its class, and this one is {why}; "
+                "rename the folder"
+            )
+
+
+def _relative(name: str, folders: Collection[str]) -> str | None:
+    """Return the one name of a picture relative to a folder, "./a.png" is a.png; None where it leads out of it."""
+    normal = posixpath.normpath(name)
+    for folder in folders if posixpath.isabs(normal) else ():
+        if normal.startswith(f"{folder}/"):
+            return normal.removeprefix(f"{folder}/")
+    return None if posixpath.isabs(normal) or normal.split("/")[0] == ".." else normal
 
 
 def _has_lone_surrogates(text: str) -> bool:

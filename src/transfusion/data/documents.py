@@ -13,6 +13,7 @@ import numpy as np
 from transfusion.data.augment import View, draw_view
 from transfusion.data.captions import CaptionRow
 from transfusion.data.encode import Encoder, Shown
+from transfusion.data.errors import plain
 from transfusion.data.found import Found
 from transfusion.data.readers import Passage, TextFile
 from transfusion.data.settings import FolderConfig, ShapesConfig
@@ -167,7 +168,8 @@ class FolderSource:
     def name(self, index: int) -> str:
         """Name the picture, and which of its captions, from the second on."""
         row = self.pictures.captions[index]
-        return f"{row.file}, caption {row.number + 1}" if row.number else row.file
+        file = plain(row.file)
+        return f"{file}, caption {row.number + 1}" if row.number else file
 
     def outline(self, index: int) -> Document:
         """Return a captioned picture as long as it is told, without its pixels."""

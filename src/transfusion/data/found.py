@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from transfusion.data.errors import plain
+
 MOST_LISTED = 4
 
 
@@ -20,7 +22,7 @@ class Found:
         letters: Letters of the text that is read, of all splits.
         splits: Captions, or blocks of text, of each split.
         noted: How the layout was understood, where that is worth a word; else empty.
-        held_out: What is to be said of a held-out share; empty where the data mark their splits.
+        held_out: What is to be said of a held-out share; where the data mark their splits, of what is in two of them.
         unknown: Files of no known kind, by ending.
         left_out: What else is not taken, by why: a noun phrase whose first word counts, as "picture without a caption".
     """
@@ -54,7 +56,8 @@ class Found:
         splits = ", ".join(f"{name!r} {count}" for name, count in sorted(self.splits.items()))
         known.append(f"splits {splits}" if splits else "no splits")
         parts = [", ".join(known), self.noted, f"trains on {_trained(self.records)}", self.held_out, self._not_taken()]
-        return f"found in {self.where} (layout {self.layout}): {'; '.join(part for part in parts if part)}"
+        told = f"found in {self.where} (layout {self.layout}): {'; '.join(part for part in parts if part)}"
+        return plain(told)
 
     def _not_taken(self) -> str:
         left = [counted(count, why) for why, count in self.left_out.items() if count]

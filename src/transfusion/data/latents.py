@@ -4,10 +4,12 @@
     records.jsonl              a row for each caption of every split, in the order of the pictures' folder
     latents_00000.safetensors  mean, and as asked std, flipped_mean, flipped_std: (pictures, C, *axes), normalised
     autoencoder.*              what encoded them
+    reconstructions.png        some of the pictures, and below each what the autoencoder makes of it
 
 Latents are stored normalised, by the statistics that stand in ``latents.json``: in fp32 they are to the bit what
-encoding on the fly makes. A flipped latent is not the latent of a flipped picture, so both are encoded. ``prepare``
-writes such folders. It must not know how latents are made.
+encoding on the fly makes. A model that has others reads them brought to its own, to a rounding. A flipped
+latent is not the latent of a flipped picture, so both are encoded. ``prepare`` writes such folders. It must not know
+how latents are made.
 """
 
 import hashlib
@@ -15,119 +17,33 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from transfusion.autoencoder.settings import PretrainedConfig
-from transfusion.autoencoder.space import CARRIED_FILES, Moments, Size
+from transfusion.autoencoder.space import CARRIED_FILES, Moments, Normalisation, Size, renormalised
 from transfusion.data.augment import View
 from transfusion.data.captions import CaptionRow, Told, chosen_captions
-from transfusion.data.errors import DataError
+from transfusion.data.errors import DataError, plain
 from transfusion.data.found import Found
+from transfusion.data.latents_index import FileFacts, Latents, Shard
 from transfusion.data.layouts import LATENTS_FILE
-from transfusion.data.settings import FolderConfig, Layout
+from transfusion.data.settings import FolderConfig
 from transfusion.files import read_rows, sha256_of
 
-RECORDS_FILE = "records.jsonl"
+RECORDS_FILE, SHEET_FILE = "records.jsonl", "reconstructions.png"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 AGAIN = "the same `transfusion prepare latents` again mends it"
 ANEW = "copy it again, or delete its folder and prepare the latents anew"
 
 _log = logging.getLogger(__name__)
-
-
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class LatentsSettings(_Facts):
-    """What decides the latents of a folder of pictures.
-
-    Attributes:
-        size: Height and width to which pictures are brought.
-        dtype: In which latents are stored.
-        has_std: Whether the spread of the posterior is stored.
-        has_flip: Whether latents of the flipped pictures are stored.
-        device: Kind of the device that encodes.
-        per_shard: Pictures of a shard.
-        autoencoder: What encodes, settled.
-    """
-
-    size: tuple[int, int]
-    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
-    has_std: bool = False
-    has_flip: bool = False
-    device: str = "cpu"
-    per_shard: int = Field(default=256, gt=0)
-    autoencoder: PretrainedConfig
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of the tensors of a shard."""
-        kinds = ("mean", "std") if self.has_std else ("mean",)
-        return (*kinds, *(f"flipped_{kind}" for kind in kinds if self.has_flip))
-
-
-class FileFacts(_Facts):
-    """Size and SHA-256 of a file."""
-
-    bytes: int
-    sha256: str
-
-
-class Shard(FileFacts):
-    """A shard.
-
-    Attributes:
-        count: Pictures in it.
-        broken: Pictures that it would have, which cannot be read, and why.
-        pixels: SHA-256 of its pictures, decoded.
-    """
-
-    count: int = Field(ge=0)
-    broken: dict[str, str]
-    pixels: str
-
-
-class Latents(_Facts):
-    """What ``latents.json`` says.
-
-    Attributes:
-        version: Of the format.
-        space: Name of what encoded them, for a person.
-        settings: What decided them.
-        shape: Of a latent, (C, *axes).
-        layout: Of the folder of pictures.
-        quarantine: Captions that could not be read, and why.
-        source: Names captions and pictures, as they were decoded.
-        plan: Names captions and pictures, by their files.
-        shards: In order.
-        files: The other files.
-        digest: SHA-256 of all the rest.
-    """
-
-    version: Literal[1] = 1
-    space: str
-    settings: LatentsSettings
-    shape: tuple[int, ...]
-    layout: Layout
-    quarantine: dict[str, str]
-    source: str
-    plan: str
-    shards: tuple[Shard, ...]
-    files: dict[str, FileFacts]
-    digest: str = ""
-
-    def named(self) -> str:
-        """Return the digest that it should have."""
-        rest = self.model_dump(mode="json", exclude={"digest"})
-        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 class Place(NamedTuple):
@@ -182,32 +98,46 @@ def space_of(path: Path) -> PretrainedConfig:
     return config.model_copy(update={"path": str(path)}) if is_carried else config
 
 
-def agreed_space(path: Path, wanted: PretrainedConfig) -> PretrainedConfig:
+def agreed_space(path: Path, wanted: PretrainedConfig, *, like: Path | None = None) -> PretrainedConfig:
     """Return the settled settings of a run that trains on a folder of latents.
 
     Args:
         path: The folder.
-        wanted: The run's settings. What they leave open is the folder's; so is the path, where they name none.
+        wanted: The run's settings. What they leave open is the folder's; so is the path, where they name none. Other
+            statistics than the folder's are those to which its latents are brought when they are read.
+        like: The checkpoint from which the run begins, for messages.
 
     Raises:
-        DataError: They name another autoencoder or other statistics, or ask for draws from a posterior that the folder
-            does not hold.
+        DataError: They name another autoencoder, or ask for draws from a posterior that the folder does not hold.
     """
     latents, own = read_latents(path), space_of(path)
-    for name in ("digest", "channels", "factor", "mean", "std"):
-        asked, held = getattr(wanted, name), getattr(own, name)
-        if asked is not None and asked != held:
-            raise DataError(
-                f"the latents of {path} are not of the autoencoder that is asked for: autoencoder.{name} is {asked}, "
-                f"theirs {held}; leave the autoencoder's settings out, or prepare latents by the other one"
-            )
+    _check_autoencoder(path, own, wanted, like)
     if wanted.posterior == "sample" and not latents.settings.has_std:
         raise DataError(
             f"{path} holds no spread to draw from (autoencoder.posterior=sample): prepare latents with --posterior, or "
             "take autoencoder.posterior=mean"
         )
     update = {name: getattr(wanted, name) for name in ("is_carried", "posterior", "tile")}
+    if wanted.mean is not None and normalisation_of(wanted) != normalisation_of(own):
+        update |= {"mean": wanted.mean, "std": wanted.std}
+        _log.info("latents of %s are brought from their own mean and spread to those of the run", path)
     return own.model_copy(update={**update, "path": wanted.path or own.path})
+
+
+def _check_autoencoder(path: Path, own: PretrainedConfig, wanted: PretrainedConfig, like: Path | None = None) -> None:
+    for name in ("digest", "channels", "factor"):
+        asked, held = getattr(wanted, name), getattr(own, name)
+        if asked is not None and asked != held:
+            raise DataError(
+                f"the latents of {path} are not of the autoencoder that is asked for: autoencoder.{name} is {asked}, "
+                f"theirs {held}; encode the pictures by the right one: transfusion prepare latents PICTURES --like "
+                f"{like or 'RUN'} --to NEW"
+            )
+
+
+def normalisation_of(config: PretrainedConfig) -> Normalisation:
+    """Return the statistics of settled settings."""
+    return Normalisation(config.mean or (), config.std or ())
 
 
 class LatentFolder:
@@ -226,6 +156,7 @@ class LatentFolder:
         """
         self.path = path
         self.latents = read_latents(path)
+        self._normalisations: tuple[Normalisation, Normalisation] | None = None  # those held, those wanted
         records = _records(path, self.latents)
         rows = [record.row for record in records]
         pictures = len({row.file for row in rows})
@@ -236,17 +167,44 @@ class LatentFolder:
         places = {(record.row.file, record.row.number): record.place for record in records}
         kept = [(row, place) for row in read.rows if (place := places[row.file, row.number]) is not None]
         broken = {file: reason for shard in self.latents.shards for file, reason in shard.broken.items()}
-        self.quarantine = {**read.quarantine, **{row.file: broken[row.file] for row in read.rows if row.file in broken}}
+        self.quarantine = {
+            **read.quarantine,
+            **{name: broken[name] for row in read.rows if (name := plain(row.file)) in broken},
+        }
         if not kept:
             raise DataError(f"none of the {len(read.rows)} pictures of {path} could be read when it was prepared")
         self.captions: list[CaptionRow] = [row for row, _ in kept]
         self._places = [place for _, place in kept]
         self.found: Found = replace(read.found, records=len(kept))
 
+    def read_for(self, space: PretrainedConfig) -> "LatentFolder":
+        """Return the folder as a model reads it whose latents have other statistics.
+
+        Raises:
+            DataError: They are of another autoencoder.
+        """
+        own = self.latents.settings.autoencoder
+        _check_autoencoder(self.path, own, space)
+        found = copy(self)
+        found._normalisations = normalisation_of(own), normalisation_of(space)
+        return found
+
     @property
     def size(self) -> Size:
         """Height and width of the pictures that were encoded."""
         return self.latents.settings.size
+
+    def sheet(self) -> bytes | None:
+        """Return the picture that shows reconstructions; None where none was drawn.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        file, facts = self.path / SHEET_FILE, self.latents.files.get(SHEET_FILE)
+        if facts is None:
+            return None
+        check_file(file, facts)
+        return file.read_bytes()
 
     def verify(self) -> None:
         """Check every shard.
@@ -276,7 +234,8 @@ class LatentFolder:
                 ]
         except (OSError, SafetensorError) as error:
             raise DataError(f"{file} cannot be read now ({error})") from error
-        return Moments(mean, *std)
+        moments = Moments(mean, *std)
+        return moments if self._normalisations is None else renormalised(moments, *self._normalisations)
 
     def digest(self) -> str:
         """Name latents and captions, so that changed data are noticed."""
@@ -356,7 +315,7 @@ def _record(row: Mapping[str, object], shards: Sequence[Shard], where: str) -> R
     if split is not None and not isinstance(split, str):
         raise DataError(f"{where}: expected a name as 'split'; got {split!r:.80}; {AGAIN}")
     found = CaptionRow(file, text, number, split)
-    if row.get("broken") is True and any(file in shard.broken for shard in shards):
+    if row.get("broken") is True and any(plain(file) in shard.broken for shard in shards):
         return Record(found, None)
     shard, place = row.get("shard"), row.get("row")
     is_there = type(shard) is int and type(place) is int and 0 <= shard < len(shards)

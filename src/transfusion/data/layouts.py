@@ -12,7 +12,8 @@ stands. One whose data lie in a single sub-folder only wraps it, and that is loo
 pictures and no table: it is a class, or they are pairs. Folders named as splits (train, test, val, validation, valid,
 dev, eval and so on), and no data beside them, are looked into each and laid out alike; so are folders of which each
 holds a table. Texts beside pictures do not count in this. What the names leave open is refused, and data.layout settles
-it: it takes what is asked for as it lies. It must not read what files hold.
+it: it takes what is asked for as it lies. One file or folder in training and in another split is refused whatever is
+asked for. It must not read what files hold.
 """
 
 import re
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from transfusion.data.errors import DataError
 from transfusion.data.found import counted, listed
 from transfusion.data.settings import Layout
-from transfusion.data.splits import NAMES, TRAIN, split_named
+from transfusion.data.splits import NAMES, TRAIN, alike, split_named
 from transfusion.data.tree import TEXT_SUFFIX, Tree, folders, scan, top
 
 CAPTIONS_FILE = "captions.jsonl"
@@ -31,12 +32,13 @@ LATENTS_FILE = "latents.json"  # of pictures that were encoded once: see ``laten
 UNFINISHED_FILE = "preparing.jsonl"  # in its place while they are
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 TABLES = (CAPTIONS_FILE, *METADATA_FILES)
-NOTES = (  # what texts beside pictures are called that are about the data, and not data
+NOTES = (  # what texts are called that are about the data, and not data
     *("about", "annotations", "attribution", "authors", "categories", "changelog", "changes", "citation", "classes"),
     *("copying", "copyright", "credits", "dataset", "description", "disclaimer", "index", "info", "label", "labels"),
     *("licence", "license", "list", "names", "note", "notes", "notice", "readme", "requirements", "source", "sources"),
-    *("terms", "todo", "version", *NAMES),
+    *("terms", "todo", "version"),
 )
+PAPERS = "AUTHORS|CHANGELOG|COPYING|COPYRIGHT|LICEN[CS]E|NOTICE|(?i:README)"  # may say of what in a further word
 EXPECTED = (
     f"expected pictures with a {CAPTIONS_FILE} or {METADATA_FILES[0]}, pictures NAME.png with a caption NAME.txt each, "
     f"sub-folders of pictures by class, or {TEXT_SUFFIX} files of plain text"
@@ -84,29 +86,70 @@ def lay_out(path: Path, layout: Layout = "auto") -> Laid:
     """Find the layout of a folder, or the parts of it that have the one that is asked for.
 
     Raises:
-        DataError: It is no folder, has none of the layouts, not the one that is asked for, or two at once.
+        DataError: It is no folder, holds latents, has none of the layouts, not the one that is asked for, or two at
+            once.
     """
     if not path.is_dir():
         hint = "; data.layout=text reads any one file as text" if path.is_file() else ""
         raise DataError(f"{path} is not a folder; {EXPECTED}{hint}; data.path names it")
+    if holds_latents(path) and layout in ("auto", "latents"):
+        raise DataError(f"{path} holds latents of pictures, and pictures are needed here: name the folder of those")
     tree = scan(path)
+    laid = _laid(tree) if layout == "auto" else _laid_as(layout, tree)
+    _check_apart(laid)
+    return laid
+
+
+def _laid_as(layout: Layout, tree: Tree) -> Laid:
+    """Find the parts of a folder that have the layout that is asked for."""
+    parts, _ = _parted(Part(tree))
+    whole = _evidence(tree)
+    if all(layout in _evidence(part.tree) for part in parts):
+        return Laid(layout, parts, tree)
+    if layout in whole:
+        return Laid(layout, (Part(tree),), tree)
+    others = ", ".join(whole.values()) or "nothing that is known"
+    raise DataError(f"{tree.path} has not the layout data.layout={layout}: it holds {others}; {EXPECTED}")
+
+
+def _laid(tree: Tree) -> Laid:
+    """Find the one layout that a folder has."""
     parts, doubt = _parted(Part(tree))
-    if layout != "auto":
-        if all(layout in _evidence(part.tree) for part in parts):
-            return Laid(layout, parts, tree)
-        whole = _evidence(tree)
-        if layout in whole:
-            return Laid(layout, (Part(tree),), tree)
-        others = ", ".join(whole.values()) or "nothing that is known"
-        raise DataError(f"{path} has not the layout data.layout={layout}: it holds {others}; {EXPECTED}")
     if doubt := doubt or _texts_apart(tree):
         raise DataError(doubt)
     layouts: list[Layout] = [_layout(part.tree) for part in parts]
     depths = {len(PurePosixPath(part.folder).parts) for part in parts}
     if len(set(layouts)) > 1 or (layouts[0] == "classes" and len(depths) > 1):
         told = ", ".join(f"{part.tree.path} ({found})" for part, found in zip(parts, layouts, strict=True))
-        raise DataError(f"the splits of {path} are laid out in different ways: {told}; lay them out alike")
+        raise DataError(f"the splits of {tree.path} are laid out in different ways: {told}; lay them out alike")
+    if doubt := _splits_unread(parts):
+        raise DataError(f"{tree.path} can be read in two ways: {doubt}, or say data.layout={layouts[0]}")
     return Laid(layouts[0], parts, tree)
+
+
+def _check_apart(laid: Laid) -> None:
+    """Refuse a file or a folder that lies, by links, in the split for training and in another."""
+    splits = text_splits(top(laid.tree.texts)) if laid.layout == "text" else {}
+    if any(part.split for part in laid.parts):
+        files = (name for twice in (*laid.tree.repeated, *laid.tree.shared) for name in twice[:2])
+        splits = {name: split for name in files if (split := split_around(name))}
+    ones: dict[PurePosixPath, dict[str, PurePosixPath]] = {}  # the names of each file and folder, by their splits
+    for name, other, _ in (*laid.tree.repeated, *laid.tree.shared):
+        for each in (name, other):
+            if each in splits:
+                ones.setdefault(other, {})[splits[each]] = each
+    for named in ones.values():
+        if TRAIN in named and len(named) > 1:
+            names = " and ".join(str(laid.tree.path / name) for name in named.values())
+            raise DataError(
+                f"{names} are one by links, and of two splits ({', '.join(named)}): what is held out would be trained "
+                "on; take one away"
+            )
+
+
+def holds_latents(path: Path) -> bool:
+    """Return whether a folder holds latents, or has begun to."""
+    return (path / LATENTS_FILE).is_file() or (path / UNFINISHED_FILE).is_file()
 
 
 def layout_of(path: Path, layout: Layout = "auto") -> Layout:
@@ -126,26 +169,35 @@ def layout_of(path: Path, layout: Layout = "auto") -> Layout:
     return lay_out(path, layout).layout
 
 
+def split_around(folder: PurePosixPath) -> str | None:
+    """Return the split that a folder, or the uppermost around it that does, is called as."""
+    return next((split for part in folder.parts if (split := split_named(part))), None)
+
+
 def is_note(text: PurePosixPath) -> bool:
-    """Return whether a text is called as notes on data are: README.txt, LICENSE-images.txt, classes.txt."""
-    return re.split(r"[^a-z]+", text.stem.lower(), maxsplit=1)[0] in NOTES
+    """Return whether a text is called as notes on data are, by its whole name: notes.txt, README.txt, LICENSE-2.txt.
+
+    Titles that begin so are none: "Notes from Underground.txt", "names-on-the-land.txt".
+    """
+    return text.stem.lower() in NOTES or re.fullmatch(rf"({PAPERS})[-_.][\w.]+", text.stem) is not None
 
 
 def text_splits(texts: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
     """Return the split of each text where all but notes are named for splits, "train" and another; else none.
 
+    They are by the whole name, or by what stands behind a dot, "-" or "_" after what all names begin with; a number may
+    follow.
+
     >>> text_splits([PurePosixPath(name) for name in ("wiki.train.txt", "wiki.valid.txt", "README.txt")])
     {PurePosixPath('wiki.train.txt'): 'train', PurePosixPath('wiki.valid.txt'): 'valid'}
+    >>> text_splits([PurePosixPath("Train to Pakistan.txt"), PurePosixPath("Test Pilot.txt")])
+    {}
     """
-    found: dict[PurePosixPath, str] = {}
-    for text in texts:
-        words = re.split(r"[^a-z]+", text.stem.lower())
-        names = {split for word in words if (split := split_named(word))}
-        if len(names) == 1:
-            found[text] = names.pop()
-        elif not is_note(text):
-            return {}
-    return found if TRAIN in found.values() and len(set(found.values())) > 1 else {}
+    data = [text for text in texts if not is_note(text)]
+    for (before, after), found in alike(text.stem for text in data).items():
+        if not after and not before.endswith(" ") and len(found) == len({text.stem for text in data}):
+            return {text: found[text.stem] for text in data}
+    return {}
 
 
 class _Parted(NamedTuple):
@@ -204,7 +256,15 @@ def _holding(tree: Tree) -> set[str]:
 
 def _own(tree: Tree) -> list[PurePosixPath]:
     """Return the pictures and texts that lie in no sub-folder, without notes."""
-    return [*top(tree.pictures), *(text for text in top(tree.texts) if not is_note(text))]
+    return [*top(tree.pictures), *(text for text in top(tree.texts) if not _is_beside(text, tree))]
+
+
+def _is_beside(text: PurePosixPath, tree: Tree) -> bool:
+    """Return whether a text is a note. Beside pictures one whose first word is a note's or a split's is, as
+    train_list.txt: no layout of pictures reads it, and it is counted.
+    """
+    first = re.split(r"[^a-z]+", text.stem.lower(), maxsplit=1)[0]
+    return is_note(text) or (bool(tree.pictures) and first in (*NOTES, *NAMES))
 
 
 def _evidence(tree: Tree) -> dict[Layout, str]:
@@ -264,7 +324,7 @@ def _likely(tree: Tree, evidence: dict[Layout, str]) -> list[Layout]:
         if likely == {"pairs"} and _has_folder_without_pairs(tree):
             likely.add("classes")
     if not likely:
-        own = [text for text in top(tree.texts) if not (tree.pictures and is_note(text))]
+        own = [text for text in top(tree.texts) if not (tree.pictures and _is_beside(text, tree))]
         likely = {layout for layout in evidence if layout == "classes" or (layout == "text" and own)}
     return [layout for layout in evidence if layout in likely]
 
@@ -277,11 +337,31 @@ def _has_folder_without_pairs(tree: Tree) -> bool:
 
 def _beside_splits(tree: Tree, named: Sequence[str], strays: Sequence[str]) -> str:
     """Say that folders of splits have data beside them."""
+    others = (
+        "or say how to read them as one whole, such as data.layout=classes, where these are the names of classes"
+        if tree.pictures
+        else "and what is one into a folder of its own, as valid/valid.txt"
+    )
     return (
         f"{tree.path} looks like two layouts at once, of splits ({listed([f'{name}/' for name in named])}) and of data "
-        f"beside them ({listed(strays)}); move what belongs to no split out, or say how to read them as one whole, "
-        "such as data.layout=classes, where these are the names of classes"
+        f"beside them ({listed(strays)}); move what belongs to no split out, {others}"
     )
+
+
+def _splits_unread(parts: Sequence[Part]) -> str:
+    """Say which folders seem to hold splits where none is read as one: cat/test/, or train2017/ beside val2017/."""
+    if any(part.split for part in parts):
+        return ""
+    inner = {file for part in parts if not _has_table(part.tree) for file in part.tree.pictures if len(file.parts) > 1}
+    below = {file.parent for file in inner if split_around(PurePosixPath(*file.parts[1:-1])) not in (None, TRAIN)}
+    if below and below != {file.parent for file in inner}:
+        return (
+            f"folders of splits lie in others ({min(below)}), and are not read as such; put them on top "
+            "(test/cat, not cat/test)"
+        )
+    upper = folders(inner) if len(parts) == 1 else {PurePosixPath(part.folder).name for part in parts}
+    found = [sorted(group) for group in alike(upper).values() if not all(map(split_named, group))]
+    return f"{listed(found[0])} are called as splits are; name them so (train/, test/)" if found else ""
 
 
 def _table_below(tree: Tree, table: PurePosixPath, others: Sequence[str]) -> str:
@@ -329,12 +409,12 @@ def _doubtful_classes(tree: Tree) -> str:
 
 def _doubtful_texts(tree: Tree) -> str:
     """Say which text is named for a split where not all are; nothing where none is, or all are."""
-    texts = top(tree.texts)
-    held_out = [text.name for text in texts if split_named(text.stem) not in (None, TRAIN)]
-    others = [
-        text.name for text in texts if text.name not in held_out and (split_named(text.stem) or not is_note(text))
-    ]
-    if text_splits(texts) or not held_out or len(held_out) + len(others) == 1:
+    texts = [text for text in top(tree.texts) if not is_note(text)]
+    named = {stem: split for found in alike(text.stem for text in texts).values() for stem, split in found.items()}
+    named |= {text.stem: split for text in texts if (split := split_named(text.stem))}
+    held_out = [text.name for text in texts if named.get(text.stem, TRAIN) != TRAIN]
+    others = [text.name for text in texts if text.name not in held_out]
+    if text_splits(texts) or not held_out or len(texts) == 1:
         return ""
     return (
         f"{listed(held_out)} may be held out, by the name, or one text with {listed(others or held_out)}; name every "

@@ -9,6 +9,7 @@ number of processes moves a bit. It must not know which latent space it is that 
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import threading
@@ -27,31 +28,34 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from transfusion.autoencoder.space import CARRIED_FILES, LatentSpace, Moments
+from transfusion.autoencoder.reconstruction import Reconstruction, reconstruct
+from transfusion.autoencoder.space import CARRIED_FILES, LatentSpace, Moments, SpaceError
 from transfusion.data.augment import WHOLE, View, seen
 from transfusion.data.captions import Told, all_captions
 from transfusion.data.decode import open_picture
-from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.errors import BrokenPicture, DataError, plain
 from transfusion.data.latents import (
     DTYPES,
     RECORDS_FILE,
-    FileFacts,
-    Latents,
-    LatentsSettings,
+    SHEET_FILE,
     Place,
-    Shard,
     check_file,
     check_shard,
     read_latents,
     row_of_record,
     shard_name,
 )
+from transfusion.data.latents_index import FileFacts, Latents, LatentsSettings, Psnr, Shard
 from transfusion.data.layouts import LATENTS_FILE, UNFINISHED_FILE
 from transfusion.data.settings import Layout
-from transfusion.files import PARTIAL, append_row, beside, read_rows, write_whole
+from transfusion.data.splits import spread
+from transfusion.files import PARTIAL, append_row, beside, read_rows, sha256_of, write_whole
 
 FLIPPED = View(is_flipped=True)
+NUM_SHOWN = 32  # pictures of which reconstructions are measured
 Opener = Callable[[], LatentSpace]
+Drawer = Callable[[Sequence[Reconstruction]], bytes | None]
+_log = logging.getLogger(__name__)
 
 
 class Progress(NamedTuple):
@@ -97,9 +101,9 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """Name captions and pictures by their files and sizes, so that other data are noticed."""
+        """Name captions and pictures by what their files hold, so that other data are noticed."""
         rows = [(row.file, row.text, row.number, row.split) for row in self.told.rows]
-        facts = [self.told.layout, rows, self.told.quarantine, [_num_bytes(self.source / file) for file in self.files]]
+        facts = [self.told.layout, rows, self.told.quarantine, [_named(self.source / file) for file in self.files]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -162,7 +166,8 @@ def _check_same(plan: Plan, held: Held) -> None:
             )
     if held.plan != plan.digest:
         raise DataError(
-            f"{plan.to} holds latents of other data than {plan.source}: captions, pictures or their sizes differ; name "
+            f"{plan.to} holds latents of other data than {plan.source}: captions or pictures differ, or this version "
+            "reads them otherwise; name "
             "another folder (--to)"
         )
 
@@ -183,13 +188,17 @@ def _told(settings: LatentsSettings) -> dict[str, object]:
     }
 
 
-def prepare(plan: Plan, open_space: Opener, *, processes: int = 1) -> Generator[Progress, None, Latents]:
+def prepare(
+    plan: Plan, open_space: Opener, *, processes: int = 1, draw: Drawer | None = None
+) -> Generator[Progress, None, Latents]:
     """Encode what is not encoded yet, and finish the folder. Its lock must be held.
 
     Args:
         plan: What, how, and where to.
         open_space: Opens the latent space; with several processes each calls it, so it must be picklable.
         processes: How many work at once.
+        draw: Makes a sheet, if it will, of some of the pictures and what the space makes of them, of which the PSNR is
+            stored too; None: nothing is decoded.
 
     Yields:
         Progress at first and after every shard.
@@ -218,7 +227,7 @@ def prepare(plan: Plan, open_space: Opener, *, processes: int = 1) -> Generator[
         shards[number] = shard
         done += len(names[number])
         yield Progress(done, total, done - first)
-    return _finish(plan, open_space, [shards[number] for number in range(len(names))])
+    return _finish(plan, open_space, [shards[number] for number in range(len(names))], draw)
 
 
 def _standing(plan: Plan) -> dict[int, Shard]:
@@ -231,7 +240,7 @@ def _standing(plan: Plan) -> dict[int, Shard]:
         except DataError:
             continue
         found[number] = shard
-    return {number: found[number] for number in sorted(found) if number < len(plan.shards)}
+    return {number: found[number] for number in sorted(found) if 0 <= number < len(plan.shards)}
 
 
 def _begin(plan: Plan, standing: Mapping[int, Shard]) -> None:
@@ -243,8 +252,8 @@ def _begin(plan: Plan, standing: Mapping[int, Shard]) -> None:
         (plan.to / LATENTS_FILE).unlink(missing_ok=True)
 
 
-def _finish(plan: Plan, open_space: Opener, shards: Sequence[Shard]) -> Latents:
-    """Write the records, the autoencoder and at last ``latents.json``, where they do not stand."""
+def _finish(plan: Plan, open_space: Opener, shards: Sequence[Shard], draw: Drawer | None) -> Latents:
+    """Write the records, the autoencoder, a sheet and at last ``latents.json``, where they do not stand."""
     if (plan.to / LATENTS_FILE).is_file():
         latents = read_latents(plan.to)
         try:
@@ -261,7 +270,8 @@ def _finish(plan: Plan, open_space: Opener, shards: Sequence[Shard]) -> Latents:
     with _writing(plan.to):
         write_whole(plan.to / RECORDS_FILE, "".join(json.dumps(row) + "\n" for row in _rows(plan, shards)))
         space.save(plan.to)
-        names = [RECORDS_FILE, *(name for name in CARRIED_FILES if (plan.to / name).is_file())]
+        psnr = None if draw is None else _shown(plan, space, shards, draw)
+        names = [RECORDS_FILE, *(name for name in (*CARRIED_FILES, SHEET_FILE) if (plan.to / name).is_file())]
         source = hashlib.sha256("".join([plan.digest, *(shard.pixels for shard in shards)]).encode()).hexdigest()
         latents = Latents(
             space=space.name,
@@ -272,7 +282,8 @@ def _finish(plan: Plan, open_space: Opener, shards: Sequence[Shard]) -> Latents:
             source=f"folder:{source}",
             plan=plan.digest,
             shards=tuple(shards),
-            files={name: _facts((plan.to / name).read_bytes()) for name in names},
+            files={name: FileFacts.of((plan.to / name).read_bytes()) for name in names},
+            psnr=psnr,
         )
         latents = latents.model_copy(update={"digest": latents.named()})
         write_whole(plan.to / LATENTS_FILE, latents.model_dump_json(indent=1) + "\n")
@@ -282,10 +293,25 @@ def _finish(plan: Plan, open_space: Opener, shards: Sequence[Shard]) -> Latents:
     return latents
 
 
+def _shown(plan: Plan, space: LatentSpace, shards: Sequence[Shard], draw: Drawer) -> Psnr | None:
+    """Measure what the space itself loses of pictures spread over all, and write the sheet; None where it cannot."""
+    broken = {file for shard in shards for file in shard.broken}
+    whole = [file for file in plan.files if file not in broken]
+    chosen = [whole[place] for place in spread(len(whole), NUM_SHOWN)]
+    try:
+        found = reconstruct(space, (open_picture(plan.source / file, plan.settings.size) for file in chosen))
+    except (SpaceError, BrokenPicture) as error:
+        _log.warning("what the autoencoder loses is not measured: %s", error)
+        return None
+    if (sheet := draw(found)) is not None:
+        write_whole(plan.to / SHEET_FILE, sheet)
+    return Psnr.of([each.psnr for each in found])
+
+
 def _rows(plan: Plan, shards: Sequence[Shard]) -> Iterator[dict[str, object]]:
     places: dict[str, Place] = {}
     for number, (files, shard) in enumerate(zip(plan.shards, shards, strict=True)):
-        whole = [file for file in files if file not in shard.broken]
+        whole = [file for file in files if plain(file) not in shard.broken]
         places |= {file: Place(number, row) for row, file in enumerate(whole)}
     return (row_of_record(row, places.get(row.file)) for row in plan.told.rows)
 
@@ -361,7 +387,7 @@ def _encode_shard(plan: Plan, space: LatentSpace, number: int) -> Shard:
         try:
             picture = open_picture(plan.source / file, settings.size)
         except BrokenPicture as error:
-            broken[file] = str(error)
+            broken[plain(file)] = str(error)
             continue
         pixels.update(picture.data)
         for prefix, view in (("", WHOLE), ("flipped_", FLIPPED)):
@@ -373,7 +399,7 @@ def _encode_shard(plan: Plan, space: LatentSpace, number: int) -> Shard:
     data = save({name: torch.stack(values) if values else none for name, values in columns.items()})
     with _writing(plan.to):
         write_whole(plan.to / shard_name(number), data)
-    facts = _facts(data)
+    facts = FileFacts.of(data)
     count = len(plan.shards[number]) - len(broken)
     return Shard(bytes=facts.bytes, sha256=facts.sha256, count=count, broken=broken, pixels=pixels.hexdigest())
 
@@ -395,15 +421,11 @@ def _stored(moments: Moments, settings: LatentsSettings, prefix: str, file: Path
     return stored
 
 
-def _facts(data: bytes) -> FileFacts:
-    return FileFacts(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-
-def _num_bytes(file: Path) -> int:
+def _named(file: Path) -> str:
     try:
-        return file.stat().st_size
+        return sha256_of(file)
     except (OSError, ValueError):  # it is named when it is opened
-        return -1
+        return ""
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transfusion.data.augment import View, seen
 from transfusion.data.captions import CaptionRow, FolderCaptions, folder_captions, read_captions
 from transfusion.data.decode import open_picture
-from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.errors import BrokenPicture, DataError, plain
 from transfusion.data.layouts import CAPTIONS_FILE
 from transfusion.data.settings import Layout
 from transfusion.data.splits import spread
@@ -119,7 +119,7 @@ class ImageFolder:
                 f"the first: {next(iter(decoded.broken.values()))}"
             )
         broken, self.captions = decoded.broken, decoded.rows
-        self.quarantine = {**read.quarantine, **broken}
+        self.quarantine = {**read.quarantine, **{plain(file): why for file, why in broken.items()}}
         left_out = {**read.found.left_out, **({"picture that cannot be read": len(broken)} if broken else {})}
         self.found = replace(read.found, records=len(self.captions), left_out=left_out)
         pictures = [decoded.pictures[row] for row in decoded.wanted]

@@ -1,9 +1,13 @@
 """Settings of the data: the built-in world, or a folder or file of one's own. It must not read anything."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from transfusion.data.errors import DataError
+from transfusion.data.splits import TRAIN, held_out_split, split_named
 
 Side = Annotated[int, Field(ge=8)]
 Layout = Literal["auto", "captions", "metadata", "pairs", "classes", "text", "latents", "interleaved", "lines"]
@@ -59,9 +63,9 @@ class FolderConfig(BaseModel):
     layout: Layout = Field(
         default="auto",
         description="captions: captions.jsonl; metadata: metadata.jsonl or .csv; pairs: NAME.png with NAME.txt; "
-        "classes: a sub-folder per class; text: .txt alone; latents: what `transfusion prepare latents` wrote; "
-        "interleaved: rows of text and pictures in turn (documents.jsonl); lines: rows with a text each; "
-        "auto: what is found",
+        "classes: a sub-folder per class; text: .txt alone, all as one whatever they are called; "
+        "latents: what `transfusion prepare latents` wrote; interleaved: rows of text and pictures in turn "
+        "(documents.jsonl); lines: rows with a text each; auto: what is found",
     )
     resolution: Side | tuple[Side, Side] = Field(
         default=32, description="Side to which pictures are cropped and resized, in pixels; or [height, width]"
@@ -86,7 +90,7 @@ class FolderConfig(BaseModel):
         ge=0,
         lt=1,
         description="Share of the records held out as split 'test', chosen by a stable hash; 0: none; None: 2 % and at "
-        "most 500 of 50 or more, where the data mark no splits",
+        "most 500 of 50 or more, where the data mark no split but 'train'",
     )
 
     @property
@@ -107,10 +111,35 @@ def unaugmented(config: Config) -> Config:
     return config if isinstance(config, ShapesConfig) else config.model_copy(update={"crop": 1.0, "flip": False})
 
 
+def held_out_of(config: FolderConfig, others: Mapping[str, int]) -> FolderConfig | None:
+    """Return settings of the split that is held out of data, seen whole; None where none is.
+
+    Args:
+        config: Settings of what is trained on.
+        others: Records of each of the other splits.
+    """
+    split = held_out_split(others) if split_named(config.split or TRAIN) == TRAIN else None
+    return None if split is None else unaugmented(config.model_copy(update={"split": split}))
+
+
+def check_alone(config: FolderConfig, layout: Layout) -> None:
+    """Refuse augmentation where there are no pictures.
+
+    Raises:
+        DataError: Text shall be cropped or flipped.
+    """
+    if layout in TEXT_ALONE and config != unaugmented(config):
+        raise DataError(f"{config.path} is text: data.crop and data.flip are of pictures; leave them out")
+
+
 def settled_like(config: Config, settled: DataConfig) -> Config:
-    """Fill in what settings of data leave open (layout, held-out share) from those of the run that settled them."""
+    """Fill in what settings of data leave open from those of the run that settled them: layout, held-out share, and the
+    split "train", which texts that are named for splits settle.
+    """
     if not isinstance(config, FolderConfig) or not isinstance(settled, FolderConfig):
         return config
     layout = settled.layout if config.layout == "auto" else config.layout
     hold_out = settled.hold_out if config.hold_out is None else config.hold_out
-    return config.model_copy(update={"layout": layout, "hold_out": hold_out})
+    is_trained = config.split is None and config.layout == "auto" and settled.split == TRAIN
+    split = TRAIN if is_trained else config.split
+    return config.model_copy(update={"layout": layout, "hold_out": hold_out, "split": split})

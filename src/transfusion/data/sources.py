@@ -9,36 +9,33 @@ A reader reads names and captions at once and pictures when they are needed. It 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transfusion.autoencoder.spaces import settings_of
 from transfusion.data.captions import FolderCaptions, folder_captions
-from transfusion.data.decode import open_picture
 from transfusion.data.documents import CORPUS_SIZE, FolderSource, ShapesSource, TextSource, shapes_digest
 from transfusion.data.encode import Encoder
-from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.latents import LatentFolder, settled_data
 from transfusion.data.layouts import layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile, sample_folder
-from transfusion.data.records.detect import format_of, open_records
-from transfusion.data.records.record import Records, pictures, words
-from transfusion.data.records.source import RecordSource
+from transfusion.data.records.detect import format_of
+from transfusion.data.records.reader import RecordReader
 from transfusion.data.settings import (
-    TEXT_ALONE,
     DataConfig,
     FolderConfig,
     Layout,
     ShapesConfig,
     TaskWeights,
+    check_alone,
+    held_out_of,
     settled_like,
-    unaugmented,
 )
 from transfusion.data.shapes import corpus, render, sample_scene
-from transfusion.data.splits import TRAIN, choose, held_out_split, spread
+from transfusion.data.splits import TRAIN
 from transfusion.keyed import generator
 
 __all__ = [
@@ -152,7 +149,7 @@ class PictureReader:
     @property
     def held_out(self) -> FolderConfig | None:
         """Return the settings of the split that is held out."""
-        return _held_out(self.config, self._captions.left_for_others)
+        return held_out_of(self.config, self._captions.left_for_others)
 
     @cached_property
     def _pictures(self) -> ImageFolder:
@@ -193,17 +190,17 @@ class LatentReader:
         Raises:
             DataError: See ``LatentFolder`` and ``settled_data``.
         """
-        self._latents = LatentFolder(config.path, split=config.split, hold_out=config.hold_out)
-        self.config: FolderConfig = settled_data(config, self._latents)
+        self.folder = LatentFolder(config.path, split=config.split, hold_out=config.hold_out)
+        self.config: FolderConfig = settled_data(config, self.folder)
 
     @property
     def held_out(self) -> FolderConfig | None:
         """Return the settings of the split that is held out."""
-        return _held_out(self.config, self._latents.left_for_others)
+        return held_out_of(self.config, self.folder.left_for_others)
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""
-        return (row.text for row in self._latents.captions)
+        return (row.text for row in self.folder.captions)
 
     def sample_pictures(self) -> None:
         """There are none: what is measured of them was measured when they were encoded."""
@@ -211,22 +208,28 @@ class LatentReader:
 
     def digest(self) -> str:
         """Name latents and captions."""
-        return self._latents.digest()
+        return self.folder.digest()
 
     def measured_digest(self, count: int) -> str:
         """Name latents and captions."""
         del count
-        return self._latents.digest()
+        return self.folder.digest()
 
     def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> FolderSource:
         """Tell captioned latents.
 
         Raises:
-            DataError: A shard is damaged.
+            DataError: A shard is damaged, or they are latents of another autoencoder than the encoder's.
         """
         del chunk_length, at_most
-        self._latents.verify()
-        return FolderSource(self.config, encoder, self._latents)
+        self.folder.verify()
+        space = settings_of(encoder.latents)
+        return FolderSource(self.config, encoder, self.folder if space is None else self.folder.read_for(space))
+
+
+def prepared_latents(reader: Reader) -> LatentFolder | None:
+    """Return the folder of latents that a reader reads; None where it reads something else."""
+    return reader.folder if isinstance(reader, LatentReader) else None
 
 
 class TextReader:
@@ -238,14 +241,18 @@ class TextReader:
         Raises:
             DataError: See ``TextFile``; or text shall be cropped or flipped.
         """
-        _check_alone(config, "text")
-        self._text = TextFile(config.path, split=config.split, hold_out=config.hold_out)
-        self.config: FolderConfig = config.model_copy(update={"layout": "text", "hold_out": self._text.hold_out})
+        check_alone(config, "text")
+        is_asked_for = config.layout == "text"  # and not found: all texts are one, but for a split of theirs
+        is_whole = is_asked_for and (config.split is None or bool(config.hold_out))
+        self._text = TextFile(config.path, split=config.split, hold_out=config.hold_out, is_whole=is_whole)
+        split = TRAIN if self._text.is_named and config.split is None else config.split
+        found = {"layout": "text", "hold_out": self._text.hold_out, "split": split}
+        self.config: FolderConfig = config.model_copy(update=found)
 
     @property
     def held_out(self) -> FolderConfig | None:
         """Return the settings of the split that is held out."""
-        return _held_out(self.config, self._text.left_for_others)
+        return held_out_of(self.config, self._text.left_for_others)
 
     def texts(self) -> Iterator[str]:
         """Yield all text."""
@@ -268,75 +275,6 @@ class TextReader:
         """Tell chunks of the text."""
         del at_most
         return TextSource(self._text, encoder, chunk_length)
-
-
-class RecordReader:
-    """Records of any format: see ``records``."""
-
-    def __init__(self, config: FolderConfig, layout: Layout) -> None:
-        """Read which records there are.
-
-        Raises:
-            DataError: They cannot be read, or there is no such split; or text shall be cropped or flipped.
-        """
-        _check_alone(config, layout)
-        self._records: Records = open_records(config, layout)
-        self._chosen = choose(
-            self._records.groups, self._records.splits, config.split, config.hold_out, where=config.path
-        )
-        self.config: FolderConfig = config.model_copy(update={"layout": layout, "hold_out": self._chosen.hold_out})
-
-    @property
-    def held_out(self) -> FolderConfig | None:
-        """Return the settings of the split that is held out."""
-        return _held_out(self.config, self._chosen.left)
-
-    def texts(self) -> Iterator[str]:
-        """Yield all words."""
-        return (text for place in self._chosen.places for text in words(self._records[place]))
-
-    def sample_pictures(self) -> Pictures | None:
-        """Decode the first pictures of records spread over the data; broken ones are passed over.
-
-        Raises:
-            DataError: None of them can be read.
-        """
-        if self.config.layout in TEXT_ALONE:
-            return None
-        found, first = list[NDArray[np.uint8]](), "no record that was looked at has one"
-        for place in spread(len(self._chosen.places), NUM_MEASURED):
-            for picture in islice(pictures(self._records[self._chosen.places[place]]), 1):
-                try:
-                    found.append(open_picture(picture, self.config.size))
-                except BrokenPicture as error:
-                    first = str(error)
-        if not found:
-            raise DataError(f"none of the pictures tried of {self.config.path} can be read: {first}")
-        return np.stack(found)
-
-    def digest(self) -> str:
-        """Name what the rows hold, and the split; not the pixels of pictures in files of their own."""
-        return f"{self._records.digest()}:{self.config.split}:{self.config.hold_out}"
-
-    def measured_digest(self, count: int) -> str:
-        """Name the same."""
-        del count
-        return self.digest()
-
-    def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> RecordSource:
-        """Tell records; pictures are decoded when they are told."""
-        del at_most
-        return RecordSource(self.config, self._records, self._chosen, encoder, chunk_length)
-
-
-def _check_alone(config: FolderConfig, layout: Layout) -> None:
-    if layout in TEXT_ALONE and config != unaugmented(config):
-        raise DataError(f"{config.path} is text: data.crop and data.flip are of pictures; leave them out")
-
-
-def _held_out(config: FolderConfig, others: dict[str, int]) -> FolderConfig | None:
-    split = held_out_split(others) if config.split in (None, TRAIN) else None
-    return None if split is None else unaugmented(config.model_copy(update={"split": split}))
 
 
 def open_reader(config: DataConfig, seed: int = 0) -> Reader:
@@ -388,4 +326,6 @@ def of_other_data(config: FolderConfig, given: Collection[str]) -> FolderConfig:
         given: Names of settings that are given for the others.
     """
     anew: dict[str, object] = {"layout": "auto", "images": None, "hold_out": 0.0}
+    if config.split == TRAIN:
+        anew["split"] = None  # which takes it where there are splits
     return config.model_copy(update={name: value for name, value in anew.items() if name not in given})

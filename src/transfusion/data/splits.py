@@ -4,13 +4,14 @@ It knows names and marks, and nothing of files.
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transfusion.data.errors import DataError
-from transfusion.data.found import counted
+from transfusion.data.found import counted, listed
 from transfusion.keyed import stable_fraction
 
 TRAIN, TEST = "train", "test"
@@ -21,6 +22,8 @@ NAMES = (*TRAINING, *TESTING, *VALIDATION)  # of splits, as folders and files ar
 DEFAULT_SHARE = 0.02
 MOST_HELD_OUT = 500
 FEWEST_NAMES = 50  # of which some are held out by default: 2 % of fewer is not one
+_WORD = re.compile(rf"(?<![^ ._-])(?:{'|'.join(NAMES)})(?![^ ._0-9-])", re.IGNORECASE)
+_NUMBER = re.compile(r"[._-]?\d+(?:[._-]of[._-]\d+)?")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Chosen:
         split: Name of the split; None where the data have no splits.
         left: How many records were left for each of the other splits.
         hold_out: Share that is held out by the hash of names.
-        told: What is to be said of that; empty where the data mark their splits.
+        told: What is to be said of that; where the data mark their splits, of names that are in two.
     """
 
     places: list[int]
@@ -63,23 +66,24 @@ def choose(
         marks: Split that the data name for each; None for none, which is "train" where others have one.
         split: What is wanted; None is "train" where there are splits, and everything where there are none.
         hold_out: Share of the names that become "test" by a hash that never changes; None: ``default_share`` where
-            the data mark no splits.
+            the data mark no splits, or "train" alone.
         where: The data, for errors.
         unit: What a record is called.
 
     Raises:
         DataError: The split does not exist or is empty; or the data mark splits, and a share shall be held out beside.
     """
-    is_marked = any(mark is not None for mark in marks)
+    is_marked = any(mark not in (None, TRAIN) for mark in marks)
     if hold_out and is_marked:
         raise DataError(f"{where} marks its splits itself ({_counted(_filled(marks))}); set data.hold_out=0")
     share = hold_out if hold_out is not None else 0.0 if is_marked else default_share(names)
     if not share and not is_marked:
-        if split is None:
+        if split is None or (split == TRAIN and TRAIN in marks):
             count = len(set(names))
             few = f"{counted(count, unit)}, fewer than {FEWEST_NAMES}; data.hold_out=0.1 holds some out"
             why = few if count < FEWEST_NAMES else "data.hold_out=0"
-            return Chosen(list(range(len(names))), None, {}, told=f"nothing is held out ({why})")
+            own = TRAIN if TRAIN in marks else None
+            return Chosen(list(range(len(names))), own, {}, told=f"nothing is held out ({why})")
         raise DataError(
             f"{where} has no splits, so there is no split {split!r} of it; train with data.hold_out=0.05 to hold out a "
             'share (it is the split "test" then, the rest "train"), or mark rows of a captions.jsonl with "split"'
@@ -89,14 +93,14 @@ def choose(
         raise DataError(
             f"data.hold_out={share} holds out none of {counted(len(names), unit)} of {where}; hold more out"
         )
-    wanted = split or TRAIN
+    wanted = split if split and split in filled else split_named(split or TRAIN) or split
     places = [place for place, found in enumerate(filled) if found == wanted]
     if not places:
         hint = "a larger data.hold_out holds more out" if share else "name one of these: data.split=NAME"
         raise DataError(f"{where} has no {unit}s of split {wanted!r}; it has {_counted(filled)}; {hint}")
     left = dict(Counter(found for found in filled if found != wanted))
     num_held_out = f"{filled.count(TEST)} of {counted(len(names), unit)}"
-    told = "" if is_marked else f"{num_held_out} held out as split 'test' (data.hold_out=0: none)"
+    told = _crossing(names, filled) if is_marked else f"{num_held_out} held out as split 'test' (data.hold_out=0: none)"
     return Chosen(places, wanted, left, share, told)
 
 
@@ -136,8 +140,30 @@ def split_named(name: str) -> str | None:
     return TRAIN if lowered in TRAINING else lowered if lowered in NAMES else None
 
 
+def alike(names: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
+    """Return the names that differ in nothing but the split that a word of them names, "train" and another, by what
+    stands before and after the word. A number behind it, that of a part, is no difference.
+
+    >>> alike(["wiki.train", "wiki.test", "Train to Pakistan", "Test Pilot"])
+    {('wiki.', ''): {'wiki.train': 'train', 'wiki.test': 'test'}}
+    """
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for name in names:
+        for word in _WORD.finditer(name):
+            before, after = name[: word.start()].lower(), name[word.end() :].lower()
+            found.setdefault((before, "" if _NUMBER.fullmatch(after) else after), {})[name] = split_named(word[0]) or ""
+    return {key: group for key, group in found.items() if TRAIN in group.values() and len({*group.values()}) > 1}
+
+
 def _filled(marks: Sequence[str | None]) -> list[str]:
     return [mark or TRAIN for mark in marks]
+
+
+def _crossing(names: Sequence[str], splits: Sequence[str]) -> str:
+    """Say which names are trained on and held out."""
+    trained = {name for name, split in zip(names, splits, strict=True) if split == TRAIN}
+    both = sorted({name for name, split in zip(names, splits, strict=True) if split != TRAIN and name in trained})
+    return f"in 'train' and in another split at once: {listed(both)}" if both else ""
 
 
 def _fraction(name: str) -> float:

@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from transfusion.data.captions import utf8
@@ -39,7 +39,9 @@ class TextFile:
     are named for splits themselves (train.txt, valid.txt, test.txt) are these.
     """
 
-    def __init__(self, path: Path, *, split: str | None = None, hold_out: float | None = 0.0) -> None:
+    def __init__(
+        self, path: Path, *, split: str | None = None, hold_out: float | None = 0.0, is_whole: bool = False
+    ) -> None:
         """Read all text of a split; of several files those that are not UTF-8 go to ``quarantine``.
 
         Where a share is held out, texts are cut into blocks of about a thousand letters at line breaks, each of
@@ -49,12 +51,13 @@ class TextFile:
             path: File or folder.
             split: See ``splits.choose``.
             hold_out: See ``splits.choose``.
+            is_whole: Whether files that are named for splits are texts like others.
 
         Raises:
             DataError: A file is missing or empty, the only one or all are not UTF-8, or there is no such split.
         """
         self.quarantine: dict[str, str] = {}
-        found, files = _files(path)
+        found, files = _files(path, is_whole=is_whole)
         texts = {file.name: text for file in files if (text := self._read(file)).strip()}
         if not texts:
             broken = f"; the first: {next(iter(self.quarantine.values()))}" if self.quarantine else ""
@@ -65,6 +68,7 @@ class TextFile:
         chosen = choose(names, [marks[name] for name, _, _ in blocks], split, hold_out, where=path, unit="block")
         self.left_for_others = chosen.left
         self.is_marked = any(marks.values())
+        self.is_named = any(file.is_named for file in files)
         self.hold_out = chosen.hold_out
         self.passages = _joined(blocks, chosen.places)
         letters = sum(map(len, texts.values()))
@@ -95,15 +99,24 @@ class TextFile:
 
 
 class _File(NamedTuple):
-    """A file of text, its name in the data, the split that its folder is named for, and whether it is the only one."""
+    """A file of text.
+
+    Attributes:
+        name: Its name in the data.
+        path: Where it is.
+        split: The split that it, or its folder, is named for.
+        is_only: Whether there is no other.
+        is_named: Whether it is named for the split itself.
+    """
 
     name: str
     path: Path
     split: str | None
-    is_only: bool
+    is_only: bool = False
+    is_named: bool = False
 
 
-def _files(path: Path) -> tuple[Found, list[_File]]:
+def _files(path: Path, *, is_whole: bool) -> tuple[Found, list[_File]]:
     """Return the files of text that a path means, in order, and what else lies there.
 
     Raises:
@@ -113,20 +126,26 @@ def _files(path: Path) -> tuple[Found, list[_File]]:
         return Found(str(path), "text", texts=1), [_File(path.name, path, None, is_only=True)]
     laid = lay_out(path, "text")
     files: list[_File] = []
-    num_notes = 0
     for part in laid.parts:
         texts = top(part.tree.texts)
-        splits = text_splits(texts) if part.split is None else {}
-        taken = [text.name for text in texts if not splits or text in splits]
-        num_notes += len(texts) - len(taken)
-        marks = {text.name: split for text, split in splits.items()}
-        files += [_File(part.prefix + n, part.tree.path / n, marks.get(n, part.split), is_only=False) for n in taken]
+        splits = text_splits(texts) if part.split is None and not is_whole else {}
+        taken = [text for text in texts if not splits or text in splits]
+        files += [
+            _File(part.prefix + text.name, part.tree.path / text, splits.get(text, part.split), is_named=bool(splits))
+            for text in taken
+        ]
     if len(files) == 1:
         files = [files[0]._replace(is_only=True)]
     tree = laid.tree
+    left = {*tree.texts} - {PurePosixPath(file.name) for file in files}
+    beside = left & {
+        *top(tree.texts),
+        *(PurePosixPath(part.folder, t) for part in laid.parts for t in top(part.tree.texts)),
+    }
+    is_split = any(file.split for file in files)
     left_out = {
-        "text in sub-folders": len(tree.texts) - len(files) - num_notes,
-        "text beside the splits": num_notes,
+        "text in sub-folders": len(left - beside),
+        "text beside the splits" if is_split else "text beside the folder of the data": len(beside),
         "picture beside the text": len(tree.pictures),
         **tree.passed_over,
     }

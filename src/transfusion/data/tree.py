@@ -1,23 +1,40 @@
-"""The files of a folder by kind, as names alone. It reads nothing, and must not know what a layout is.
+"""The files of a folder by kind, as names alone. It reads nothing, and must not know what a layout is; what splits are
+called it knows.
 
 Passed over and counted: what is hidden by its name, folders of runs, whose samples are no one's data, and links to
-folders that are read already: every folder is read once, by its own name where it lies among the data, else by that of
-the first link to it.
+folders that are read already. Every folder is read once, by the first of these names that it has:
+
+    train/cat            its own, in a folder of a split
+    train/cat -> ../all  that of a link in a folder of a split, or called as one
+    all                  its own
+    more -> all          that of a link
+
+so that splits that are made by links are these. Which names are one folder, or one file, is kept.
 """
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from transfusion.data.formats import SUFFIXES
+from transfusion.data.splits import split_named
 
 TEXT_SUFFIX = ".txt"
 RUN_FILES = ("metrics.jsonl", ".training.lock")
 RUN_FOLDERS = ("checkpoints", "samples", "tensorboard")
 STEPS = "checkpoints/step_*"
+
+
+class Twice(NamedTuple):
+    """Two names of one file or folder, relative to the data; it is read by the second, a file by both."""
+
+    name: PurePosixPath
+    other: PurePosixPath
+    is_link: bool = True
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,8 @@ class Tree:
         others: All other files.
         num_hidden: Files and folders that were passed over for their names.
         runs: Folders of runs that were passed over.
-        num_repeated: Links to folders that are read by another name.
+        repeated: Folders that are read by another name.
+        shared: Files that are read by another name, too.
     """
 
     path: Path
@@ -40,7 +58,8 @@ class Tree:
     others: tuple[PurePosixPath, ...]
     num_hidden: int = 0
     runs: tuple[str, ...] = ()
-    num_repeated: int = 0
+    repeated: tuple[Twice, ...] = ()
+    shared: tuple[Twice, ...] = ()
 
     @cached_property
     def pairs(self) -> dict[PurePosixPath, PurePosixPath]:
@@ -54,7 +73,8 @@ class Tree:
         return {
             "name that is hidden": self.num_hidden,
             "folder that holds a run": len(self.runs),
-            "link to a folder that is read already": self.num_repeated,
+            "link to a folder that is read already": sum(twice.is_link for twice in self.repeated),
+            "folder read by a link of a split": sum(not twice.is_link for twice in self.repeated),
         }
 
     def has(self, name: str) -> bool:
@@ -88,16 +108,47 @@ def folders(files: Iterable[PurePosixPath]) -> set[str]:
 def scan(path: Path) -> Tree:
     """Sort the files of a folder by kind; links to folders are followed, each folder is read once."""
     walk = _Walk(path)
-    walk.through(path)
-    while walk.links:  # what lies among the data has its own name: links come behind
-        walk.through(walk.links.popleft())
+    for split in walk.splits(path):
+        walk.through(split)
+    walk.follow()
+    walk.through(path)  # what lies among the data has its own name: other links come behind
+    walk.follow()
     files = sorted(walk.files, key=lambda file: file.parts)
     kinds = [_kind(file) for file in files]
     pictures, texts, others = (
         tuple(file for file, kind in zip(files, kinds, strict=True) if kind == wanted)
         for wanted in ("picture", "text", "other")
     )
-    return Tree(path, pictures, texts, others, walk.num_hidden, tuple(sorted(walk.runs)), walk.num_repeated)
+    shared = tuple(_shared(path, files, walk.files))
+    return Tree(
+        path, pictures, texts, others, walk.num_hidden, tuple(sorted(walk.runs)), tuple(walk.repeated.values()), shared
+    )
+
+
+def _shared(path: Path, files: list[PurePosixPath], numbers: dict[PurePosixPath, int]) -> Iterator[Twice]:
+    """Yield the names of each file beyond its first."""
+    counts = Counter(numbers.values())
+    first: dict[_Key, PurePosixPath] = {}
+    for file in files:
+        if counts[numbers[file]] > 1:  # it may be: numbers are of one device
+            facts = (path / file).stat()
+            known = first.setdefault((facts.st_dev, facts.st_ino), file)
+            if known != file:
+                yield Twice(file, known)
+
+
+_Key = tuple[int, int]  # device and number
+
+
+class _Listing(NamedTuple):
+    """What lies in a folder, by names: files with their numbers, and folders."""
+
+    key: _Key
+    files: dict[str, int]
+    folders: list[str]
+    links: list[str]
+    runs: list[str]
+    num_hidden: int
 
 
 @dataclass
@@ -106,46 +157,90 @@ class _Walk:
 
     Attributes:
         top: The folder.
-        files: Files, relative to it.
+        files: Files, relative to it, with their numbers.
         runs: Folders of runs, relative to it.
         links: Links to folders that are not followed yet.
-        seen: Folders that were read, by device and number.
+        names: Folders that have their names, and these.
+        done: Folders that were read.
+        repeated: Folders that were met by another name.
         num_hidden: Names that are hidden.
-        num_repeated: Folders that were met again.
+        listings: What was read, by folder.
     """
 
     top: Path
-    files: list[PurePosixPath] = field(default_factory=list[PurePosixPath])
+    files: dict[PurePosixPath, int] = field(default_factory=dict[PurePosixPath, int])
     runs: list[str] = field(default_factory=list[str])
     links: deque[Path] = field(default_factory=deque[Path])
-    seen: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    names: dict[_Key, PurePosixPath] = field(default_factory=dict[_Key, PurePosixPath])
+    done: set[_Key] = field(default_factory=set[_Key])
+    repeated: dict[PurePosixPath, Twice] = field(default_factory=dict[PurePosixPath, Twice])
     num_hidden: int = 0
-    num_repeated: int = 0
+    listings: dict[_Key, _Listing] = field(default_factory=dict[_Key, _Listing])
 
-    def through(self, folder: Path) -> None:
+    def splits(self, folder: Path) -> list[Path]:
+        """Return the folders that are called as splits, and make links that are the first to be followed; folders
+        around them keep their own names, whatever leads back to them.
+        """
+        listing = self._listing(folder)
+        named = [folder / name for name in listing.folders if split_named(name)]
+        inner = [self.splits(folder / name) for name in listing.folders if not split_named(name)]
+        links = [folder / name for name in listing.links if split_named(name)]
+        self.links.extend(links)
+        found = named + [path for paths in inner for path in paths]
+        if found or links:
+            self.names[listing.key] = self._name(folder)
+        return found
+
+    def follow(self) -> None:
+        """Follow all links that were met, and those met on the way."""
+        while self.links:
+            self.through(self.links.popleft(), is_link=True)
+
+    def through(self, folder: Path, *, is_link: bool = False) -> None:
         """Go through a folder and what lies in it, but not along links to folders."""
-        facts = folder.stat()
-        if (facts.st_dev, facts.st_ino) in self.seen:
-            self.num_repeated += 1
+        listing, name = self._listing(folder), self._name(folder)
+        known = self.names.setdefault(listing.key, name)
+        if known != name:
+            self.repeated[name] = Twice(name, known, is_link)
+        if known != name or listing.key in self.done:
             return
-        self.seen.add((facts.st_dev, facts.st_ino))
-        is_own_run = folder == self.top and is_run(folder)
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            path = Path(entry.path)
-            name = PurePosixPath(path.relative_to(self.top).as_posix())
-            if entry.name.startswith("."):
-                self.num_hidden += 1
-            elif not _is_folder(entry):
-                if _is_file(entry):
-                    self.files.append(name)
-            elif is_run(path) or (is_own_run and entry.name in RUN_FOLDERS):
-                self.runs.append(name.as_posix())
-            elif entry.is_symlink():
-                self.links.append(path)
-            else:
-                self.through(path)
+        self.done.add(listing.key)
+        self.num_hidden += listing.num_hidden
+        self.files |= {name / file: number for file, number in listing.files.items()}
+        self.runs += [(name / run).as_posix() for run in listing.runs]
+        self.links.extend(folder / link for link in listing.links)
+        for inner in listing.folders:
+            self.through(folder / inner)
+
+    def _name(self, folder: Path) -> PurePosixPath:
+        return PurePosixPath(folder.relative_to(self.top).as_posix())
+
+    def _listing(self, folder: Path) -> _Listing:
+        facts = folder.stat()
+        key = (facts.st_dev, facts.st_ino)
+        if key not in self.listings:
+            is_own_run = folder == self.top and is_run(folder)
+            self.listings[key] = _listed(folder, key, RUN_FOLDERS if is_own_run else ())
+        return self.listings[key]
+
+
+def _listed(folder: Path, key: _Key, run_folders: Collection[str]) -> _Listing:
+    """Read the names of a folder."""
+    listing = _Listing(key, {}, [], [], [], 0)
+    num_hidden = 0
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.name.startswith("."):
+            num_hidden += 1
+        elif not _is_folder(entry):
+            if _is_file(entry):
+                listing.files[entry.name] = entry.stat().st_ino if entry.is_symlink() else entry.inode()
+        elif is_run(Path(entry.path)) or entry.name in run_folders:
+            listing.runs.append(entry.name)
+        else:
+            (listing.links if entry.is_symlink() else listing.folders).append(entry.name)
+    return listing._replace(num_hidden=num_hidden)
 
 
 def is_run(folder: Path) -> bool:

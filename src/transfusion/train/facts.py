@@ -39,6 +39,7 @@ class Facts(NamedTuple):
         data: The digest of the data; None where none are bound.
         origin: What the run began from, if not from nothing.
         held_out: The digest of the data that held-out losses are taken on; None where none are bound.
+        records: How many records the data had; None where that is not told.
     """
 
     step: int
@@ -46,6 +47,7 @@ class Facts(NamedTuple):
     data: str | None
     origin: Origin | None
     held_out: str | None = None
+    records: int | None = None
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
@@ -63,12 +65,15 @@ def read_facts(folder: Path) -> Facts:
     with reading(folder / STATE_FILE):
         told: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes().decode())
         origin = None if told.get("origin") is None else Origin(*(told["origin"][name] for name in Origin._fields))
-        facts = Facts(told["step"], told["train_seconds"], told["data"], origin, told.get("held_out"))
+        further = (told.get(name) for name in ("held_out", "records"))
+        facts = Facts(told["step"], told["train_seconds"], told["data"], origin, *further)
         if type(facts.step) is not int or facts.step < 0 or not isinstance(facts.train_seconds, int | float):
             raise ValueError(f"step {facts.step!r} and train_seconds {facts.train_seconds!r} are no counts")
         for name, digest in (("data", facts.data), ("held_out", facts.held_out)):
             if not isinstance(digest, str | None):
                 raise ValueError(f"{name} is {digest!r}; expected the name of the data")
+        if not isinstance(facts.records, int | None):
+            raise ValueError(f"records is {facts.records!r}; expected a count")
     return facts
 
 

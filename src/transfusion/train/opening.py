@@ -4,7 +4,6 @@ It must not know the loop.
 """
 
 import logging
-from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from transfusion.train.checkpoint import (
     set_aside,
 )
 from transfusion.train.ema import Ema
-from transfusion.train.facts import Origin, read_facts
+from transfusion.train.facts import read_facts
 from transfusion.train.init import check_agreement, fill, load_trained, tokenizer_from
 from transfusion.train.manifest import (
     EMA_FILE,
@@ -31,9 +30,7 @@ from transfusion.train.manifest import (
     OPTIMIZER_FILE,
     RESUMED_FILES,
     CheckpointError,
-    read_manifest,
     reading,
-    verify,
 )
 from transfusion.train.optimizer import (
     Pace,
@@ -43,13 +40,14 @@ from transfusion.train.optimizer import (
     told_rates,
 )
 from transfusion.train.saved import (
-    find_checkpoint,
+    find_resumable,
     load_settings,
     load_space,
     made_model,
+    origin_of,
 )
 from transfusion.train.sizes import sized
-from transfusion.train.spaces import check_path, of_given, remembering, settle_space
+from transfusion.train.spaces import check_path, findable, of_given, remembering, settle_space
 from transfusion.train.state import TrainState, seen
 from transfusion.train.tensors import load_tensors, load_weights
 
@@ -83,7 +81,7 @@ def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None 
         encode = config.encode.model_copy(update={"pixels": config.encode.pixels or trained.config.encode.pixels})
         autoencoder = config.autoencoder
         if not train.new_parts:
-            autoencoder = filled(autoencoder, trained.config.autoencoder)
+            autoencoder = findable(filled(autoencoder, trained.config.autoencoder))
             check_path(autoencoder, trained.config.autoencoder)
         config = config.model_copy(update={"encode": encode, "autoencoder": autoencoder})
     carrier = None if trained is None else trained.folder
@@ -126,7 +124,8 @@ def resume(
     averages = set[str]() if config.train.ema_decay is None else {EMA_FILE}
     elsewhere = None if checkpoints(run) else goes_on_from
     needed = RESUMED_FILES | averages
-    folder = newest(run, needed=needed) if elsewhere is None else _found(elsewhere, needed)
+    begin_anew = f"begin a new run from its weights: transfusion train RECIPE train.init={elsewhere}"
+    folder = newest(run, needed=needed) if elsewhere is None else find_resumable(elsewhere, needed, begin_anew)
     if folder is None and checkpoints(run):
         raise CheckpointError(
             f"no checkpoint of {run} is whole (see above); restore one, begin a new run from the weights of one (a "
@@ -146,14 +145,13 @@ def resume(
     found = differences(saved, resolved)
     changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _loaded(resolved, tokenizer, folder, device)
-    state.step, state.train_seconds, state.data, state.origin, state.held_out = facts
+    state.step, state.train_seconds, state.data, state.origin, state.held_out, state.records = facts
     state.changes, state.space = changes, latents
     if elsewhere is None:
         state.saved_step = state.step
         set_aside(run, beyond=folder)
     else:
-        sha256 = read_manifest(folder)[MODEL_FILE].sha256
-        state.origin = Origin(str(elsewhere), str(folder), facts.step, "trained", sha256)
+        state.origin = origin_of(elsewhere, folder, facts.step)
     state.seen = seen(run)
     _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
     _say_rates(saved, resolved, state.step)
@@ -174,30 +172,14 @@ def _alike(config: RunConfig, loaded: RunConfig, space: LatentSpace | None) -> R
         ConfigError: They name another latent space.
     """
     config = of_given(config, space)
-    check_path(filled(config.autoencoder, loaded.autoencoder), loaded.autoencoder)
+    autoencoder = findable(filled(config.autoencoder, loaded.autoencoder))
+    check_path(autoencoder, loaded.autoencoder)
     alike = {
         "data": settled_like(config.data, loaded.data),
-        "autoencoder": filled(config.autoencoder, loaded.autoencoder),
+        "autoencoder": autoencoder,
         "encode": config.encode.model_copy(update={"pixels": config.encode.pixels or loaded.encode.pixels}),
     }
     return config.model_copy(update=alike)
-
-
-def _found(source: Path, needed: Collection[str]) -> Path:
-    """Return the checkpoint to go on from in another folder.
-
-    Raises:
-        CheckpointError: There is none, it lacks what a training needs to go on, or that is damaged.
-    """
-    folder = find_checkpoint(source)
-    named = read_manifest(folder)
-    if lacking := sorted(name for name in needed if name not in named or not (folder / name).is_file()):
-        raise CheckpointError(
-            f"{folder} lacks {', '.join(lacking)}, which a training needs to go on; begin a new run from its weights: "
-            f"transfusion train RECIPE train.init={source}"
-        )
-    verify(folder, hashed=RESUMED_FILES)  # which who only uses a model does without
-    return folder
 
 
 def _loaded(config: RunConfig, tokenizer: Tokenizer, folder: Path, device: torch.device) -> TrainState:

@@ -5,12 +5,13 @@ It must not know how a run goes on.
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from transfusion.autoencoder.opening import lasting
 from transfusion.autoencoder.pixels import PixelConfig, measure_pixels
 from transfusion.autoencoder.remembered import Remembered
 from transfusion.autoencoder.settings import AutoencoderConfig, GivenConfig, PixelsConfig, PretrainedConfig
@@ -21,6 +22,7 @@ from transfusion.data.latents import agreed_space, space_of
 from transfusion.data.sources import LatentReader, Reader
 
 NUM_MEASURED = 128  # pictures, about: a network takes a tenth of a second for each
+Autoencoder = TypeVar("Autoencoder", bound=AutoencoderConfig)
 _log = logging.getLogger(__name__)
 
 
@@ -89,12 +91,13 @@ def _of_network(
     from transfusion.autoencoder.pretrained import PretrainedSpace, found_network, settled
 
     if isinstance(reader, LatentReader):
-        wanted, pictures = agreed_space(reader.config.path, wanted), np.empty((0, *config.data.size, 3), np.uint8)
+        wanted = agreed_space(reader.config.path, wanted, like=folder)
+        pictures = np.empty((0, *config.data.size, 3), np.uint8)
     elif (pictures := measured_pictures(reader)) is None:
         raise SpaceError("the data are text, which no autoencoder sees; leave it out (autoencoder.kind=pixels)")
     network = found_network(wanted, folder)
     network.module.to(device)
-    chosen = settled(wanted, network, pictures)
+    chosen = findable(settled(wanted, network, pictures))
     config = config.model_copy(update={"autoencoder": chosen})
     return Settled(config, remembering(PretrainedSpace(chosen, network)))
 
@@ -125,6 +128,13 @@ def of_given(config: RunConfig, given: LatentSpace | None) -> RunConfig:
         raise ConfigError(f"{given.name!r} was handed over, and autoencoder names {named!r}; give one of them")
     shape = wanted.shape if isinstance(wanted, GivenConfig) else None
     return config.model_copy(update={"autoencoder": GivenConfig(name=given.name, shape=shape)})
+
+
+def findable(config: Autoencoder) -> Autoencoder:
+    """Return settings by which an autoencoder that no checkpoint carries is found from every working folder."""
+    if not isinstance(config, PretrainedConfig) or config.is_carried:
+        return config
+    return config.model_copy(update={"path": lasting(config.path)})
 
 
 def check_path(config: AutoencoderConfig, saved: AutoencoderConfig) -> None:

@@ -16,7 +16,9 @@ from transfusion.autoencoder.settings import draws_posterior
 from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import IMAGE, Encoder
-from transfusion.data.sources import TEXT_ALONE, FolderConfig
+from transfusion.data.found import Found, counted
+from transfusion.data.settings import TEXT_ALONE
+from transfusion.data.sources import FolderConfig
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer
@@ -84,6 +86,14 @@ def check_untouched(run: Path, before: frozenset[Seen] | None) -> None:
         )
 
 
+def way_out(run: Path | None) -> str:
+    """Say how to go on from a run whose data are not those that it began with."""
+    return (
+        "begin a new run from its weights in another folder: transfusion train RECIPE data.path=DATA "
+        f"train.init={run or 'RUN'} --run ANOTHER"
+    )
+
+
 @dataclass
 class TrainState:
     """Everything that a step changes, with the settings and the tokenizer.
@@ -98,6 +108,7 @@ class TrainState:
             looked at.
         space: What pictures become; None: pixels.
         held_out: The digest of the data that held-out losses are taken on; None where none are bound.
+        records: How many records the data have; None where they never end, or that is not known.
     """
 
     config: RunConfig
@@ -116,6 +127,7 @@ class TrainState:
     seen: frozenset[Seen] | None = None
     held_out: str | None = None
     space: LatentSpace | None = None
+    records: int | None = None
 
     @property
     def latents(self) -> LatentSpace:
@@ -144,24 +156,35 @@ class TrainState:
         assert isinstance(self.ema.model, TransfusionModel)
         return self.ema.model
 
-    def check_data(self, digest: str, held_out: str | None = None) -> None:
+    def check_data(
+        self, digest: str, held_out: str | None = None, *, found: Found | None = None, run: Path | None = None
+    ) -> None:
         """Bind the state to the data that it is trained on, and to those that held-out losses are taken on, if any.
+
+        Args:
+            digest: Names what the data hold.
+            held_out: Names what of the held-out data is measured.
+            found: What was found of the data, for errors.
+            run: The run's folder, for errors.
 
         Raises:
             ConfigError: A resumed run was trained on other data, or its held-out losses were taken on others.
         """
         if self.data not in (None, digest):
+            then = "" if self.records is None else f" ({counted(self.records, 'record')} then)"
+            now = "" if found is None else f". Now: {found.line()}"
             raise ConfigError(
-                "the data changed since the checkpoint was written (files, captions or their order); begin anew in "
-                "another folder, or restore the data"
+                "the data changed since the checkpoint was written (files, captions or their order), or this version "
+                f"reads them otherwise than the one that began the run{then}; restore the data, or {way_out(run)}{now}"
             )
         if held_out is not None and self.held_out not in (None, held_out):
             raise ConfigError(
-                "the held-out data changed since the checkpoint was written (files, captions or their order), so that "
-                "losses on them cannot be compared, and no best checkpoint be chosen; restore them, go on without "
-                "(train.evaluate_every=0), or begin anew in another folder"
+                "the held-out data changed since the checkpoint was written (files, captions or their order), or this "
+                "version reads them otherwise, so that losses on them cannot be compared, and no best checkpoint be "
+                f"chosen; restore them, go on without (train.evaluate_every=0), or {way_out(run)}"
             )
         self.data, self.held_out = digest, held_out or self.held_out
+        self.records = self.records if found is None else found.records
 
     def update(self, factor: float) -> None:
         """Take a step along the gradients that the weights hold, at rates of ``factor`` times their peaks."""
@@ -200,12 +223,14 @@ class TrainState:
         if not all(bool(value.isfinite().all()) for model in models for value in model.parameters()):
             raise self.not_finite("the weights are", run)
 
+        facts = Facts(self.step, self.train_seconds, self.data, self.origin, self.held_out, self.records)
+
         def write(folder: Path) -> None:
             write_pretrained(folder, self.model, self.tokenizer, self.config, self.space)
             if self.ema is not None:
                 save_tensors(self.ema.model.state_dict(), folder / EMA_FILE)
             save_tensors(optimizer_tensors(self.optimizers), folder / OPTIMIZER_FILE)
-            write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin, self.held_out))
+            write_facts(folder, facts)
 
         directory = step_directory(run, self.step)
         make_room(directory)

@@ -3,11 +3,11 @@
 from mutants.mutant import Mutant
 
 MUTANTS = [
-    Mutant("space: the scale is used once only", "autoencoder/space.py", "return latent.float() * self._shaped(self.std, latent) + self._shaped(self.mean, latent)",
-           "return latent.float() + self._shaped(self.mean, latent)", "autoencoder/test_pretrained_space.py -k normalising_and_back"),
+    Mutant("space: the scale is used once only", "autoencoder/space.py", "return latent.float() * shaped_numbers(self.std, latent) + shaped_numbers(self.mean, latent)",
+           "return latent.float() + shaped_numbers(self.mean, latent)", "autoencoder/test_pretrained_space.py -k normalising_and_back"),
     Mutant("space: the scale is doubled", "autoencoder/space.py", "for centre, _ in pairs), tuple(std))", "for centre, _ in pairs), tuple(2 * s for s in std))",
            "autoencoder/test_pretrained_space.py -k mean_zero_and_spread_one"),
-    Mutant("space: the posterior's spread is not normalised", "autoencoder/space.py", "return spread.float() / self._shaped(self.std, spread)",
+    Mutant("space: the posterior's spread is not normalised", "autoencoder/space.py", "return spread.float() / shaped_numbers(self.std, spread)",
            "return spread.float()", "autoencoder/test_pretrained_space.py -k normalising_and_back"),
     Mutant("pretrained: a digest is not compared", "autoencoder/pretrained.py", "if config.digest is not None and config.digest != network.digest:",
            "if False:", "autoencoder/test_pretrained_space.py -k another_network_is_refused"),
@@ -48,4 +48,16 @@ MUTANTS = [
            "cli/test_prepare.py -k space_alone"),
     Mutant("opening: a damaged autoencoder is taken", "autoencoder/opening.py", "has_carried(folder) and _is_whole(folder))", "has_carried(folder))",
            "autoencoder/test_opening.py -k newest"),
+    Mutant("opening: counts of somebody else's settings are not bounded", "autoencoder/networks.py", "abs(value) > most:", "False:", "autoencoder/test_carried.py -k latent_channels"),
+    Mutant("opening: lists of somebody else's settings are not bounded", "autoencoder/networks.py", "if len(found) > (MOST_COUNT if name.startswith(\"latents_\") else MOST_LEVELS):", "if False:",
+           "autoencoder/test_carried.py -k block_out"),
+    Mutant("opening: settings larger than their weights are built", "autoencoder/opening.py", "if count > (held or MOST_NUMBERS):", "if False:", "autoencoder/test_opening.py -k hostile"),
+    Mutant("opening: a mistyped path is asked of the hub", "autoencoder/opening.py", "        _refuse_path(name)\n", "        pass\n", "autoencoder/test_opening.py -k mistyped"),
+    Mutant("opening: the hub is asked again and again", "autoencoder/opening.py", "            HfApi().model_info(name, timeout=HUB_SECONDS)\n", "            pass\n", "autoencoder/test_opening.py -k waited"),
+    Mutant("going on: a path holds in one working folder", "train/opening.py", "autoencoder = findable(filled(config.autoencoder, loaded.autoencoder))", "autoencoder = filled(config.autoencoder, loaded.autoencoder)",
+           "test_spaces.py -k from_every_folder"),
+    Mutant("space: a path holds in one working folder", "train/spaces.py", "chosen = findable(settled(wanted, network, pictures))", "chosen = settled(wanted, network, pictures)",
+           "test_spaces.py -k from_every_folder"),
+    Mutant("networks: codes far from zero are mistaken", "autoencoder/networks.py", "return nearest(vectors.flatten(0, 2), self._codebook().embedding.weight).view(vectors.shape[:3])",
+           "return torch.cdist(vectors.flatten(0, 2), self._codebook().embedding.weight).argmin(1).view(vectors.shape[:3])", "autoencoder/test_networks.py -k far_from"),
 ]  # fmt: skip

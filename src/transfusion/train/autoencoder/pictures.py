@@ -17,7 +17,7 @@ from transfusion.data.captions import CaptionRow, FolderCaptions, folder_caption
 from transfusion.data.documents import shapes_digest
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.layouts import TABLES, lay_out
+from transfusion.data.layouts import TABLES, holds_latents, lay_out, split_around
 from transfusion.data.readers import ImageFolder
 from transfusion.data.settings import DataConfig, FolderConfig, ShapesConfig
 from transfusion.data.shapes import render, sample_scene
@@ -142,15 +142,22 @@ def picture_rows(config: FolderConfig) -> FolderCaptions:
     """Find the pictures of a folder's split, each once, whatever is said of it.
 
     Raises:
-        DataError: There are none, or the captions that mark their splits cannot be read.
+        DataError: There are none but latents, or none at all, or the captions that mark their splits cannot be read.
     """
+    if holds_latents(config.path):
+        raise DataError(
+            f"{config.path} holds latents, which an autoencoder has made of pictures: none can be trained on them; "
+            "name the folder of pictures (data.path)"
+        )
     try:
         layout = lay_out(config.path, config.layout).layout
     except DataError:
         if config.layout != "auto" or not config.path.is_dir() or not _is_alone(alone := scan(config.path)):
             raise
         names = [file.as_posix() for file in alone.pictures]
-        chosen = choose(names, [None] * len(names), config.split, config.hold_out, where=config.path, unit="picture")
+        marks = [split_around(file.parent) for file in alone.pictures]
+        marks = marks if TRAIN in marks else [None] * len(names)
+        chosen = choose(names, marks, config.split, config.hold_out, where=config.path, unit="picture")
         rows = [CaptionRow(names[place], "") for place in chosen.places]
         told = Found(str(config.path), ALONE, pictures=len(names), splits=chosen.counts, held_out=chosen.told)
         return FolderCaptions(config.path, "auto", rows, chosen.left, False, chosen.hold_out, {}, told)

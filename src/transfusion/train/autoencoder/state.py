@@ -45,7 +45,7 @@ from transfusion.train.checkpoint import (
 )
 from transfusion.train.ema import Ema
 from transfusion.train.endings import NotFiniteError, not_finite
-from transfusion.train.facts import Facts, read_facts, write_facts
+from transfusion.train.facts import Facts, Origin, read_facts, write_facts
 from transfusion.train.manifest import (
     DISCRIMINATOR_FILE,
     MODEL_FILE,
@@ -55,10 +55,11 @@ from transfusion.train.manifest import (
     reading,
 )
 from transfusion.train.optimizer import OptimizerConfig, load_optimizer_tensors, optimizer_tensors, set_lr
-from transfusion.train.saved import check_no_model, is_of_autoencoder
+from transfusion.train.saved import check_no_model, find_resumable, is_of_autoencoder, origin_of
 from transfusion.train.state import Seen, check_untouched, seen
 from transfusion.train.tensors import load_tensors, load_weights, save_tensors
 
+LACKING = "restore it, or go on from another checkpoint"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 AUTOENCODER_CONFIG_FILE, AUTOENCODER_FILE = CARRIED_FILES
 _log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class AutoencoderState:
         saved_step: Steps after which the newest checkpoint was taken; None while there is none.
         changes: Settings that a resume took and that the run has not told of yet.
         seen: Checkpoints that the run's folder held when the state was opened, and its own; None: none was looked at.
+        origin: The checkpoint of another run that this one went on from, if it did.
     """
 
     config: AutoencoderRun
@@ -88,6 +90,7 @@ class AutoencoderState:
     saved_step: int | None = None
     changes: tuple[Change, ...] = ()
     seen: frozenset[Seen] | None = None
+    origin: Origin | None = None
 
     @property
     def best_network(self) -> Network:
@@ -115,8 +118,8 @@ class AutoencoderState:
         """
         if self.data not in (None, digest):
             raise ConfigError(
-                "the pictures changed since the checkpoint was written (files or their order); begin anew in another "
-                "folder, or restore them"
+                "the pictures changed since the checkpoint was written (files or their order), or this version reads "
+                "them otherwise than the one that began the run; begin anew in another folder, or restore them"
             )
         self.data = digest
 
@@ -203,7 +206,7 @@ class AutoencoderState:
         if self.discriminator is not None:
             save_tensors(self.discriminator.state_dict(), folder / DISCRIMINATOR_FILE)
         save_tensors(optimizer_tensors(self.optimizers), folder / OPTIMIZER_FILE)
-        write_facts(folder, Facts(self.step, self.train_seconds, self.data, None))
+        write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin))
 
     def not_finite(self, what: str, run: Path, *, facts: str = "") -> NotFiniteError:
         """Make the error that says ``what`` is not finite at the present step, with what is known, and how to go on."""
@@ -234,15 +237,16 @@ def resume(
         config: The settings to go on with.
         run: The run's folder.
         device: Where to train.
-        goes_on_from: The checkpoint to go on from where ``run`` has none yet.
+        goes_on_from: The checkpoint, or another run, to go on from where ``run`` has no checkpoint yet.
         is_change_wanted: Whether settings may differ that leave the state its meaning (``changes.CHANGEABLE``).
 
     Raises:
         ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed.
-        CheckpointError: There are checkpoints, and all are damaged.
+        CheckpointError: There are checkpoints, and all are damaged, or ``goes_on_from`` is none.
     """
-    is_elsewhere = goes_on_from is not None and not checkpoints(run)
-    folder = goes_on_from if is_elsewhere else newest(run, needed={*RESUMED_FILES, AUTOENCODER_FILE})
+    elsewhere = None if checkpoints(run) else goes_on_from
+    needed = {*RESUMED_FILES, AUTOENCODER_FILE}
+    folder = newest(run, needed=needed) if elsewhere is None else find_resumable(elsewhere, needed, LACKING)
     if folder is None and checkpoints(run):
         raise CheckpointError(f"no checkpoint of {run} is whole (see above); restore one, or begin anew with --anew")
     if folder is None:
@@ -250,19 +254,23 @@ def resume(
     facts = read_facts(folder)
     loaded = load_autoencoder_settings(folder)
     config = config.model_copy(update={"data": settled_like(config.data, loaded.data)})
-    config = with_taken(config, loaded, run, facts.step)
-    saved = with_free_settings(with_taken(loaded, loaded, run, facts.step), config)
+    taken = loaded
+    if elsewhere is None:  # what was tried in another folder is not this run's
+        config, taken = (with_taken(each, loaded, run, facts.step) for each in (config, loaded))
+    saved = with_free_settings(taken, config)
     precision = saved.train.precision if config.train.precision == "auto" else config.train.precision
     saved = saved.model_copy(update={"backbones": settled_backbones(saved.backbones)})
     resolved = _resolved(config, precision)
     changes = accepted(differences(saved, resolved), folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _assembled(resolved, device)
     _load(state, folder)
-    state.step, state.train_seconds, state.data, *_ = facts
+    state.step, state.train_seconds, state.data, state.origin = facts[:4]
     state.changes = changes
-    if not is_elsewhere:
+    if elsewhere is None:
         state.saved_step = state.step
         set_aside(run, beyond=folder)
+    else:
+        state.origin = origin_of(elsewhere, folder, facts.step)
     state.seen = seen(run)
     _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
     return state

@@ -1,0 +1,78 @@
+"""The reader of records of any format: what is asked of data before and beside training. It must not know models."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfusion.data.decode import open_picture
+from transfusion.data.encode import Encoder
+from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.records.detect import open_records
+from transfusion.data.records.record import Records, pictures, words
+from transfusion.data.records.source import RecordSource
+from transfusion.data.settings import TEXT_ALONE, FolderConfig, Layout, check_alone, held_out_of
+from transfusion.data.splits import choose, spread
+
+NUM_MEASURED = 400
+Pictures = NDArray[np.uint8]
+
+
+class RecordReader:
+    """Records of any format: see ``records``."""
+
+    def __init__(self, config: FolderConfig, layout: Layout) -> None:
+        """Read which records there are.
+
+        Raises:
+            DataError: They cannot be read, or there is no such split; or text shall be cropped or flipped.
+        """
+        check_alone(config, layout)
+        self._records: Records = open_records(config, layout)
+        self._chosen = choose(
+            self._records.groups, self._records.splits, config.split, config.hold_out, where=config.path
+        )
+        self.config: FolderConfig = config.model_copy(update={"layout": layout, "hold_out": self._chosen.hold_out})
+
+    @property
+    def held_out(self) -> FolderConfig | None:
+        """Return the settings of the split that is held out."""
+        return held_out_of(self.config, self._chosen.left)
+
+    def texts(self) -> Iterator[str]:
+        """Yield all words."""
+        return (text for place in self._chosen.places for text in words(self._records[place]))
+
+    def sample_pictures(self) -> Pictures | None:
+        """Decode the first pictures of records spread over the data; broken ones are passed over.
+
+        Raises:
+            DataError: None of them can be read.
+        """
+        if self.config.layout in TEXT_ALONE:
+            return None
+        found, first = list[NDArray[np.uint8]](), "no record that was looked at has one"
+        for place in spread(len(self._chosen.places), NUM_MEASURED):
+            for picture in islice(pictures(self._records[self._chosen.places[place]]), 1):
+                try:
+                    found.append(open_picture(picture, self.config.size))
+                except BrokenPicture as error:
+                    first = str(error)
+        if not found:
+            raise DataError(f"none of the pictures tried of {self.config.path} can be read: {first}")
+        return np.stack(found)
+
+    def digest(self) -> str:
+        """Name what the rows hold, and the split; not the pixels of pictures in files of their own."""
+        return f"{self._records.digest()}:{self.config.split}:{self.config.hold_out}"
+
+    def measured_digest(self, count: int) -> str:
+        """Name the same."""
+        del count
+        return self.digest()
+
+    def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> RecordSource:
+        """Tell records; pictures are decoded when they are told."""
+        del at_most
+        return RecordSource(self.config, self._records, self._chosen, encoder, chunk_length)
