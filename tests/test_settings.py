@@ -20,6 +20,8 @@ from tiny import randomise
 from transfusion.config import MOOT, NEEDS, ConfigError, RunConfig, override
 from transfusion.data.errors import DataError
 from transfusion.data.loader import LoaderConfig, Steps
+from transfusion.data.mixture import MixtureSource
+from transfusion.data.settings import SourceConfig
 from transfusion.objective import KeyedDraw
 from transfusion.pretrained import Transfusion
 from transfusion.run import open_run, train_run
@@ -65,6 +67,9 @@ UNET = ['model.modalities.0.patches={"kind": "unet", "channels": [8]}']
 BOTH = ["data.kind=folder", f"data.path={HERE / 'both'}", "data.resolution=16", "data.layout=pairs"]
 MUON = ["train.optimizer.kind=muon"]
 CONSTANT = ["train.optimizer.schedule=constant"]
+SOURCES = [{"path": str(HERE / "both"), "layout": "pairs"}, {"path": str(HERE / "unmarked")}]
+MIXED = ["data.kind=mixture", f"data.sources={json.dumps(SOURCES)}", "data.resolution=16"]
+ALONE = [*MIXED[:1], f"data.sources={json.dumps([SOURCES[0], {**SOURCES[1], 'weight': 0}])}", *MIXED[2:]]
 ROWS = ["data.kind=folder", f"data.path={HERE / 'rows.jsonl'}", "data.resolution=16", f"data.images={DATA}"]
 NETWORK, OTHER_NETWORK = (save_small(HERE / f"network{seed}", "AutoencoderKL", seed=seed) for seed in (0, 1))
 LATENTS = ["autoencoder.kind=pretrained", f"autoencoder.path={NETWORK}", "model.modalities.0.channels=0"]
@@ -113,6 +118,16 @@ def _facts(document: Document) -> list[object]:
         )
         for part in document.segments
     ]
+
+
+def mixed(config: RunConfig) -> object:
+    """Return which documents the steps take, and of which sources."""
+    state, source = open_run(config, HERE / "none", is_resumed=False)
+    assert isinstance(source, MixtureSource)
+    loading = loop.loading(config.train)
+    order, steps = source.order(loading), Steps(source, loading, state.model.vocabulary, KeyedDraw(config.diffusion, 0))
+    places = [order.place(number) for number in range(config.train.steps * config.train.batch_size)]
+    return places, steps[0][0].slots
 
 
 def batches(config: RunConfig) -> object:
@@ -269,6 +284,21 @@ EFFECTS: dict[str, list[Effect]] = {
     "data.crop": [Effect("0.5", documents, FOLDER), refused("0.5", "is text", *TEXT)],
     "data.flip": [Effect("true", documents, FOLDER), refused("true", "is text", *TEXT)],
     "data.num_documents": [Effect("3", documents)],
+    "data.sources.name": [Effect("other", mixed, MIXED), refused("unmarked", "two sources are called", *MIXED)],
+    "data.sources.data": [
+        Effect(json.dumps({"kind": "shapes", "resolution": 16}), mixed, MIXED),
+        refused(json.dumps({"kind": "shapes", "resolution": 32}), "one model has pictures of one size", *MIXED),
+    ],
+    "data.sources.weight": [
+        Effect("3", mixed, MIXED),
+        refused("0", "all sources have weight 0 from step 0", *ALONE),
+    ],
+    "data.sources.changes": [
+        Effect("[[1,5]]", mixed, MIXED),
+        refused("[[3,5]]", "the last of train.steps=3 is step 2", *MIXED),
+        refused("[[2,5],[1,3]]", "give each once, ascending", *MIXED),
+    ],
+    "data.sources.max_repeats": [refused("1", "would be told .* more than data.sources.0.max_repeats=1", *MIXED)],
     "data.split": [Effect("test", documents, FOLDER), refused("test", "has no splits", *UNMARKED)],
     "data.hold_out": [Effect("0.5", documents, UNMARKED), refused("0.5", "marks its splits itself", *FOLDER)],
     "autoencoder.kind": [
@@ -380,9 +410,11 @@ EFFECTS: dict[str, list[Effect]] = {
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the path of every setting, of all kinds of every union; numbers in lists are left out."""
+    """Yield the path of every setting, of all kinds of every union; numbers in lists are left out, and so are the data
+    of a mixture's sources, which have the settings that data have alone.
+    """
     for name, field in model.model_fields.items():
-        children = list(_models(field.annotation))
+        children = [] if (model, name) == (SourceConfig, "data") else list(_models(field.annotation))
         for child in children:
             yield from leaves(child, f"{prefix}{name}.")
         if not children:
@@ -398,7 +430,9 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
 
 def path_of(setting: str) -> str:
     """Return the path that an override takes."""
-    return setting.replace("model.modalities.", "model.modalities.0.")
+    for listed in ("model.modalities.", "data.sources."):
+        setting = setting.replace(listed, f"{listed}0.")
+    return setting
 
 
 @cache

@@ -99,9 +99,9 @@ class ToySource:
         found = documents(index % 50 + 1)[-1]
         return Document(found.segments, ("toy", index, visit))
 
-    def outline(self, index: int) -> Document:
+    def outline(self, index: int, visit: int | None = None) -> Document:
         """Return the document: it is told in one way."""
-        return self.document(index, 0)
+        return self.document(index, visit or 0)
 
     def name(self, index: int) -> str:
         """Name a document."""

@@ -62,6 +62,8 @@ class Batch:
         num_documents: Number of documents packed into the rows.
         num_dropped: Number of documents that were left out because they fit into no row.
         broken: Why documents were left out that could not be told, by name.
+        slots: Slots of the documents of each source, where the data are a mixture; of all micro-batches of a step, on
+            the first of them.
     """
 
     columns: Columns
@@ -70,6 +72,7 @@ class Batch:
     num_documents: int
     num_dropped: int = 0
     broken: Mapping[str, str] = field(default_factory=dict[str, str])
+    slots: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def num_slots(self) -> int:

@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError
 from transfusion.autoencoder.settings import AutoencoderConfig, PixelsConfig, PretrainedConfig
 from transfusion.data.encode import EncodeConfig
 from transfusion.data.limit import TooLong
-from transfusion.data.sources import DataConfig, FolderConfig, ShapesConfig, settled_like
+from transfusion.data.settings import DataConfig, ShapesConfig, moved
 from transfusion.diffusion.process import DiffusionConfig
 from transfusion.generate.options import DenoisingOptions
 from transfusion.model.transfusion import ModelConfig
@@ -191,9 +191,7 @@ def with_free_settings(saved: RunConfig, given: RunConfig) -> RunConfig:
     if isinstance(saved.autoencoder, PretrainedConfig) and isinstance(given.autoencoder, PretrainedConfig):
         free = {name: getattr(given.autoencoder, name) for name in FREE_AUTOENCODER_SETTINGS}
         update["autoencoder"] = saved.autoencoder.model_copy(update=free)
-    if isinstance(saved.data, FolderConfig) and isinstance(given.data, FolderConfig):
-        places = {"path": given.data.path, "images": given.data.images}
-        update["data"] = settled_like(saved.data, given.data).model_copy(update=places)
+    update["data"] = moved(saved.data, given.data)
     return saved.model_copy(update=update)
 
 

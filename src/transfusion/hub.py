@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from transfusion.config import RunConfig
-from transfusion.data.sources import FolderConfig
+from transfusion.data.settings import FolderConfig, data_of
 from transfusion.data.tasks import told_tasks
 from transfusion.train.manifest import MANIFEST, OWN_FILES, RESUMED_FILES, CheckpointError
 
@@ -95,7 +95,11 @@ def card(name: str, config: RunConfig, num_parameters: int, num_steps: int | Non
         num_steps: How many it was trained for; None: nobody knows how many of those that were wanted.
     """
     tasks, data = told_tasks(config.data, config.encode), config.data
-    told = f"the folder `{data.path.name}`" if isinstance(data, FolderConfig) else "the built-in world of shapes"
+    each = [
+        f"the folder `{d.path.name}`" if isinstance(d, FolderConfig) else "the built-in world of shapes"
+        for d in data_of(data)
+    ]
+    told = " and ".join(each)
     has_pictures = bool(config.model.modalities) and tasks != ("write",)
     uses = "\n".join(USES[task] for task in tasks if task in USES)
     kind = "text-to-image" if "draw" in tasks else "text-generation"

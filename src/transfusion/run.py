@@ -18,12 +18,14 @@ from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.errors import DataError, UnreadableFile
 from transfusion.data.fit import FittedSource
+from transfusion.data.forecast import planned
 from transfusion.data.latents_index import Psnr
 from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
+from transfusion.data.mixture import MixtureSource
+from transfusion.data.settings import FolderConfig, data_of
 from transfusion.data.sources import (
-    FolderConfig,
     Reader,
     held_out_config,
     open_reader,
@@ -32,7 +34,7 @@ from transfusion.data.sources import (
 )
 from transfusion.data.tasks import is_text_alone
 from transfusion.devices import PRECISIONS, find_device
-from transfusion.evaluate.losses import evaluate_losses, total_loss
+from transfusion.evaluate.losses import evaluate_losses, of_all, total_loss
 from transfusion.files import sweep_unfinished, write_whole
 from transfusion.objective import TransfusionObjective
 from transfusion.pretrained import Transfusion
@@ -50,7 +52,7 @@ from transfusion.train.best import offer_best
 from transfusion.train.between import tried
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
-from transfusion.train.loop import StepReport, train
+from transfusion.train.loop import StepReport, loading, train
 from transfusion.train.metrics import HELD_OUT, Metrics, read_metrics
 from transfusion.train.opening import begin, resume
 from transfusion.train.saved import check_no_model
@@ -88,7 +90,8 @@ def open_run(
         device: Where to train: see ``devices.find_device``.
         lock: The lock of the folder, where the caller holds it; else it is held while this runs.
         goes_on_from: A checkpoint, or another run, to go on from where the folder has no checkpoint yet.
-        is_change_wanted: Whether a resumed run may take other rates, steps and whatever leaves its state its meaning.
+        is_change_wanted: Whether a resumed run may take other rates, steps and whatever leaves its state its meaning,
+            and data that changed.
         space: A latent space of one's own, in which the run is to denoise (``autoencoder.kind=given``).
 
     Returns:
@@ -122,7 +125,9 @@ def open_run(
             check_latents(state.config, state.latents.shape(state.config.data.size))
         reader, source = _read(state, directory)
         held_out = _held_out_digest(reader) if evaluation_distance(state.config) else None
-        state.check_data(source.digest(), held_out, found=source.found, run=directory)
+        state.check_data(
+            source.digest(), held_out, found=source.found, run=directory, is_change_wanted=is_change_wanted
+        )
         return state, _fitted(state, source)
 
 
@@ -158,19 +163,23 @@ def _check_apart(config: RunConfig, directory: Path) -> None:
     So is one that is a folder of texts, of pairs or of a table itself, which as the folder of a run would not be looked
     into again; but a table at the top is found there.
     """
-    if not isinstance(config.data, FolderConfig) or not config.data.path.is_dir():
-        return
-    data, run = config.data.path.resolve(), directory.resolve()
+    for data in data_of(config.data):
+        if isinstance(data, FolderConfig) and data.path.is_dir():
+            _check_apart_from(data, directory)
+
+
+def _check_apart_from(config: FolderConfig, directory: Path) -> None:
+    data, run = config.path.resolve(), directory.resolve()
     if not run.is_relative_to(data):
         return
     try:
-        laid = lay_out(config.data.path, config.data.layout)
+        laid = lay_out(config.path, config.layout)
     except DataError:
         return  # who reads the data says so, unless the run that goes on has settled it
     holding = {part.tree.path.resolve() for part in laid.parts} | {data}
     is_found = run == data and laid.layout in ("captions", "metadata")
     if laid.layout == "classes" or (run in holding and not is_found):
-        raise ConfigError(f"the run's folder {directory} lies within the data {config.data.path}; name another (--run)")
+        raise ConfigError(f"the run's folder {directory} lies within the data {config.path}; name another (--run)")
 
 
 def _check_workers(state: TrainState) -> None:
@@ -191,6 +200,8 @@ def _fitted(state: TrainState, source: Source) -> Source:
     train = state.config.train
     limit = Limit(state.model.vocabulary, train.row_length, train.too_long)
     try:
+        if isinstance(source, MixtureSource):
+            return planned(source.fitted(limit, train.max_dropped), loading(train), train.steps)
         return FittedSource(source, limit, train.max_dropped)
     except DataError as error:
         raise ConfigError(str(error)) from error
@@ -295,7 +306,8 @@ class _Between:
         if self._held_out is None or not is_saved:
             return
         known = [row for row in read_metrics(self._run) if row["step"] == state.step and held_out_of(row)]
-        losses = held_out_of(known[-1]) if known else self._tried("held-out losses", self._evaluate) or {}
+        is_known = bool(known) and not state.forgets_best  # else they are of other documents
+        losses = held_out_of(known[-1]) if is_known else self._tried("held-out losses", self._evaluate) or {}
         self._offer(losses)
 
     def after(self, report: StepReport) -> RunReport:
@@ -368,7 +380,7 @@ class _Between:
                 model, objective, self._held_out, num_documents=NUM_HELD_OUT, seed=settings.seed, limit=limit
             )
         self._metrics.write(state.step, {f"{HELD_OUT}{name}": value for name, value in losses.items()})
-        return losses
+        return of_all(losses)
 
     def _opened(self) -> Source | None:
         """Open the documents that the run holds out; None where it holds out none."""
@@ -398,5 +410,5 @@ def evaluation_distance(config: RunConfig) -> int:
 
 
 def held_out_of(row: Mapping[str, float]) -> dict[str, float]:
-    """Return the held-out losses of a row of metrics, by their names."""
-    return {name.removeprefix(HELD_OUT): value for name, value in row.items() if name.startswith(HELD_OUT)}
+    """Return the held-out losses of a row of metrics, by their names; of a mixture, those of all sources together."""
+    return of_all({name.removeprefix(HELD_OUT): value for name, value in row.items() if name.startswith(HELD_OUT)})

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transfusion.autoencoder.spaces import latent_shape
 from transfusion.cli.texts import visible
 from transfusion.config import CONFIG_FILE, RunConfig, leaves
-from transfusion.data.tasks import told_tasks
+from transfusion.data.tasks import TASKS, told_tasks
 from transfusion.evaluate.suite import SCORES_FILE
 from transfusion.files import row_of
 from transfusion.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -30,7 +30,6 @@ from transfusion.train.manifest import (
 from transfusion.train.metrics import read_metrics
 from transfusion.train.saved import find_checkpoint, load_settings
 
-ALL_TASKS = ("draw", "caption", "ask", "edit", "story", "write")
 LOSSES = ("loss/", "held_out/")
 LABEL_WIDTH = 11
 SHOWN_DIGEST = 40  # characters of what names the data
@@ -62,7 +61,7 @@ def describe(path: Path) -> dict[str, Any]:
         "run": None if run is None else str(run),
         "name": config.name,
         "tasks": list(told),
-        "untold": [task for task in ALL_TASKS if task not in told],
+        "untold": [task for task in TASKS if task not in told],
         "parameters": _parameters(folder),
         "weights": _weights(folder),
         "pictures": _pictures(config),
@@ -224,6 +223,8 @@ def _told_modality(row: Mapping[str, Any]) -> str:
 
 
 def _told_data(data: Mapping[str, Any]) -> str:
+    if data["kind"] == "mixture":
+        return "; ".join(f"{s['name']} (weight {s['weight']:g}): {_told_data(s['data'])}" for s in data["sources"])
     if data["kind"] == "shapes":
         tasks = ", ".join(f"{name} {weight:g}" for name, weight in data["tasks"].items() if weight)
         return f"the built-in world of shapes ({tasks})"

@@ -22,7 +22,7 @@ from transfusion.cli.texts import plain
 from transfusion.config import ConfigError, override
 from transfusion.data.errors import DataError
 from transfusion.data.latents import agreed_space
-from transfusion.data.settings import AUGMENTATION, unaugmented
+from transfusion.data.settings import AUGMENTATION, MixtureConfig, OneData, data_of, unaugmented
 from transfusion.data.shapes import CATEGORIES, prompts
 from transfusion.data.sources import (
     DataConfig,
@@ -103,9 +103,10 @@ def load_for_pictures(use: Use) -> Transfusion:
     """
     model = load(use)
     data = model.config.data
-    if isinstance(data, FolderConfig) and is_text_alone(data, model.config.encode):
+    if is_text_alone(data, model.config.encode):
+        paths = ", ".join(str(each.path) for each in data_of(data) if isinstance(each, FolderConfig))
         raise ConfigError(
-            f"{use.path} was trained on text alone ({data.path}); let it write: transfusion write {use.path} TEXT"
+            f"{use.path} was trained on text alone ({paths}); let it write: transfusion write {use.path} TEXT"
         )
     return model
 
@@ -207,29 +208,67 @@ def score(use: Use, overrides: Sequence[str], *, num_prompts: int, seed: int) ->
         seconds, parameters = perf_counter() - begun, model.model.num_parameters
         scores = summarise(items, train_seconds=0.0, total_seconds=seconds, parameters=parameters)
         return scores.to_json(), _rendered(scores_table(scores))
-    data = unaugmented(_settled(data, model.config.data, overrides))
+    if isinstance(data, MixtureConfig):
+        each = [(f"{s.name}: ", s.name, _scored(model, s.data, seed)) for s in _held_out(use, data, overrides).sources]
+        facts: dict[str, object] = {"sources": {name: scored.facts for _, name, scored in each}}
+        return json_text(facts), "\n".join(f"{prefix}{line}" for prefix, _, scored in each for line in scored.lines)
+    scored = _scored(model, unaugmented(_settled(data, model.config.data, overrides)), seed)
+    return json_text(scored.facts), "\n".join(scored.lines)
+
+
+class _Scored(NamedTuple):
+    """Losses on a source of data: as facts, and as lines for a terminal."""
+
+    facts: dict[str, object]
+    lines: list[str]
+
+
+def _held_out(use: Use, data: MixtureConfig, overrides: Sequence[str]) -> MixtureConfig:
+    """Return what is held out of each source of the mixture that a model was trained on.
+
+    Raises:
+        ConfigError: Nothing is; or other settings are given.
+    """
+    if overrides:
+        raise ConfigError(
+            f"{overrides[0]!r}: the model was trained on a mixture, of which is measured what is held out of each "
+            f"source; of one alone: transfusion evaluate {use.path} data.kind=folder data.path=PATH data.split=test"
+        )
+    held_out = open_reader(data).held_out
+    if not isinstance(held_out, MixtureConfig):
+        raise ConfigError(
+            f"nothing is held out of the sources of {use.path}; of others: transfusion evaluate {use.path} "
+            "data.kind=folder data.path=PATH"
+        )
+    return held_out
+
+
+def _scored(model: Transfusion, data: OneData, seed: int) -> _Scored:
+    """Take losses on data as their settings name them."""
+    where = str(data.path) if isinstance(data, FolderConfig) else "the built-in world"
     encoder = replace(model.prompts.encoder, seed=seed)
     reader = open_reader(data, seed)
     if isinstance(reader, LatentReader):
-        _check_space(model, data.path)
+        _check_space(model, reader.config.path)
     source = reader.source(encoder, model.config.train.row_length - 1)
     try:
         num_slots(source.outline(0), model.model.vocabulary)  # all are of one shape
     except (ValueError, KeyError) as error:
-        raise DataError(f"{data.path} does not fit the model: {error}") from error
+        raise DataError(f"{where} does not fit the model: {error}") from error
     objective = TransfusionObjective(model.config.diffusion, model.config.objective, model.model.vocabulary)
     with working("evaluating"):
         losses = evaluate_losses(model.model, objective, source, num_documents=NUM_LOSS_DOCUMENTS, seed=seed)
         measured = bits_per_byte(
             model.model, objective, source, model.tokenizer, num_documents=NUM_LOSS_DOCUMENTS, seed=seed
         )
-    split = data.split or (TRAIN if source.left_for_others else None)
-    facts: dict[str, object] = {"path": str(data.path), "split": split, "records": source.size, "losses": losses}
+    split = data.split if isinstance(data, FolderConfig) else None
+    split = split or (TRAIN if source.left_for_others else None)
+    facts: dict[str, object] = {"path": where, "split": split, "records": source.size, "losses": losses}
     if measured is not None:
         facts["bits_per_byte"] = measured
         losses = {**losses, "bits per byte": measured}
-    told = f"{source.size} records of {data.path}" + (f", split {split!r}" if split else "")
-    return json_text(facts), "\n".join([told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
+    told = f"{source.size or 'endless'} records of {where}" + (f", split {split!r}" if split else "")
+    return _Scored(facts, [told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
 
 
 def _check_space(model: Transfusion, latents: Path) -> None:
@@ -251,14 +290,15 @@ def _settled(data: FolderConfig, trained: DataConfig, overrides: Sequence[str]) 
     Raises:
         ConfigError: The data are the run's own, and another share of them was held out: the model has seen these.
     """
-    if not isinstance(trained, FolderConfig):
-        return data
-    if trained.path.resolve() != data.path.resolve():
-        return of_other_data(data, {text.partition("=")[0].removeprefix(DATA_PREFIX) for text in overrides})
-    data = settled_like(data, trained)
-    if data.hold_out != trained.hold_out:
+    folders = (each for each in data_of(trained) if isinstance(each, FolderConfig))
+    own = next((each for each in folders if each.path.resolve() == data.path.resolve()), None)
+    if own is None:
+        given = {text.partition("=")[0].removeprefix(DATA_PREFIX) for text in overrides}
+        return of_other_data(data, given) if isinstance(trained, FolderConfig) else data
+    data = settled_like(data, own)
+    if data.hold_out != own.hold_out:
         raise ConfigError(
-            f"data.hold_out is {data.hold_out}, but the model was trained on {data.path} with {trained.hold_out}: it "
+            f"data.hold_out is {data.hold_out}, but the model was trained on {data.path} with {own.hold_out}: it "
             "has seen what this would hold out; train with data.hold_out, or evaluate on other data"
         )
     return data

@@ -85,8 +85,10 @@ class ShapesSource:
         """Name the document by its number."""
         return f"shapes {index}"
 
-    def outline(self, index: int) -> Document:
-        """Return a document as it is told at first, nothing dropped."""
+    def outline(self, index: int, visit: int | None = None) -> Document:
+        """Return a document as it is told at first, nothing dropped; or as it is told on a visit."""
+        if visit is not None:
+            return self.document(index, visit)
         return ShapesSource(self.config, self.encoder.without_dropout()).document(index, 0)
 
     def texts(self) -> Iterator[str]:
@@ -171,9 +173,12 @@ class FolderSource:
         file = plain(row.file)
         return f"{file}, caption {row.number + 1}" if row.number else file
 
-    def outline(self, index: int) -> Document:
-        """Return a captioned picture as long as it is told, without its pixels."""
-        return self.encoder.outline(self.pictures.captions[index].text, self.config.size)
+    def outline(self, index: int, visit: int | None = None) -> Document:
+        """Return a captioned picture as long as it is told, or as it is told on a visit, without its pixels."""
+        row = self.pictures.captions[index]
+        if visit is None:
+            return self.encoder.outline(row.text, self.config.size)
+        return self.encoder.captioned(row.text, self.encoder.outlined(self.config.size), (row.file, row.number, visit))
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""
@@ -233,9 +238,9 @@ class TextSource:
         """Name the chunk by its number."""
         return f"chunk {index} of the text"
 
-    def outline(self, index: int) -> Document:
+    def outline(self, index: int, visit: int | None = None) -> Document:
         """Return one chunk: it is told in one way only."""
-        return self.document(index, 0)
+        return self.document(index, visit or 0)
 
     def texts(self) -> Iterator[str]:
         """Yield all text."""

@@ -6,6 +6,9 @@ It must not know what documents hold, nor where they come from.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.limit import Limit, too_long
@@ -18,7 +21,11 @@ NUM_TRIED = 64  # documents of a source without end that are looked at before a 
 
 
 class FittedSource:
-    """The documents of a source that fit; those that do not are named in its quarantine."""
+    """The documents of a source that fit; those that do not are named in its quarantine.
+
+    Attributes:
+        lengths: Slots of each as long as it can be told, int32; of a source without end, of those that were looked at.
+    """
 
     def __init__(self, source: Source, limit: Limit, max_dropped: float) -> None:
         """Look at the outline of every record, or of the first of a source without end.
@@ -34,7 +41,8 @@ class FittedSource:
         self._source = source
         size = source.size
         count = NUM_TRIED if size is None else size
-        faults = dict(_faults(source, limit, count))
+        lengths = np.zeros(count, dtype=np.int32)
+        faults = dict(_faults(source, limit, lengths))
         if len(faults) == count or len(faults) > max_dropped * count:
             raise DataError(
                 f"{len(faults)} of {count} documents are too long, more than the share that may be dropped "
@@ -43,6 +51,7 @@ class FittedSource:
         self._num_too_long = len(faults)
         self.dropped = {} if size is None else faults
         self._kept = None if size is None else [index for index in range(size) if index not in faults]
+        self.lengths = lengths[lengths > 0]
 
     @property
     def size(self) -> int | None:
@@ -75,9 +84,9 @@ class FittedSource:
         """Return document ``index`` as it is told on its ``visit``-th visit."""
         return self._source.document(index if self._kept is None else self._kept[index], visit)
 
-    def outline(self, index: int) -> Document:
-        """Return how long a document is at most."""
-        return self._source.outline(index if self._kept is None else self._kept[index])
+    def outline(self, index: int, visit: int | None = None) -> Document:
+        """Return how long a document is at most, or on a visit."""
+        return self._source.outline(index if self._kept is None else self._kept[index], visit)
 
     def texts(self) -> Iterator[str]:
         """Yield the text to learn a tokenizer from."""
@@ -92,9 +101,9 @@ class FittedSource:
         return self._source.digest()
 
 
-def _faults(source: Source, limit: Limit, count: int) -> Iterator[tuple[int, str]]:
-    """Yield the records that are to be left out, and why."""
-    for index in range(count):
+def _faults(source: Source, limit: Limit, lengths: NDArray[np.int32]) -> Iterator[tuple[int, str]]:
+    """Yield the records that are to be left out, and why; fill in the slots of the others."""
+    for index in range(len(lengths)):
         outline = source.outline(index)
         name = f"document {index} ({source.name(index)})"
         try:
@@ -105,3 +114,5 @@ def _faults(source: Source, limit: Limit, count: int) -> Iterator[tuple[int, str
             raise DataError(f"{name} does not fit the model: {error}") from error
         if fitted is None:
             yield index, too_long(name, num_slots(outline, limit.vocabulary), limit.row_length)
+        else:
+            lengths[index] = num_slots(fitted, limit.vocabulary)

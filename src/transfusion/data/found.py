@@ -24,6 +24,7 @@ class Found:
         noted: How the layout was understood, where that is worth a word; else empty.
         held_out: What is to be said of a held-out share; where the data mark their splits, of what is in two of them.
         unknown: Files of no known kind, by ending.
+        parts: What was found of each source, where several are mixed: a line each, and no more is said.
         left_out: What else is not taken, by why: a noun phrase whose first word counts, as "picture without a caption".
     """
 
@@ -39,15 +40,18 @@ class Found:
     held_out: str = ""
     unknown: Mapping[str, int] = field(default_factory=dict[str, int])
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+    parts: Sequence[str] = ()
 
     def line(self) -> str:
-        """Say it in one line.
+        """Say it in one line; of several sources, in one line each.
 
         >>> Found("pets", "pairs", 2, pictures=3, captions=2, texts=2, unknown={".json": 1}).line()
         ... # doctest: +NORMALIZE_WHITESPACE
         'found in pets (layout pairs): 3 pictures, 2 captions, 2 texts, no splits; trains on 2 records; not taken: 1
         file of no known kind (.json)'
         """
+        if self.parts:
+            return "\n".join(self.parts)
         if self.layout == "shapes":
             parts = [self.where, f"trains on {_trained(self.records)}", self._not_taken()]
             return f"found: {'; '.join(part for part in parts if part)}"

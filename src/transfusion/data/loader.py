@@ -1,13 +1,14 @@
 """From a source to batches: which documents each step takes is a pure function of (seed, step).
 
-Responsible for the global order, the split into micro-batches, packing and background workers. The state of the
+Responsible for the split into micro-batches, packing and background workers. The state of the
 data in a checkpoint is the step, so resuming and the number of workers cannot move a sample.
 """
 
 import signal
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -17,8 +18,8 @@ from transfusion.batch import Batch, Draw, collate
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.found import Found
 from transfusion.data.limit import Limit, TooLong
+from transfusion.data.order import Order, Shuffled
 from transfusion.data.pack import plan_rows
-from transfusion.keyed import generator
 from transfusion.layout import num_slots
 from transfusion.segments import Document, Vocabulary
 
@@ -35,8 +36,10 @@ class Source(Protocol):
         """Return document ``index`` as it is told on its ``visit``-th visit (0 first)."""
         ...
 
-    def outline(self, index: int) -> Document:
-        """Return document ``index`` as long as it can be told; its latents may have a shape and no values."""
+    def outline(self, index: int, visit: int | None = None) -> Document:
+        """Return document ``index`` as long as it can be told, or as long as it is on a visit; its latents may have a
+        shape and no values.
+        """
         ...
 
     def name(self, index: int) -> str:
@@ -71,6 +74,19 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Mixed(Protocol):
+    """What a source has beside, that is mixed of several."""
+
+    def order(self, config: "LoaderConfig") -> Order:
+        """Return what comes at each place."""
+        ...
+
+    def part(self, index: int) -> str:
+        """Name the source of document ``index``."""
+        ...
+
+
 @dataclass(frozen=True)
 class LoaderConfig:
     """What decides the batches of a run: documents per step, micro-batches, slots per row, seed, what is too long."""
@@ -89,7 +105,8 @@ class Steps(Dataset[list[Batch]]):
         """Bind everything that a worker needs."""
         self._source, self._config, self._vocabulary, self._draw = source, config, vocabulary, draw
         self._limit = Limit(vocabulary, config.row_length, config.too_long)
-        self._order: tuple[int, list[int]] | None = None
+        self._mixed = source if isinstance(source, Mixed) else None
+        self._order: Order = Shuffled(config.seed, source.size) if self._mixed is None else self._mixed.order(config)
 
     def __getitem__(self, step: int) -> list[Batch]:
         """Build the micro-batches of a step; documents that turn out too long, or whose pictures are broken, are left
@@ -99,10 +116,16 @@ class Steps(Dataset[list[Batch]]):
             DataError: One is too long and the settings refuse that, or too few are left.
         """
         size, parts = self._config.batch_size, self._config.accumulation
-        broken: dict[str, str] = {}
-        told = [self._told(step * size + offset, broken) for offset in range(size)]
-        fitted = [self._limit.fitted(document) for document in told if document is not None]
-        documents = [document for document in fitted if document is not None]
+        documents, slots, broken = list[Document](), Counter[str](), dict[str, str]()
+        for number in range(step * size, (step + 1) * size):
+            index, visit = self._order.place(number)
+            told = self._told(index, visit, broken)
+            fitted = None if told is None else self._limit.fitted(told)
+            if fitted is None:
+                continue
+            documents.append(fitted)
+            if self._mixed is not None:
+                slots[self._mixed.part(index)] += num_slots(fitted, self._vocabulary)
         if len(documents) < parts:
             first = f"; {len(broken)} are broken, the first: {next(iter(broken.values()))}" if broken else ""
             raise DataError(
@@ -111,27 +134,15 @@ class Steps(Dataset[list[Batch]]):
             )
         batches = [self._batch(documents[part::parts]) for part in range(parts)]
         num_dropped = size - len(documents) - len(broken)
-        return [replace(batches[0], num_dropped=num_dropped, broken=broken), *batches[1:]]
+        return [replace(batches[0], num_dropped=num_dropped, broken=broken, slots=slots), *batches[1:]]
 
-    def _told(self, number: int, broken: dict[str, str]) -> Document | None:
-        """Return the document of a place in the global order; None, with the reason noted, where it cannot be told."""
-        index, visit = self._place(number)
+    def _told(self, index: int, visit: int, broken: dict[str, str]) -> Document | None:
+        """Return a document as a visit tells it; None, with the reason noted, where it cannot be told."""
         try:
             return self._source.document(index, visit)
         except BrokenPicture as error:
             broken[f"{self._source.name(index)} ({index})"] = str(error)
             return None
-
-    def _place(self, number: int) -> tuple[int, int]:
-        """Return the record and the visit of a place in the global order."""
-        size = self._source.size
-        if size is None:
-            return number, 0
-        visit, place = divmod(number, size)
-        if self._order is None or self._order[0] != visit:
-            order: list[int] = generator(self._config.seed, "order", visit).permutation(size).tolist()
-            self._order = (visit, order)
-        return self._order[1][place], visit
 
     def _batch(self, documents: list[Document]) -> Batch:
         lengths = [num_slots(document, self._vocabulary) for document in documents]

@@ -9,10 +9,8 @@ A reader reads names and captions at once and pictures when they are needed. It 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transfusion.autoencoder.spaces import settings_of
 from transfusion.data.captions import FolderCaptions, folder_captions
@@ -21,6 +19,8 @@ from transfusion.data.encode import Encoder
 from transfusion.data.latents import LatentFolder, settled_data
 from transfusion.data.layouts import layout_of
 from transfusion.data.loader import Source
+from transfusion.data.mixture import MixtureReader
+from transfusion.data.reader import Pictures, Reader
 from transfusion.data.readers import ImageFolder, TextFile, sample_folder
 from transfusion.data.records.detect import format_of
 from transfusion.data.records.reader import RecordReader
@@ -28,6 +28,7 @@ from transfusion.data.settings import (
     DataConfig,
     FolderConfig,
     Layout,
+    MixtureConfig,
     ShapesConfig,
     TaskWeights,
     check_alone,
@@ -43,6 +44,7 @@ __all__ = [
     "FolderConfig",
     "FolderSource",
     "Layout",
+    "MixtureConfig",
     "Reader",
     "ShapesConfig",
     "ShapesSource",
@@ -55,47 +57,6 @@ __all__ = [
     "settled_like",
 ]
 NUM_MEASURED = 400
-Pictures = NDArray[np.uint8]
-
-
-class Reader(Protocol):
-    """Data of one kind: what is asked of them before and beside training."""
-
-    @property
-    def config(self) -> DataConfig:
-        """Settings with nothing left open: the layout and the share that is held out are what was found."""
-        ...
-
-    @property
-    def held_out(self) -> DataConfig | None:
-        """Settings of the split that is held out of these, None where none is."""
-        ...
-
-    def texts(self) -> Iterator[str]:
-        """Yield the text to learn a tokenizer from."""
-        ...
-
-    def sample_pictures(self) -> Pictures | None:
-        """Return a few hundred of the pictures, (count, H, W, 3) uint8, to measure them; None for text and latents."""
-        ...
-
-    def digest(self) -> str:
-        """Name what the data hold."""
-        ...
-
-    def measured_digest(self, count: int) -> str | None:
-        """Name which records there are and what ``count`` of them hold; None where that follows from the settings."""
-        ...
-
-    def source(self, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> Source:
-        """Return the records, told by an encoder; plain text in chunks of so many tokens.
-
-        Args:
-            encoder: Tells them.
-            chunk_length: Tokens of a chunk of plain text.
-            at_most: Decode so many pictures at once, spread over all; None: all of them. Text costs little.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -227,9 +188,15 @@ class LatentReader:
         return FolderSource(self.config, encoder, self.folder if space is None else self.folder.read_for(space))
 
 
+def latent_readers(reader: Reader) -> list[LatentReader]:
+    """Return the readers of latents that a reader is, or that a mixture has; none where it reads something else."""
+    found = reader.readers.values() if isinstance(reader, MixtureReader) else (reader,)
+    return [each for each in found if isinstance(each, LatentReader)]
+
+
 def prepared_latents(reader: Reader) -> LatentFolder | None:
-    """Return the folder of latents that a reader reads; None where it reads something else."""
-    return reader.folder if isinstance(reader, LatentReader) else None
+    """Return the folder of latents that a reader reads, of a mixture the first; None where it reads something else."""
+    return next((each.folder for each in latent_readers(reader)), None)
 
 
 class TextReader:
@@ -287,6 +254,8 @@ def open_reader(config: DataConfig, seed: int = 0) -> Reader:
     Raises:
         DataError: There are no such data, or it cannot be told how they are laid out.
     """
+    if isinstance(config, MixtureConfig):
+        return MixtureReader(config, {source.name: open_reader(source.data, seed) for source in config.sources})
     if isinstance(config, ShapesConfig):
         return ShapesReader(config, seed)
     if (found := format_of(config.path, config.layout)) is not None:

@@ -3,9 +3,10 @@ have. It must not read data.
 """
 
 from transfusion.data.encode import EncodeConfig
-from transfusion.data.settings import TEXT_ALONE, DataConfig, ShapesConfig
+from transfusion.data.settings import TEXT_ALONE, DataConfig, MixtureConfig, ShapesConfig
 from transfusion.data.shapes import MOST_PAGES
 
+TASKS = ("draw", "caption", "ask", "edit", "story", "write")
 ROOM = {"draw": 2, "look": 2, "edit": 2, "story": MOST_PAGES}  # a conversation takes that of a picture more
 
 
@@ -17,6 +18,9 @@ def told_tasks(data: DataConfig, encode: EncodeConfig) -> tuple[str, ...]:
         encode: How that was told: captioned pictures are drawn where the caption came first, and described where the
             picture did.
     """
+    if isinstance(data, MixtureConfig):
+        each = [told_tasks(source.data, encode) for source in data.sources]
+        return tuple(task for task in TASKS if any(task in told for told in each))
     if is_text_alone(data, encode):
         return ("write",)
     is_drawn, is_described = encode.caption_first > 0, encode.caption_first < 1
@@ -40,6 +44,8 @@ def most_pictures(data: DataConfig) -> int:
     """Return for how many pictures a row needs room: as many as a record of the tasks that these data tell has at most,
     and no fewer than two in the built-in world.
     """
+    if isinstance(data, MixtureConfig):
+        return max((most_pictures(source.data) for source in data.sources), default=1)
     if not isinstance(data, ShapesConfig):
         return ROOM["story"] if data.layout == "interleaved" else 1
     weights: dict[str, float] = data.tasks.model_dump()
@@ -50,6 +56,8 @@ def is_text_alone(data: DataConfig, encode: EncodeConfig) -> bool:
     """Return whether a run of these settings knows no pictures: its layout is text, or, in settings from before layouts
     were told, it has measured no pixels.
     """
+    if isinstance(data, MixtureConfig):
+        return all(is_text_alone(source.data, encode) for source in data.sources)
     if isinstance(data, ShapesConfig):
         return False
     return data.layout in TEXT_ALONE or (data.layout == "auto" and encode.pixels is None)

@@ -4,6 +4,8 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -11,6 +13,7 @@ from transfusion.batch import Batch, collate
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
+from transfusion.data.mixture import MixtureSource, share
 from transfusion.data.pack import plan_rows
 from transfusion.data.splits import spread
 from transfusion.layout import num_slots
@@ -25,7 +28,13 @@ MIN_ROW = 256  # shorter documents share a row of so many slots
 _log = logging.getLogger(__name__)
 
 
-@torch.inference_mode()
+class Measured(NamedTuple):
+    """A loss over documents: the sum of its terms, and how many there are."""
+
+    total: float
+    num_terms: int
+
+
 def evaluate_losses(
     model: TransfusionModel,
     objective: TransfusionObjective,
@@ -49,8 +58,42 @@ def evaluate_losses(
             they are measured whole.
 
     Returns:
-        Text in nats per token, a modality in mean squared error per latent value; what the documents lack is absent.
+        Text in nats per token, a modality in mean squared error per latent value; what the documents lack is absent. Of
+        a mixture, those over the documents of all its sources, of each as many, and ``"NAME/text"`` of each source.
     """
+    measure = partial(_measured, model, objective, seed=seed, limit=limit)
+    if not isinstance(source, MixtureSource):
+        return _means(measure(source, num_documents))
+    most = share(num_documents, len(source.sources))
+    parts = {name: measure(part, most) for name, part in source.each.items()}
+    each = {f"{name}/{loss}": mean for name, part in parts.items() for loss, mean in _means(part).items()}
+    return _means(*parts.values()) | each
+
+
+def of_all(losses: Mapping[str, float]) -> dict[str, float]:
+    """Return the losses over the documents of all sources, without those of each source of a mixture."""
+    return {name: value for name, value in losses.items() if "/" not in name}
+
+
+def _means(*measured: Mapping[str, Measured]) -> dict[str, float]:
+    """Return the mean of every loss over the documents of several measurements together."""
+    names = dict.fromkeys(name for each in measured for name in each)
+    parts = {name: [each[name] for each in measured if name in each] for name in names}
+    sums = {name: Measured(sum(p.total for p in part), sum(p.num_terms for p in part)) for name, part in parts.items()}
+    return {name: found.total / found.num_terms for name, found in sums.items() if found.num_terms}
+
+
+@torch.inference_mode()
+def _measured(
+    model: TransfusionModel,
+    objective: TransfusionObjective,
+    source: Source,
+    num_documents: int,
+    *,
+    seed: int,
+    limit: Limit | None,
+) -> dict[str, Measured]:
+    """Measure documents of one source: see ``evaluate_losses``."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     draw = KeyedDraw(objective.process.config, seed)
@@ -62,7 +105,7 @@ def evaluate_losses(
             for name, loss in objective(model, batch.to(model.device)).items():
                 sums[name] = sums.get(name, 0.0) + float(loss.sum)
                 counts[name] = counts.get(name, 0) + loss.count
-    return {name: sums[name] / count for name, count in counts.items() if count}
+    return {name: Measured(sums[name], counts[name]) for name in sums}
 
 
 @torch.inference_mode()

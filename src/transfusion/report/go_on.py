@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 
 from transfusion.config import RunConfig
-from transfusion.data.sources import FolderConfig, ShapesConfig
-from transfusion.data.tasks import is_text_alone
+from transfusion.data.sources import FolderConfig, MixtureConfig, ShapesConfig
+from transfusion.data.tasks import is_text_alone, told_tasks
 from transfusion.report.html import table
 from transfusion.train.best import BEST, read_best
 
@@ -32,7 +32,9 @@ def commands(run: Path, config: RunConfig, prompts: Sequence[str], *, is_finishe
     if read_best(run) is not None:
         verb = "generate" if has_pictures else "write"
         lines.append((f"transfusion {verb} {name}/{BEST} ...", "by the checkpoint with the best held-out losses"))
-    if isinstance(config.data, FolderConfig) and config.data.hold_out != 0:
+    if isinstance(config.data, MixtureConfig):
+        lines.append((f"transfusion evaluate {name}", "losses on what is held out of each source"))
+    elif isinstance(config.data, FolderConfig) and config.data.hold_out != 0:
         lines.append((f"transfusion evaluate {name} data.split=test", "losses on what was held out"))
     lines.append((f"tensorboard --logdir {name}/tensorboard", "curves while it trains (pip install tensorboard)"))
     if not is_finished:
@@ -54,6 +56,10 @@ def _of_pictures(name: str, config: RunConfig, prompts: Sequence[str]) -> list[t
         tasks = config.data.tasks
         looking = [look, ask] if tasks.look else []
         return [*([draw] if tasks.draw else []), *looking, *([edit] if tasks.edit else []), chat]
+    if isinstance(config.data, MixtureConfig):
+        told = told_tasks(config.data, config.encode)
+        known = {"draw": [draw], "caption": [look], "ask": [ask, chat], "edit": [edit], "write": _of_text(name)}
+        return [line for task in told for line in known.get(task, [])]
     share = config.encode.caption_first
     return [*([draw] if share else []), *([look] if share < 1 else [])]
 

@@ -85,6 +85,9 @@ def _losses(run: Path, config: RunConfig, rows: Rows) -> str:
         return "<p>This run has no metrics.</p>"
     parts: list[str] = []
     for curve in curves:
+        if "/" in curve.name:  # of one source of a mixture
+            parts.append(draw(curve, unit(curve.name.rpartition("/")[2])))
+            continue
         found = verdict(curve)
         told = f'<p class="warning">{escape(found.text)}</p>' if found.is_overfit else f"<p>{escape(found.text)}</p>"
         parts.append(f"{draw(curve, unit(curve.name))}<p>{escape(explained(curve.name, config))}</p>{told}")

@@ -40,6 +40,7 @@ class Facts(NamedTuple):
         origin: What the run began from, if not from nothing.
         held_out: The digest of the data that held-out losses are taken on; None where none are bound.
         records: How many records the data had; None where that is not told.
+        slots: Slots that the steps took of each source of a mixture; None of other data.
     """
 
     step: int
@@ -48,6 +49,7 @@ class Facts(NamedTuple):
     origin: Origin | None
     held_out: str | None = None
     records: int | None = None
+    slots: dict[str, int] | None = None
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
@@ -65,7 +67,7 @@ def read_facts(folder: Path) -> Facts:
     with reading(folder / STATE_FILE):
         told: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes().decode())
         origin = None if told.get("origin") is None else Origin(*(told["origin"][name] for name in Origin._fields))
-        further = (told.get(name) for name in ("held_out", "records"))
+        further = (told.get(name) for name in ("held_out", "records", "slots"))
         facts = Facts(told["step"], told["train_seconds"], told["data"], origin, *further)
         if type(facts.step) is not int or facts.step < 0 or not isinstance(facts.train_seconds, int | float):
             raise ValueError(f"step {facts.step!r} and train_seconds {facts.train_seconds!r} are no counts")
@@ -74,6 +76,8 @@ def read_facts(folder: Path) -> Facts:
                 raise ValueError(f"{name} is {digest!r}; expected the name of the data")
         if not isinstance(facts.records, int | None):
             raise ValueError(f"records is {facts.records!r}; expected a count")
+        if not isinstance(facts.slots, dict | None) or not all(type(n) is int for n in (facts.slots or {}).values()):
+            raise ValueError(f"slots is {facts.slots!r}; expected a count for each source")
     return facts
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from transfusion.batch import Batch
+from transfusion.config import TrainConfig
 from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
 from transfusion.devices import PRECISIONS
 from transfusion.objective import KeyedDraw, TransfusionObjective
@@ -22,7 +23,7 @@ from transfusion.train.broken import Broken
 from transfusion.train.changes import record_begin, record_changes
 from transfusion.train.endings import keep
 from transfusion.train.lock import RunLock, hold_run
-from transfusion.train.metrics import LOSS, Metrics
+from transfusion.train.metrics import LOSS, SHARE, Metrics
 from transfusion.train.optimizer import clip_gradient, lr_factor
 from transfusion.train.state import TrainState
 
@@ -42,6 +43,7 @@ class StepReport:
         seconds: Time of the step, waiting for its data included; what is saved, drawn or evaluated between two steps
             is of neither.
         checkpoint: Folder published after the step, if any.
+        shares: Of the slots of all steps so far, those of each source, where the data are a mixture.
     """
 
     step: int
@@ -53,6 +55,7 @@ class StepReport:
     seconds: float
     broken: Mapping[str, str] = field(default_factory=dict[str, str])
     checkpoint: Path | None = None
+    shares: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def numbers(self) -> dict[str, float]:
         """Return the row of metrics."""
@@ -63,6 +66,7 @@ class StepReport:
             "slots_per_second": self.num_slots / self.seconds,
             **({"documents_dropped": self.num_dropped} if self.num_dropped else {}),
             **({"documents_broken": len(self.broken)} if self.broken else {}),
+            **{f"{SHARE}{name}": share for name, share in self.shares.items()},
         }
 
 
@@ -142,6 +146,7 @@ def _steps(
             checkpoint = None
             num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
             report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, batches[0].broken)
+            report = replace(report, shares=state.count_slots(batches[0].slots))
             if is_last or state.step % config.log_every == 0:
                 metrics.write(state.step, report.numbers())
             if is_last or state.step % config.checkpoint_every == 0:
@@ -158,13 +163,18 @@ def _batches(state: TrainState, source: Source) -> Generator[list[Batch]]:
     """Yield the micro-batches of the steps that are left, on the model's device."""
     config = state.config.train
     device = next(state.model.parameters()).device
-    loading = LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.too_long)
-    steps = Steps(source, loading, state.model.vocabulary, KeyedDraw(state.config.diffusion, config.seed))
+    draw = KeyedDraw(state.config.diffusion, config.seed)
+    steps = Steps(source, loading(config), state.model.vocabulary, draw)
     default = 0 if state.encodes_pictures else default_workers(device)
     num_workers = default if config.num_workers is None else config.num_workers
     with closing(load_steps(steps, state.step, config.steps, num_workers)) as loaded:
         for batches in loaded:
             yield [batch.to(device) for batch in batches]
+
+
+def loading(config: TrainConfig) -> LoaderConfig:
+    """Return what of the settings decides which documents a step takes, and how they are packed."""
+    return LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.too_long)
 
 
 def _keep(state: TrainState, run: Path, error: BaseException, stop: threading.Event) -> None:

@@ -15,6 +15,7 @@ METRICS_FILE = "metrics.jsonl"
 BOARD_FOLDER = "tensorboard"
 _log = logging.getLogger(__name__)
 LOSS, HELD_OUT = "loss/", "held_out/"  # what names of losses begin with: of the step; of documents held out
+SHARE = "share/"  # what names of the share of all slots so far begin with, that each source of a mixture had
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:

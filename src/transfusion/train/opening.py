@@ -145,7 +145,7 @@ def resume(
     found = differences(saved, resolved)
     changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _loaded(resolved, tokenizer, folder, device)
-    state.step, state.train_seconds, state.data, state.origin, state.held_out, state.records = facts
+    state.step, state.train_seconds, state.data, state.origin, state.held_out, state.records, state.slots = facts
     state.changes, state.space = changes, latents
     if elsewhere is None:
         state.saved_step = state.step

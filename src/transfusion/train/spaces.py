@@ -19,7 +19,7 @@ from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.autoencoder.spaces import open_space
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.latents import agreed_space, space_of
-from transfusion.data.sources import LatentReader, Reader
+from transfusion.data.sources import Reader, latent_readers
 
 NUM_MEASURED = 128  # pictures, about: a network takes a tenth of a second for each
 Autoencoder = TypeVar("Autoencoder", bound=AutoencoderConfig)
@@ -63,9 +63,10 @@ def _settled(
     config: RunConfig, reader: Reader, device: torch.device, folder: Path | None, given: LatentSpace | None
 ) -> Settled:
     config = of_given(config, given)
-    if isinstance(reader, LatentReader) and not isinstance(config.autoencoder, PretrainedConfig):
+    prepared = [each.config.path for each in latent_readers(reader)]
+    if prepared and not isinstance(config.autoencoder, PretrainedConfig):
         raise SpaceError(
-            f"{reader.config.path} holds latents of {space_of(reader.config.path).path}, and autoencoder.kind is "
+            f"{prepared[0]} holds latents of {space_of(prepared[0]).path}, and autoencoder.kind is "
             f"{config.autoencoder.kind}; take a recipe for latents (photos), or autoencoder.kind=pretrained"
         )
     if isinstance(config.autoencoder, GivenConfig) and given is not None:
@@ -90,8 +91,9 @@ def _of_network(
     """Open a network, and measure its latents of the data."""
     from transfusion.autoencoder.pretrained import PretrainedSpace, found_network, settled
 
-    if isinstance(reader, LatentReader):
-        wanted = agreed_space(reader.config.path, wanted, like=folder)
+    if prepared := latent_readers(reader):
+        for each in prepared:
+            wanted = agreed_space(each.config.path, wanted, like=folder)
         pictures = np.empty((0, *config.data.size, 3), np.uint8)
     elif (pictures := measured_pictures(reader)) is None:
         raise SpaceError("the data are text, which no autoencoder sees; leave it out (autoencoder.kind=pixels)")

@@ -5,6 +5,7 @@ the step. It must not know the loop, nor how a state comes to be (``opening``).
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +18,8 @@ from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.encode import IMAGE, Encoder
 from transfusion.data.found import Found, counted
-from transfusion.data.settings import TEXT_ALONE
-from transfusion.data.sources import FolderConfig
+from transfusion.data.mixture import changed_sources
+from transfusion.data.settings import TEXT_ALONE, FolderConfig, data_of
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer
@@ -109,6 +110,8 @@ class TrainState:
         space: What pictures become; None: pixels.
         held_out: The digest of the data that held-out losses are taken on; None where none are bound.
         records: How many records the data have; None where they never end, or that is not known.
+        slots: Slots that the steps took of each source of a mixture; None of other data.
+        forgets_best: Whether the best checkpoint was chosen by losses on other held-out data.
     """
 
     config: RunConfig
@@ -128,6 +131,8 @@ class TrainState:
     held_out: str | None = None
     space: LatentSpace | None = None
     records: int | None = None
+    slots: dict[str, int] | None = None
+    forgets_best: bool = False
 
     @property
     def latents(self) -> LatentSpace:
@@ -137,9 +142,9 @@ class TrainState:
     @property
     def encodes_pictures(self) -> bool:
         """Whether a network encodes pictures while the run trains: they are not latents already."""
-        data = self.config.data
-        is_prepared = isinstance(data, FolderConfig) and data.layout in ("latents", *TEXT_ALONE)
-        return self.latents.is_network and not is_prepared
+        prepared = ("latents", *TEXT_ALONE)
+        is_prepared = (isinstance(data, FolderConfig) and data.layout in prepared for data in data_of(self.config.data))
+        return self.latents.is_network and not all(is_prepared)
 
     @property
     def encoder(self) -> Encoder:
@@ -157,7 +162,13 @@ class TrainState:
         return self.ema.model
 
     def check_data(
-        self, digest: str, held_out: str | None = None, *, found: Found | None = None, run: Path | None = None
+        self,
+        digest: str,
+        held_out: str | None = None,
+        *,
+        found: Found | None = None,
+        run: Path | None = None,
+        is_change_wanted: bool = False,
     ) -> None:
         """Bind the state to the data that it is trained on, and to those that held-out losses are taken on, if any.
 
@@ -166,23 +177,34 @@ class TrainState:
             held_out: Names what of the held-out data is measured.
             found: What was found of the data, for errors.
             run: The run's folder, for errors.
+            is_change_wanted: Whether a run that goes on takes data that changed as they are now: from its step on its
+                order is that of the new ones, and the best checkpoint by other held-out losses is forgotten.
 
         Raises:
-            ConfigError: A resumed run was trained on other data, or its held-out losses were taken on others.
+            ConfigError: A resumed run was trained on other data, or its held-out losses were taken on others, and that
+                is not wanted.
         """
-        if self.data not in (None, digest):
+        if self.data not in (None, digest) and not is_change_wanted:
+            which = ", ".join(changed_sources(self.data or "", digest))
+            which = f" of {which}" if which else ""
             then = "" if self.records is None else f" ({counted(self.records, 'record')} then)"
             now = "" if found is None else f". Now: {found.line()}"
             raise ConfigError(
-                "the data changed since the checkpoint was written (files, captions or their order), or this version "
-                f"reads them otherwise than the one that began the run{then}; restore the data, or {way_out(run)}{now}"
+                f"the data{which} changed since the checkpoint was written (files, captions or their order), or this "
+                f"version reads them otherwise than the one that began the run{then}; restore the data, go on with "
+                f"them as they are now (the same command with --change), or {way_out(run)}{now}"
             )
-        if held_out is not None and self.held_out not in (None, held_out):
+        is_other = held_out is not None and self.held_out not in (None, held_out)
+        if is_other and not is_change_wanted:
             raise ConfigError(
                 "the held-out data changed since the checkpoint was written (files, captions or their order), or this "
                 "version reads them otherwise, so that losses on them cannot be compared, and no best checkpoint be "
                 f"chosen; restore them, go on without (train.evaluate_every=0), or {way_out(run)}"
             )
+        if self.data not in (None, digest):
+            self.changes += (Change("data", self.data, digest),)
+            _log.warning("the data changed since the checkpoint was written: the run goes on with them as they are now")
+        self.forgets_best = self.forgets_best or is_other
         self.data, self.held_out = digest, held_out or self.held_out
         self.records = self.records if found is None else found.records
 
@@ -198,6 +220,15 @@ class TrainState:
         self.step += 1
         self.is_whole = True
 
+    def count_slots(self, slots: Mapping[str, int]) -> dict[str, float]:
+        """Count the slots that a step took of each source of a mixture, and return the share of each of all steps'."""
+        before = self.slots or {}
+        if slots or before:
+            names = [*before, *(name for name in slots if name not in before)]
+            self.slots = {name: before.get(name, 0) + slots.get(name, 0) for name in names}
+        total = sum((self.slots or {}).values())
+        return {name: count / total for name, count in (self.slots or {}).items()}
+
     def take_folder(self, run: Path) -> None:
         """Make a run's folder this training's, where nobody trained in it since this state was opened: of a training
         before, checkpoints are set aside and the best is forgotten. The run's lock must be held.
@@ -210,7 +241,7 @@ class TrainState:
         check_untouched(run, self.seen)
         if self.saved_step is None:
             retire(run)  # first: whatever else is of the run before goes after it
-        forget_best(run, beyond=self.step)
+        forget_best(run, beyond=-1 if self.forgets_best else self.step)
 
     def save(self, run: Path) -> Path:
         """Publish a checkpoint of the present step and delete old ones, all but the newest and the best.
@@ -223,7 +254,7 @@ class TrainState:
         if not all(bool(value.isfinite().all()) for model in models for value in model.parameters()):
             raise self.not_finite("the weights are", run)
 
-        facts = Facts(self.step, self.train_seconds, self.data, self.origin, self.held_out, self.records)
+        facts = Facts(self.step, self.train_seconds, self.data, self.origin, self.held_out, self.records, self.slots)
 
         def write(folder: Path) -> None:
             write_pretrained(folder, self.model, self.tokenizer, self.config, self.space)

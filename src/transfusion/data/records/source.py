@@ -71,16 +71,17 @@ class RecordSource:
             BrokenPicture: A picture of it is missing or broken.
         """
         record, piece = self._at(index)
-        key: tuple[Key, ...] = (record.name, piece.number if piece else 0, visit)
         rng = generator(self.encoder.seed, "augment", record.name, visit)
         view = draw_view(rng, flip=self.config.flip, crop=self.config.crop)
+        key = _key(record, piece, visit)
         return _told(record, piece, self.encoder, key, lambda picture: self._seen(picture, view))
 
-    def outline(self, index: int) -> Document:
-        """Return a record as long as it is told, without its pixels."""
+    def outline(self, index: int, visit: int | None = None) -> Document:
+        """Return a record as long as it is told, or as it is told on a visit, without its pixels."""
         record, piece = self._at(index)
         size = self.encoder.outlined(self.config.size)
-        return _told(record, piece, self.encoder.without_dropout(), (record.name,), lambda _: size)
+        encoder = self.encoder.without_dropout() if visit is None else self.encoder
+        return _told(record, piece, encoder, _key(record, piece, visit or 0), lambda _: size)
 
     def name(self, index: int) -> str:
         """Name the record, and which piece of it, from the second on."""
@@ -130,6 +131,10 @@ class RecordSource:
             units = [Unit(len(encode(part)), is_text=True) if isinstance(part, str) else picture for part in parts]
             found += [(place, *piece) for piece in plan_pieces(units, room)]
         return np.array(found, dtype=np.int64).reshape(-1, 6)
+
+
+def _key(record: Record, piece: Piece | None, visit: int) -> tuple[Key, ...]:
+    return record.name, piece.number if piece else 0, visit
 
 
 def _told(record: Record, piece: Piece | None, encoder: Encoder, key: tuple[Key, ...], see: See) -> Document:

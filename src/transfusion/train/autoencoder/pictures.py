@@ -19,7 +19,7 @@ from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.layouts import TABLES, holds_latents, lay_out, split_around
 from transfusion.data.readers import ImageFolder
-from transfusion.data.settings import DataConfig, FolderConfig, ShapesConfig
+from transfusion.data.settings import FolderConfig, OneData, ShapesConfig
 from transfusion.data.shapes import render, sample_scene
 from transfusion.data.splits import TRAIN, choose, held_out_split
 from transfusion.data.tree import Tree, scan
@@ -61,7 +61,7 @@ class OpenedPictures(NamedTuple):
 
     training: Pictures
     held_out: Pictures | None
-    config: DataConfig
+    config: OneData
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class FolderPictures:
         return self._folder.digest()
 
 
-def open_pictures(config: DataConfig, seed: int) -> OpenedPictures:
+def open_pictures(config: OneData, seed: int) -> OpenedPictures:
     """Open the pictures that settings name, and those that are held out.
 
     Args:

@@ -10,7 +10,7 @@ from transfusion.autoencoder.architecture import KLConfig, VQConfig
 from transfusion.autoencoder.discriminator import DiscriminatorConfig
 from transfusion.autoencoder.losses import LossConfig
 from transfusion.config import Reach, check_reach, override
-from transfusion.data.settings import DataConfig, FolderConfig, ShapesConfig, settled_like, unaugmented
+from transfusion.data.settings import FolderConfig, OneData, ShapesConfig, settled_like, unaugmented
 from transfusion.train.optimizer import OptimizerConfig
 
 FREE_TRAIN_SETTINGS = ("checkpoint_every", "num_checkpoints", "log_every", "preview_every", "evaluate_every")
@@ -115,9 +115,7 @@ class AutoencoderRun(BaseModel):
     losses: LossConfig = Field(default=LossConfig(), description="Weights of the losses")
     discriminator: DiscriminatorConfig = Field(default=DiscriminatorConfig(), description="The patch discriminator")
     backbones: BackbonesConfig = Field(default=BackbonesConfig(), description="Networks that judge, by path")
-    data: DataConfig = Field(
-        default=ShapesConfig(), discriminator="kind", description="The pictures; captions are unread"
-    )
+    data: OneData = Field(default=ShapesConfig(), discriminator="kind", description="The pictures; captions are unread")
     augment: AugmentConfig = Field(default=AugmentConfig(), description="Crops and flips")
     train: AutoencoderTrainConfig = Field(default=AutoencoderTrainConfig(), description="The loop")
 
