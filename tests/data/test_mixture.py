@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import FLOW, ToySource, make_model, run_config, text
 
+from transfusion.cli.verbs import Use, score
 from transfusion.config import ConfigError, RunConfig, override
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import DataError
@@ -75,6 +76,8 @@ def test_places_come_by_the_middles_of_documents() -> None:
     assert [order.place(number).which for number in range(9)] == [0, 1, 0, 0, 1, 0, 0, 1, 0]
     order = merged([[4] * 4, [2] * 4], [(0, (2, 1))])  # at 1, 3, 5, 7 and at 1, 3, 5, 7: in turn
     assert [order.place(number).which for number in range(6)] == [0, 1, 0, 1, 0, 1]
+    order = merged([[2] * 4, [8] * 4], [(0, (1, 1))])  # at 1, 3, 5, ... and at 4, 12: each in the middle of its share
+    assert [order.place(number).which for number in range(8)] == [0, 0, 1, 0, 0, 0, 0, 1]
 
 
 def test_a_change_of_weights_begins_at_its_place() -> None:
@@ -340,6 +343,13 @@ def test_a_run_on_a_mixture_trains_measures_and_goes_on(books: Path, tmp_path: P
     assert {"held_out/text", "held_out/image", "held_out/captions/image", "held_out/both/text"} <= names
     assert json.loads((tmp_path / "best.json").read_text())["losses"].keys() == {"text", "image"}
     assert "captions/image" in (tmp_path / "report.html").read_text()
+    use = Use(tmp_path, "cpu", "fp32")
+    facts = json.loads(score(use, [], num_prompts=1, seed=0)[0])["sources"]
+    assert facts.keys() == {"captions", "both"} and facts["captions"]["losses"].keys() == {"text", "image"}
+    own = ["data.kind=folder", f"data.path={books / 'pets'}", "data.resolution=16", "data.split=test"]
+    assert json.loads(score(use, own, num_prompts=1, seed=0)[0]) == facts["captions"]
+    with pytest.raises(ConfigError, match="is measured what is held out of each source"):
+        score(use, ["data.resolution=16"], num_prompts=1, seed=0)
 
     whole, source = open_run(config, tmp_path / "whole", is_resumed=True)
     list(train_run(whole, source, tmp_path / "whole", threading.Event()))
