@@ -482,3 +482,14 @@ def test_latents_are_no_pictures_to_train_an_autoencoder_on(tmp_path: Path) -> N
         for layout in ("auto", "latents"):
             with pytest.raises(DataError, match=f"{folder} holds latents, which an autoencoder has made of pictures"):
                 open_pictures(FolderConfig(path=folder, layout=layout, resolution=16), 0)
+
+
+def test_in_the_place_of_a_broken_picture_comes_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr("transfusion.data.readers.MOST_AHEAD", 0)
+    pictures = open_pictures(FolderConfig(path=tmp_path, resolution=16, hold_out=0), 0).training
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(b"broken")
+    assert [int(pictures.picture(number)[0, 0, 0]) for number in range(4)] == [0, 180, 180, 180]
+    assert set(pictures.quarantine) == {"1.png", "2.png"}
