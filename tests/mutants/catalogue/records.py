@@ -119,6 +119,27 @@ MUTANTS = [
         f"{TESTS} -k within",
     ),
     Mutant(
+        "pictures: any number is decoded ahead",
+        "data/readers.py",
+        "        if at_most is None and not _is_kept(",
+        "        if False and not _is_kept(",
+        "data/test_readers.py -k ahead",
+    ),
+    Mutant(
+        "pictures: many are named without their files",
+        "data/readers.py",
+        "(row.file, row.text, sizes[row.file])",
+        "(row.file, row.text)",
+        "data/test_readers.py -k ahead",
+    ),
+    Mutant(
+        "autoencoders: a broken picture ends the run",
+        "train/autoencoder/pictures.py",
+        "            except BrokenPicture as error:",
+        "            except KeyError as error:",
+        "train/test_autoencoder.py -k comes_the_next",
+    ),
+    Mutant(
         "loader: a broken picture ends the run",
         "data/loader.py",
         "        except BrokenPicture as error:",
