@@ -30,6 +30,7 @@ from transfusion.train.autoencoder.pictures import Pictures, as_pictures, as_val
 from transfusion.train.autoencoder.settings import AutoencoderRun
 from transfusion.train.autoencoder.state import AutoencoderState, begin, resume
 from transfusion.train.between import tried
+from transfusion.train.changes import Said, as_said
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.metrics import HELD_OUT, Metrics
@@ -54,7 +55,7 @@ class OpenedAutoencoder(NamedTuple):
 
 
 def open_autoencoder(
-    config: AutoencoderRun,
+    config: AutoencoderRun | Said[AutoencoderRun],
     directory: Path,
     *,
     is_resumed: bool,
@@ -66,12 +67,13 @@ def open_autoencoder(
     """Begin the training of an autoencoder, or resume it from its newest whole checkpoint where there is one.
 
     Args:
-        config: Settings; when resuming they must be those of the checkpoint.
+        config: Settings, as for ``run.open_run``.
         directory: Folder of the run.
         is_resumed: Whether to look for a checkpoint.
         device: Where to train: see ``devices.find_device``.
         lock: The lock of the folder, where the caller holds it; else it is held while this runs.
-        goes_on_from: A checkpoint of another run to go on from where the folder has none yet.
+        goes_on_from: A checkpoint, or another run, to go on from where the folder has no checkpoint yet; where it has,
+            they must have gone on from there.
         is_change_wanted: Whether a resumed run may take other rates, steps and whatever leaves its state its meaning.
 
     Raises:
@@ -79,7 +81,8 @@ def open_autoencoder(
         BusyError: Another training is at work in the folder.
         DataError: There are no pictures.
     """
-    where = find_device(device)
+    where, wanted = find_device(device), as_said(config)
+    config = wanted.config
     check_no_model(directory)
     _check_apart(config, directory)
     with ExitStack() as stack:
@@ -88,7 +91,7 @@ def open_autoencoder(
         sweep(directory)
         state = None
         if is_resumed:
-            state = resume(config, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted)
+            state = resume(wanted, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted)
         opened = open_pictures(config.data if state is None else state.config.data, config.train.seed)
         if state is None:
             state = begin(config.model_copy(update={"data": opened.config}), where)

@@ -40,6 +40,7 @@ from transfusion.samples import (
 )
 from transfusion.train.best import offer_best
 from transfusion.train.between import tried
+from transfusion.train.changes import Said, as_said
 from transfusion.train.checkpoint import sweep
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.loop import StepReport, train
@@ -61,7 +62,7 @@ _Result = TypeVar("_Result")
 
 
 def open_run(
-    config: RunConfig,
+    config: RunConfig | Said[RunConfig],
     directory: Path,
     *,
     is_resumed: bool,
@@ -74,12 +75,15 @@ def open_run(
     """Begin a run, or resume it from its newest whole checkpoint where there is one.
 
     Args:
-        config: Settings; when resuming they must be those of the checkpoint.
+        config: Settings; when resuming they must be those of the checkpoint. What the run took since then is taken
+            again, unless ``changes.Said`` names it, or ``is_change_wanted``: then a tree is meant as it stands, and a
+            rate that equals the checkpoint's goes back to it.
         directory: Folder of the run.
         is_resumed: Whether to look for a checkpoint.
         device: Where to train: see ``devices.find_device``.
         lock: The lock of the folder, where the caller holds it; else it is held while this runs.
-        goes_on_from: A checkpoint, or another run, to go on from where the folder has no checkpoint yet.
+        goes_on_from: A checkpoint, or another run, to go on from where the folder has no checkpoint yet; where it has,
+            they must have gone on from there.
         is_change_wanted: Whether a resumed run may take other rates, steps and whatever leaves its state its meaning.
         space: A latent space of one's own, in which the run is to denoise (``autoencoder.kind=given``).
 
@@ -90,7 +94,8 @@ def open_run(
         ConfigError: Settings or data differ from the checkpoint's, documents do not fit, or the device cannot do it.
         BusyError: Another training is at work in the folder.
     """
-    where = find_device(device)
+    where, wanted = find_device(device), as_said(config)
+    config = wanted.config
     if config.objective.attention == "flex" and where.type != "cuda":
         raise ConfigError(f"objective.attention=flex needs a CUDA device, this is {device!r}; leave it at dense")
     check_no_model(directory)
@@ -104,7 +109,7 @@ def open_run(
         state = None
         if is_resumed:
             state = resume(
-                config, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted, space=space
+                wanted, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted, space=space
             )
         if state is None:
             state = begin(config, where, space=space)

@@ -15,9 +15,11 @@ from transfusion.autoencoder.architecture import Draw, VQNetwork
 from transfusion.autoencoder.losses import hinge_loss, judged_loss, l1_loss, total_loss
 from transfusion.autoencoder.measures import psnr
 from transfusion.autoencoder_run import evaluation_distance, measure, open_autoencoder, train_autoencoder
+from transfusion.cli.autoencoder import find_autoencoder
 from transfusion.config import ConfigError
 from transfusion.data.errors import DataError
 from transfusion.data.settings import FolderConfig
+from transfusion.files import append_row, read_rows
 from transfusion.train.autoencoder.judges import Judges, load_judges, settled_backbones
 from transfusion.train.autoencoder.loop import AutoencoderReport, differentiate, train
 from transfusion.train.autoencoder.pictures import (
@@ -30,7 +32,7 @@ from transfusion.train.autoencoder.pictures import (
 )
 from transfusion.train.autoencoder.settings import AutoencoderRun, overridden
 from transfusion.train.autoencoder.state import AutoencoderState, begin, resume
-from transfusion.train.changes import OF_AUTOENCODERS
+from transfusion.train.changes import OF_AUTOENCODERS, Said
 from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.endings import NotFiniteError
 from transfusion.train.manifest import CheckpointError, verify
@@ -413,6 +415,37 @@ def test_other_settings_and_other_pictures_are_not_gone_on_with(tmp_path: Path) 
         (folder / "discriminator.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="no checkpoint of .* is whole"):
         resume(settings(), tmp_path, CPU)
+
+
+def test_what_is_said_wins_and_what_was_tried_elsewhere_is_not_taken(tmp_path: Path) -> None:
+    source, new = tmp_path / "source", tmp_path / "new"
+    finish(start(settings("train.steps=1")), source)
+    row = {"step": 1, "setting": "losses.l1", "old": 1.0, "new": 2.0}
+    append_row(source / "changes.jsonl", row)
+    given, l1 = settings("train.steps=1"), "losses.l1"
+    for said, is_change_wanted, expected in (
+        (None, False, 2.0),
+        ((), True, 2.0),
+        ((l1,), True, 1.0),
+        (None, True, 1.0),
+    ):
+        state = resume(Said(given, said), source, CPU, is_change_wanted=is_change_wanted)
+        assert state is not None and state.config.losses.l1 == expected
+    append_row(new / "changes.jsonl", {**row, "new": 7.0})
+    assert find_autoencoder(str(source), []).losses.l1 == 2.0
+    there = resume(Said(find_autoencoder(str(source), ["train.steps=2"]), ("train.steps",)), new, CPU,
+                   goes_on_from=source, is_change_wanted=True)  # fmt: skip
+    assert there is not None and there.config.losses.l1 == 2.0
+    finish(there, new)
+    rows = read_rows(new / "changes.jsonl")
+    assert rows[1]["from"]["path"] == str(source) and {each["setting"] for each in rows[2:]} == {l1, "train.steps"}
+    again = resume(there.config, new, CPU, goes_on_from=source)
+    assert again is not None and again.step == 2
+    finish(start(given), tmp_path / "other")
+    with pytest.raises(ConfigError, match="other has checkpoints already, and began from nothing, not from"):
+        resume(given, tmp_path / "other", CPU, goes_on_from=source)
+    with pytest.raises(ConfigError, match=f"new has checkpoints already, and began from {source}, not from"):
+        resume(given, new, CPU, goes_on_from=new)
 
 
 def test_an_error_costs_no_finished_step_and_numbers_that_are_not_finite_save_nothing(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
 from transfusion.cli.anew import clear
 from transfusion.cli.autoencoder import check_kind, is_autoencoder, run_autoencoder
+from transfusion.cli.places import Asked, place_of, run_of, said_paths
 from transfusion.cli.signals import stop_on_signals
 from transfusion.cli.stepping import Shown, show_steps
 from transfusion.cli.verbs import check_num_prompts
@@ -26,8 +26,8 @@ from transfusion.report import REPORT_FILE, write_report, write_run_report
 from transfusion.run import RunReport, open_run, train_run
 from transfusion.tokenizer import TOKENIZER_FILE
 from transfusion.train.best import BEST, meant, read_best
-from transfusion.train.changes import with_taken
-from transfusion.train.checkpoint import CHECKPOINTS, checkpoints, newest
+from transfusion.train.changes import Said, with_taken
+from transfusion.train.checkpoint import CHECKPOINTS, checkpoints
 from transfusion.train.facts import step_of
 from transfusion.train.init import begun_from
 from transfusion.train.lock import RunLock, hold_run
@@ -86,45 +86,21 @@ def _settings_of(folder: Path) -> RunConfig:
     return config if step is None else with_taken(config, config, folder, step)
 
 
-class Asked(NamedTuple):
-    """What a command line asks for: settings, the run's folder, and another's checkpoint to go on from, if any."""
-
-    config: RunConfig
-    directory: Path
-    goes_on_from: Path | None = None
-
-
-def _asked(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool) -> Asked:
+def _asked(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool) -> Asked[RunConfig]:
     """Settle what to train and where, so that no weights that are named are ignored.
 
     Raises:
         ConfigError: They would be.
     """
-    name = str(meant(Path(name)))
-    folder = None if name in RECIPES or not Path(name).is_dir() else Path(name)
-    if folder is None:
-        directory = run or Path("runs") / override(_base(name), _only(overrides, "name")).name
-        check_no_model(directory)
-        config = find_config(name, overrides, run=None if is_anew else directory)
-        _check_outside(config, directory)
-        return Asked(config, directory)
-    home = _run_of(folder)
-    if run is not None and run.resolve() != home.resolve():
-        check_no_model(run)
-        if is_anew:
-            raise ConfigError(
-                f"{folder} is gone on from in {run}, so not from nothing: leave --anew out, or "
-                f"take its settings alone: transfusion config {folder} > new.json; transfusion train new.json "
-                f"--run {run} --anew"
-            )
-        return Asked(find_config(name, overrides), run, folder)
-    check_no_model(home)
-    if folder != home and not is_anew and (last := newest(home, hashed=())) and last.resolve() != folder.resolve():
-        raise ConfigError(
-            f"{folder} is not the newest checkpoint of {home}, which goes on from {last.name}: transfusion train {home}"
-            f"   To go on from this one: transfusion train {folder} --run runs/NEW"
-        )
-    return Asked(find_config(name, overrides), home)
+    path = meant(Path(name))
+    if name not in RECIPES and path.is_dir():
+        place = place_of(Path(name), run, is_anew=is_anew)
+        return Asked(Said(find_config(name, overrides), said_paths(overrides, is_file=False)), *place)
+    directory = run or Path("runs") / override(_base(name), _only(overrides, "name")).name
+    check_no_model(directory)
+    config = find_config(name, overrides, run=None if is_anew else directory)
+    _check_outside(config, directory)
+    return Asked(Said(config, said_paths(overrides, is_file=name not in RECIPES)), directory)
 
 
 def _only(overrides: Sequence[str], setting: str) -> list[str]:
@@ -156,7 +132,7 @@ def run_training(
     with hold_run(asked.directory) as lock:
         _say_where(device, lock, console)
         opened = open_run(
-            asked.config,
+            asked.wanted,
             asked.directory,
             is_resumed=not is_anew,
             device=device,
@@ -178,16 +154,11 @@ def rewrite_report(path: Path) -> Path:
         ConfigError: The path is no run's.
         CheckpointError: The run has no checkpoint yet.
     """
-    run = _run_of(meant(path))
+    run = run_of(meant(path))
     if not (run / CHECKPOINTS).is_dir():
         raise ConfigError(f"{path} is not the folder of a run, which has a folder {CHECKPOINTS} in it, as runs/demo")
     settings = load_settings(find_checkpoint(run, hashed={CONFIG_FILE, TOKENIZER_FILE}))
     return write_run_report(run, settings.config)
-
-
-def _run_of(folder: Path) -> Path:
-    """Return the run that a folder means: itself, or the run whose checkpoint it is."""
-    return folder.parents[1] if folder.parent.name == CHECKPOINTS else folder
 
 
 def run_demo(
@@ -204,7 +175,8 @@ def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, 
     console, run = _console(), lock.run
     overrides = [] if steps is None else [f"train.steps={steps}"]
     _say_where(device, lock, console)
-    opened = open_run(find_config("tiny", overrides), run, is_resumed=not is_anew, device=device, lock=lock)
+    wanted = Said(find_config("tiny", overrides), said_paths(overrides, is_file=False))
+    opened = open_run(wanted, run, is_resumed=not is_anew, device=device, lock=lock)
     state, source = _told(opened, lock, is_anew=is_anew, console=console)
     if not _train(state, source, lock, console):
         return _say_stopped(state, run, f"transfusion demo --run {run}", console)

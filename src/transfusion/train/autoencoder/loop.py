@@ -90,7 +90,7 @@ def train(
             stack.enter_context(hold_run(run))
         state.check_folder(run)
         if state.saved_step is None:
-            record_begin(run, state.step)
+            record_begin(run, state.step, state.begin_facts())
         record_changes(run, state.step, state.changes)
         state.changes = ()
         if metrics is None:

@@ -33,7 +33,7 @@ from transfusion.data.settings import settled_like
 from transfusion.devices import choose_precision
 from transfusion.train.autoencoder.judges import settled_backbones
 from transfusion.train.autoencoder.settings import AutoencoderRun, with_free_settings
-from transfusion.train.changes import Change, accepted, differences, with_taken
+from transfusion.train.changes import Change, Said, accepted, as_said, differences, taken_again
 from transfusion.train.checkpoint import (
     checkpoints,
     make_room,
@@ -43,9 +43,10 @@ from transfusion.train.checkpoint import (
     set_aside,
     step_directory,
 )
+from transfusion.train.elsewhere import check_origin, find_elsewhere, origin_of
 from transfusion.train.ema import Ema
 from transfusion.train.endings import NotFiniteError, not_finite
-from transfusion.train.facts import Facts, read_facts, write_facts
+from transfusion.train.facts import Facts, Origin, read_facts, write_facts
 from transfusion.train.manifest import (
     DISCRIMINATOR_FILE,
     MODEL_FILE,
@@ -74,6 +75,7 @@ class AutoencoderState:
         saved_step: Steps after which the newest checkpoint was taken; None while there is none.
         changes: Settings that a resume took and that the run has not told of yet.
         seen: Checkpoints that the run's folder held when the state was opened, and its own; None: none was looked at.
+        origin: The checkpoint that the run goes on from, if it did not begin from nothing.
     """
 
     config: AutoencoderRun
@@ -88,6 +90,7 @@ class AutoencoderState:
     saved_step: int | None = None
     changes: tuple[Change, ...] = ()
     seen: frozenset[Seen] | None = None
+    origin: Origin | None = None
 
     @property
     def best_network(self) -> Network:
@@ -203,7 +206,11 @@ class AutoencoderState:
         if self.discriminator is not None:
             save_tensors(self.discriminator.state_dict(), folder / DISCRIMINATOR_FILE)
         save_tensors(optimizer_tensors(self.optimizers), folder / OPTIMIZER_FILE)
-        write_facts(folder, Facts(self.step, self.train_seconds, self.data, None))
+        write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin))
+
+    def begin_facts(self) -> dict[str, object] | None:
+        """Return what the run's folder is told of what it begins from; None where it begins from nothing."""
+        return None if self.origin is None else {"from": self.origin._asdict()}
 
     def not_finite(self, what: str, run: Path, *, facts: str = "") -> NotFiniteError:
         """Make the error that says ``what`` is not finite at the present step, with what is known, and how to go on."""
@@ -221,7 +228,7 @@ def begin(config: AutoencoderRun, device: torch.device) -> AutoencoderState:
 
 
 def resume(
-    config: AutoencoderRun,
+    config: AutoencoderRun | Said[AutoencoderRun],
     run: Path,
     device: torch.device,
     *,
@@ -230,42 +237,58 @@ def resume(
 ) -> AutoencoderState | None:
     """Return the state of a run's newest whole checkpoint, or None where there is none; damaged ones are renamed.
 
+    What the run took since then is taken again, also where ``config`` has the checkpoint's, unless that is said.
+
     Args:
         config: The settings to go on with.
         run: The run's folder.
         device: Where to train.
-        goes_on_from: The checkpoint to go on from where ``run`` has none yet.
+        goes_on_from: The checkpoint, or another run, to go on from where ``run`` has no checkpoint yet.
         is_change_wanted: Whether settings may differ that leave the state its meaning (``changes.CHANGEABLE``).
 
     Raises:
-        ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed.
-        CheckpointError: There are checkpoints, and all are damaged.
+        ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed;
+            or ``run`` has checkpoints that did not go on from ``goes_on_from``.
+        CheckpointError: There are checkpoints, and all are damaged, or ``goes_on_from`` is none.
     """
-    is_elsewhere = goes_on_from is not None and not checkpoints(run)
-    folder = goes_on_from if is_elsewhere else newest(run, needed={*RESUMED_FILES, AUTOENCODER_FILE})
+    wanted, needed = as_said(config), {*RESUMED_FILES, AUTOENCODER_FILE}
+    config, elsewhere = wanted.config, None if checkpoints(run) else goes_on_from
+    folder = newest(run, needed=needed) if elsewhere is None else find_elsewhere(elsewhere, needed)
     if folder is None and checkpoints(run):
         raise CheckpointError(f"no checkpoint of {run} is whole (see above); restore one, or begin anew with --anew")
     if folder is None:
         return None
     facts = read_facts(folder)
     loaded = load_autoencoder_settings(folder)
-    config = config.model_copy(update={"data": settled_like(config.data, loaded.data)})
-    config = with_taken(config, loaded, run, facts.step)
-    saved = with_free_settings(with_taken(loaded, loaded, run, facts.step), config)
+    if elsewhere is None:
+        check_origin(facts.origin, goes_on_from, run)
+    alike = config.model_copy(update={"data": settled_like(config.data, loaded.data)})
+    config, last = taken_again(
+        wanted._replace(config=alike), loaded, elsewhere or run, facts.step, is_change_wanted=is_change_wanted
+    )
+    saved = _settled(last, config)
     precision = saved.train.precision if config.train.precision == "auto" else config.train.precision
-    saved = saved.model_copy(update={"backbones": settled_backbones(saved.backbones)})
     resolved = _resolved(config, precision)
     changes = accepted(differences(saved, resolved), folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _assembled(resolved, device)
     _load(state, folder)
-    state.step, state.train_seconds, state.data, *_ = facts
+    state.step, state.train_seconds, state.data, state.origin, _ = facts
     state.changes = changes
-    if not is_elsewhere:
+    if elsewhere is None:
         state.saved_step = state.step
         set_aside(run, beyond=folder)
+    else:  # its folder tells of what it took last; this run's does not yet
+        state.changes = tuple(differences(_settled(loaded, config), resolved))
+        state.origin = origin_of(elsewhere, folder, facts.step)
     state.seen = seen(run)
     _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
     return state
+
+
+def _settled(saved: AutoencoderRun, given: AutoencoderRun) -> AutoencoderRun:
+    """Return a run's settings with those of ``given`` that move no bit, and the backbones that lie there."""
+    saved = with_free_settings(saved, given)
+    return saved.model_copy(update={"backbones": settled_backbones(saved.backbones)})
 
 
 def load_autoencoder_settings(folder: Path) -> AutoencoderRun:
