@@ -19,6 +19,7 @@ from transfusion.autoencoder.architecture import VQNetwork
 from transfusion.autoencoder.measures import kernel_distance, perplexity, psnr, share_in_use, ssim
 from transfusion.autoencoder.reconstruction import mean_psnr
 from transfusion.config import ConfigError
+from transfusion.data.readers import save_quarantine
 from transfusion.data.settings import FolderConfig
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.files import write_whole
@@ -32,10 +33,11 @@ from transfusion.train.autoencoder.state import AutoencoderState, begin, resume
 from transfusion.train.between import tried
 from transfusion.train.changes import Said, as_said
 from transfusion.train.checkpoint import sweep
+from transfusion.train.folder import seen, take_folder
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.metrics import HELD_OUT, Metrics
 from transfusion.train.saved import check_no_model
-from transfusion.train.state import seen
+from transfusion.written import forget_before
 
 NUM_HELD_OUT = 128  # pictures that measures are taken on, at most
 NUM_AT_ONCE = 8
@@ -146,7 +148,10 @@ def train_autoencoder(
     state = opened.state
     with ExitStack() as stack:
         lock = stack.enter_context(hold_run(run)) if lock is None else lock
-        state.check_folder(run)
+        if take_folder(state, run):
+            forget_before(run)
+        if opened.pictures.quarantine:
+            save_quarantine(opened.pictures.quarantine, run)
         metrics = stack.enter_context(Metrics(run, state.step))
         between = _Between(opened, run, metrics, stop)
         steps = train(state, opened.pictures, opened.judges, run, stop, lock=lock, metrics=metrics)

@@ -22,6 +22,7 @@ from transfusion.data.fit import FittedSource
 from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
+from transfusion.data.readers import save_quarantine
 from transfusion.data.sources import FolderConfig, Reader, held_out_config, open_reader, open_source
 from transfusion.data.tasks import is_text_alone
 from transfusion.devices import PRECISIONS, find_device
@@ -42,13 +43,15 @@ from transfusion.train.best import offer_best
 from transfusion.train.between import tried
 from transfusion.train.changes import Said, as_said
 from transfusion.train.checkpoint import sweep
+from transfusion.train.folder import seen, take_folder
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.loop import StepReport, train
 from transfusion.train.metrics import HELD_OUT, Metrics, read_metrics
 from transfusion.train.opening import begin, resume
 from transfusion.train.saved import check_no_model
 from transfusion.train.sizes import check_latents
-from transfusion.train.state import TrainState, seen
+from transfusion.train.state import TrainState
+from transfusion.written import forget_before
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
 NUM_RECONSTRUCTED = 32  # pictures, about
@@ -220,7 +223,10 @@ def train_run(
     """
     with ExitStack() as stack:
         lock = stack.enter_context(hold_run(run)) if lock is None else lock
-        state.take_folder(run)
+        if take_folder(state, run):
+            forget_before(run)
+        if source.quarantine:
+            save_quarantine(source.quarantine, run)
         metrics = stack.enter_context(Metrics(run, state.step))
         between = _Between(state, source, run, metrics, stop)
         if state.step == 0 and state.encodes_pictures:

@@ -433,6 +433,8 @@ def test_what_is_said_wins_and_what_was_tried_elsewhere_is_not_taken(tmp_path: P
         assert state is not None and state.config.losses.l1 == expected
     append_row(new / "changes.jsonl", {**row, "new": 7.0})
     assert find_autoencoder(str(source), []).losses.l1 == 2.0
+    checkpoint = resume(given, new, CPU, goes_on_from=step_directory(source, 1))  # which took nothing
+    assert checkpoint is not None and checkpoint.config.losses.l1 == 1.0
     there = resume(Said(find_autoencoder(str(source), ["train.steps=2"]), ("train.steps",)), new, CPU,
                    goes_on_from=source, is_change_wanted=True)  # fmt: skip
     assert there is not None and there.config.losses.l1 == 2.0
@@ -446,6 +448,22 @@ def test_what_is_said_wins_and_what_was_tried_elsewhere_is_not_taken(tmp_path: P
         resume(given, tmp_path / "other", CPU, goes_on_from=source)
     with pytest.raises(ConfigError, match=f"new has checkpoints already, and began from {source}, not from"):
         resume(given, new, CPU, goes_on_from=new)
+
+
+def test_a_run_begun_anew_leaves_nothing_of_the_old(tmp_path: Path) -> None:
+    given = settings("train.steps=2", "train.preview_every=1")
+    opened = open_autoencoder(given, tmp_path, is_resumed=True, device="cpu")
+    list(train_autoencoder(opened, tmp_path, threading.Event()))
+    assert (tmp_path / "samples" / "step_00000002.png").exists()
+    opened = open_autoencoder(given, tmp_path, is_resumed=False, device="cpu")
+    reports = train_autoencoder(opened, tmp_path, threading.Event())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transfusion.train.autoencoder.loop.keep", lambda *_: None)  # as by a kill: nothing is saved
+        next(reports)
+        reports.close()
+    assert checkpoints(tmp_path) == [] and (tmp_path / "checkpoints" / "kept_step_00000002").is_dir()
+    assert [file.name for file in (tmp_path / "samples").iterdir()] == ["step_00000001.png"]
+    assert resume(given, tmp_path, CPU) is None
 
 
 def test_an_error_costs_no_finished_step_and_numbers_that_are_not_finite_save_nothing(tmp_path: Path) -> None:

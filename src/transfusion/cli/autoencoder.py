@@ -12,7 +12,7 @@ from transfusion.cli.places import Asked, place_of, said_paths
 from transfusion.cli.signals import stop_on_signals
 from transfusion.cli.stepping import Shown, show_steps
 from transfusion.config import CONFIG_FILE, ConfigError, tree_from_json
-from transfusion.data.readers import save_quarantine
+from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.devices import find_device
 from transfusion.recipes import AUTOENCODERS
 from transfusion.train.autoencoder.settings import AutoencoderRun, overridden
@@ -139,7 +139,7 @@ def _tell(opened: OpenedAutoencoder, run: Path, console: Console) -> None:
         console.print(f"without the losses {' and '.join(lacking)}: no weights are given for them ({paths})")
     console.print(pictures.found.line())
     if pictures.quarantine:
-        file = save_quarantine(pictures.quarantine, run)
+        file = run / QUARANTINE_FILE  # the run writes it
         console.print(f"{len(pictures.quarantine)} broken are left out; see {file}")
 
 

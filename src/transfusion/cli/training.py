@@ -16,7 +16,7 @@ from transfusion.cli.stepping import Shown, show_steps
 from transfusion.cli.verbs import check_num_prompts
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
-from transfusion.data.readers import save_quarantine
+from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.data.tasks import is_text_alone
 from transfusion.devices import AUTO, find_device
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
@@ -256,7 +256,7 @@ def _tell_left_out(source: Source, run: Path, console: Console) -> None:
     """Say what was found of the data, and what is not trained on."""
     console.print(source.found.line())
     if source.quarantine:
-        file = save_quarantine(source.quarantine, run)
+        file = run / QUARANTINE_FILE  # the run writes it
         console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}")
 
 

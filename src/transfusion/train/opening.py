@@ -25,6 +25,7 @@ from transfusion.train.checkpoint import (
 from transfusion.train.elsewhere import check_origin, find_elsewhere, origin_of
 from transfusion.train.ema import Ema
 from transfusion.train.facts import read_facts
+from transfusion.train.folder import seen
 from transfusion.train.init import check_agreement, fill, load_trained, tokenizer_from
 from transfusion.train.manifest import (
     EMA_FILE,
@@ -48,7 +49,7 @@ from transfusion.train.saved import (
 )
 from transfusion.train.sizes import sized
 from transfusion.train.spaces import check_path, of_given, remembering, settle_space
-from transfusion.train.state import TrainState, seen
+from transfusion.train.state import TrainState
 from transfusion.train.tensors import load_tensors, load_weights
 
 _log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def resume(
     state.step, state.train_seconds, state.data, state.origin, state.held_out = facts
     state.changes, state.space = changes, latents
     if elsewhere is None:
-        state.saved_step = state.step
+        state.saved_step, state.taken = state.step, run.resolve()
         set_aside(run, beyond=folder)
     else:  # its folder tells of what it took last; this run's does not yet
         state.changes = tuple(differences(with_free_settings(loaded, config), resolved))

@@ -46,7 +46,8 @@ from transfusion.train.checkpoint import (
 from transfusion.train.elsewhere import check_origin, find_elsewhere, origin_of
 from transfusion.train.ema import Ema
 from transfusion.train.endings import NotFiniteError, not_finite
-from transfusion.train.facts import Facts, Origin, read_facts, write_facts
+from transfusion.train.facts import Facts, Origin, check_same, read_facts, write_facts
+from transfusion.train.folder import Seen, seen
 from transfusion.train.manifest import (
     DISCRIMINATOR_FILE,
     MODEL_FILE,
@@ -56,8 +57,7 @@ from transfusion.train.manifest import (
     reading,
 )
 from transfusion.train.optimizer import OptimizerConfig, load_optimizer_tensors, optimizer_tensors, set_lr
-from transfusion.train.saved import check_no_model, is_of_autoencoder
-from transfusion.train.state import Seen, check_untouched, seen
+from transfusion.train.saved import is_of_autoencoder
 from transfusion.train.tensors import load_tensors, load_weights, save_tensors
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -76,6 +76,7 @@ class AutoencoderState:
         changes: Settings that a resume took and that the run has not told of yet.
         seen: Checkpoints that the run's folder held when the state was opened, and its own; None: none was looked at.
         origin: The checkpoint that the run goes on from, if it did not begin from nothing.
+        taken: The folder that is this training's; None: none yet.
     """
 
     config: AutoencoderRun
@@ -91,6 +92,7 @@ class AutoencoderState:
     changes: tuple[Change, ...] = ()
     seen: frozenset[Seen] | None = None
     origin: Origin | None = None
+    taken: Path | None = None
 
     @property
     def best_network(self) -> Network:
@@ -116,22 +118,9 @@ class AutoencoderState:
         Raises:
             ConfigError: A resumed run was trained on others.
         """
-        if self.data not in (None, digest):
-            raise ConfigError(
-                "the pictures changed since the checkpoint was written (files or their order); begin anew in another "
-                "folder, or restore them"
-            )
+        told = "(files or their order); begin anew in another folder, or restore them"
+        check_same("pictures", self.data, digest, told)
         self.data = digest
-
-    def check_folder(self, run: Path) -> None:
-        """Check that nobody trained in a run's folder since this state was opened. The run's lock must be held.
-
-        Raises:
-            BusyError: Somebody did; nothing was written.
-            ConfigError: The folder holds a model.
-        """
-        check_no_model(run)
-        check_untouched(run, self.seen)
 
     def update(self, factor: float, passed: Passed) -> int:
         """Take a step along the gradients that the weights hold; return how many codes were revived.
@@ -176,7 +165,7 @@ class AutoencoderState:
         return len(revival.codes)
 
     def save(self, run: Path) -> Path:
-        """Publish a checkpoint of the present step and delete old ones; those of a training before are renamed.
+        """Publish a checkpoint of the present step and delete old ones.
 
         Raises:
             NotFiniteError: The weights are not finite; the checkpoints stay as they are.
@@ -187,8 +176,6 @@ class AutoencoderState:
         if not all(bool(value.isfinite().all()) for model in models for value in model.parameters()):
             raise self.not_finite("the weights are", run)
         directory = step_directory(run, self.step)
-        if self.saved_step is None:
-            set_aside(run)
         make_room(directory)
         published = publish(directory, self._write)
         self.saved_step = self.step
@@ -275,7 +262,7 @@ def resume(
     state.step, state.train_seconds, state.data, state.origin, _ = facts
     state.changes = changes
     if elsewhere is None:
-        state.saved_step = state.step
+        state.saved_step, state.taken = state.step, run.resolve()
         set_aside(run, beyond=folder)
     else:  # its folder tells of what it took last; this run's does not yet
         state.changes = tuple(differences(_settled(loaded, config), resolved))
