@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from transfusion.files import append_row, read_rows, sweep_unfinished, write_whole
+from transfusion.files import append_row, read_rows, row_of, sweep_unfinished, write_whole
 
 
 def test_a_file_is_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +69,13 @@ def test_rows_are_read_past_what_is_none(tmp_path: Path, caplog: pytest.LogCaptu
     assert read_rows(file) == [{"a": 1}] and not caplog.text
     append_row(file, {"c": 3})
     assert read_rows(file) == [{"a": 1}, {"c": 3}] and "1 lines are no rows" in caplog.text
+
+
+def test_what_is_nested_deeper_than_ours_is_no_row() -> None:
+    for depth, is_row in ((30, True), (40, False), (900, False), (100_000, False)):
+        row = row_of(b'{"a": ' + b"[" * depth + b"]" * depth + b"}")
+        assert (row is not None) == is_row
+    assert row_of(b'{"a": [' + b"[], " * 99 + b"{}]}") is not None
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,13 +24,13 @@ from transfusion.data.settings import FolderConfig
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.files import write_whole
 from transfusion.pictures import encoded, sheet
-from transfusion.samples import FIRST_SECONDS, SAMPLES_FOLDER, is_due, list_samples
+from transfusion.samples import SAMPLES_FOLDER, SampleTimes
 from transfusion.train.autoencoder.judges import Judges, load_judges
 from transfusion.train.autoencoder.loop import AutoencoderReport, picture_losses, train
 from transfusion.train.autoencoder.pictures import Pictures, as_pictures, as_values, open_pictures
 from transfusion.train.autoencoder.settings import AutoencoderRun
 from transfusion.train.autoencoder.state import AutoencoderState, begin, resume
-from transfusion.train.between import tried
+from transfusion.train.between import distance, tried
 from transfusion.train.changes import Said, as_said
 from transfusion.train.checkpoint import sweep
 from transfusion.train.folder import seen, take_folder
@@ -42,7 +42,6 @@ from transfusion.written import forget_before
 NUM_HELD_OUT = 128  # pictures that measures are taken on, at most
 NUM_AT_ONCE = 8
 NUM_SHOWN = 8  # on a sheet, above their reconstructions
-NUM_EVALUATIONS, MAX_SHARE, PASSES = 50, 0.02, 3  # as of the other runs
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -169,7 +168,8 @@ class _Between:
     def __init__(self, opened: OpenedAutoencoder, run: Path, metrics: Metrics, stop: threading.Event) -> None:
         self._opened, self._run, self._metrics, self._stop = opened, run, metrics, stop
         self._every = evaluation_distance(opened.state.config) if opened.held_out is not None else 0
-        self._has_samples = bool(list_samples(run)) and opened.state.step > 0
+        state = opened.state
+        self._times = SampleTimes(state.config.train, run, step=state.step, train_seconds=state.train_seconds)
 
     def after(self, report: AutoencoderReport) -> AutoencoderRunReport:
         """Do what is due after a step."""
@@ -180,15 +180,10 @@ class _Between:
         if is_last or not self._stop.is_set():
             if self._every and (report.checkpoint or report.step % self._every == 0):
                 measures = self._tried("measures on pictures held out", self._measure) or {}
-            if self._is_sampled():
+            is_stopped = self._stop.is_set() and not is_last  # it may have been set meanwhile
+            if not is_stopped and self._times.is_now(report.step, state.train_seconds):
                 samples = self._tried("sheet", self._draw)
-                self._has_samples = True
         return AutoencoderRunReport(report, measures, samples)
-
-    def _is_sampled(self) -> bool:
-        state, settings = self._opened.state, self._opened.state.config.train
-        is_first = not self._has_samples and state.train_seconds >= FIRST_SECONDS and settings.preview_every > 0
-        return is_first or is_due(settings, state.step)
 
     def _measure(self) -> dict[str, float]:
         assert self._opened.held_out is not None
@@ -197,6 +192,10 @@ class _Between:
         return measures
 
     def _draw(self) -> Path:
+        with self._times.drawing():
+            return self._drawn()
+
+    def _drawn(self) -> Path:
         state = self._opened.state
         pictures = self._opened.held_out or self._opened.pictures
         shown = torch.cat(list(_batches(pictures, NUM_SHOWN))).to(state.device)
@@ -270,9 +269,5 @@ def _batches(pictures: Pictures, most: int) -> Iterator[Tensor]:
 
 def evaluation_distance(config: AutoencoderRun) -> int:
     """Return the steps between measures on pictures held out, which every checkpoint has, too; 0: there are none."""
-    settings = config.train
-    if settings.evaluate_every is not None:
-        return settings.evaluate_every
     size = (config.resolution / config.side) ** 2
-    cost = NUM_HELD_OUT * size / (PASSES * settings.batch_size)  # in steps
-    return max(round(settings.steps / NUM_EVALUATIONS), round(cost / MAX_SHARE), 1)
+    return distance(config.train, NUM_HELD_OUT * size)

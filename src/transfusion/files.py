@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 PARTIAL = "partial"
+MAX_DEPTH = 32  # of JSON within JSON
 NUM_SHOWN = 40  # characters of a file's name in that of its making: the file system limits both
 _log = logging.getLogger(__name__)
 _MAKING = re.compile(rf"\..*\.[0-9a-f]{{16}}\.{PARTIAL}", re.DOTALL)
@@ -124,12 +125,25 @@ def sync(path: Path) -> None:
 
 
 def row_of(line: bytes) -> dict[str, Any] | None:
-    """Read one line of a file of JSON objects, or return None where it is none: cut, or not ours."""
+    """Read one line of a file of JSON objects, or return None where it is none: cut, or not ours, as what is nested
+    deeper than anything that we write.
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):  # ValueError: neither JSON nor UTF-8
         return None
-    return row if isinstance(row, dict) else None
+    return row if isinstance(row, dict) and not _is_deep(row, line) else None
+
+
+def _is_deep(row: object, line: bytes) -> bool:
+    """Return whether an object is nested so deep that who goes through it might not come back."""
+    if line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
+        return False
+    level, depth = [row], 0
+    while level and depth <= MAX_DEPTH:
+        parts = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level, depth = [part for each in parts for part in each], depth + 1
+    return depth > MAX_DEPTH
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ happens between its steps: held-out losses, the best checkpoint, samples and the
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -31,16 +30,9 @@ from transfusion.files import sweep_unfinished
 from transfusion.objective import TransfusionObjective
 from transfusion.pretrained import Transfusion
 from transfusion.report import write_run_report
-from transfusion.samples import (
-    FIRST_SECONDS,
-    SAMPLES_FOLDER,
-    draw_reconstructions,
-    draw_samples,
-    is_due,
-    list_samples,
-)
+from transfusion.samples import SAMPLES_FOLDER, SampleTimes, draw_reconstructions, draw_samples
 from transfusion.train.best import offer_best
-from transfusion.train.between import tried
+from transfusion.train.between import distance, tried
 from transfusion.train.changes import Said, as_said
 from transfusion.train.checkpoint import sweep
 from transfusion.train.folder import seen, take_folder
@@ -55,10 +47,6 @@ from transfusion.written import forget_before
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
 NUM_RECONSTRUCTED = 32  # pictures, about
-MAX_SAMPLE_SHARE, GRACE_SECONDS = 0.1, 60.0  # of the training, that samples may take beside their first minute
-NUM_EVALUATIONS = 50  # of a run, where its settings leave it open
-MAX_SHARE = 0.02  # of a run that evaluations may take then
-PASSES = 3  # a step costs about three forwards
 GROWTH = 1.02  # of the steps from one report to the next: all of them together cost fifty of the last, however long
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -263,8 +251,7 @@ class _Between:
         self._every = evaluation_distance(state.config)
         self._held_out = self._tried("held-out data", self._opened) if self._every else None
         self._reported_step: int | None = None
-        self._has_samples = bool(list_samples(run)) and state.step > 0
-        self._begun_seconds, self._sample_seconds, self._is_told = state.train_seconds, 0.0, False
+        self._times = SampleTimes(state.config.train, run, step=state.step, train_seconds=state.train_seconds)
 
     def show_reconstructions(self) -> None:
         """Say what the autoencoder itself loses."""
@@ -289,9 +276,9 @@ class _Between:
             if self._held_out is not None and (report.checkpoint or report.step % self._every == 0):
                 losses = self._tried("held-out losses", self._evaluate) or {}
             is_best = report.checkpoint is not None and self._offer(losses)
-            if self._is_sampled() and (is_last or not self._stop.is_set()):  # it may have been set meanwhile
+            is_stopped = self._stop.is_set() and not is_last  # it may have been set meanwhile
+            if not is_stopped and self._times.is_now(report.step, self._state.train_seconds):
                 samples = self._tried("samples", self._draw)
-                self._has_samples = True
         is_reported = bool(report.checkpoint or samples) and self._is_reported(is_last)
         written = self._tried("report", self._report) if is_reported else None
         return RunReport(report, losses, is_best, samples, written)
@@ -300,25 +287,6 @@ class _Between:
         """Write the report of a run that was stopped, or was finished before; of the last step it is there."""
         if self._reported_step != self._state.step:
             self._tried("report", self._report)
-
-    def _is_sampled(self) -> bool:
-        state, train_config = self._state, self._state.config.train
-        is_first = not self._has_samples and state.train_seconds >= FIRST_SECONDS and train_config.preview_every > 0
-        if state.step < train_config.steps and self._is_held_up():
-            return False
-        return is_first or is_due(train_config, state.step)
-
-    def _is_held_up(self) -> bool:
-        """Return whether samples took more than their share of the training so far, and say so once."""
-        most = max(GRACE_SECONDS, MAX_SAMPLE_SHARE * (self._state.train_seconds - self._begun_seconds))
-        is_held_up = self._sample_seconds > most
-        if is_held_up and not self._is_told:
-            self._is_told = True
-            _log.info(
-                "samples took %.0f s so far, more than %.0f %% of training; some are left out (train.preview_every)",
-                *(self._sample_seconds, 100 * MAX_SAMPLE_SHARE),
-            )
-        return is_held_up
 
     def _is_reported(self, is_last: bool) -> bool:
         """Return whether the run grew enough for another report: each reads what all steps left."""
@@ -330,12 +298,9 @@ class _Between:
 
     def _draw(self) -> Path | None:
         state = self._state
-        model = Transfusion(state.best_model, state.tokenizer, state.config, space=state.latents)
-        begun = time.perf_counter()
-        try:
+        with self._times.drawing():
+            model = Transfusion(state.best_model, state.tokenizer, state.config, space=state.latents)
             return draw_samples(model, self._source, self._run, state.step)
-        finally:
-            self._sample_seconds += time.perf_counter() - begun
 
     def _evaluate(self) -> dict[str, float]:
         """Measure the averaged weights, in the run's precision, and write the losses down."""
@@ -372,11 +337,7 @@ class _Between:
 
 def evaluation_distance(config: RunConfig) -> int:
     """Return the steps between held-out losses; 0: there are none."""
-    train_config = config.train
-    if train_config.evaluate_every is not None:
-        return train_config.evaluate_every
-    cost = NUM_HELD_OUT / (PASSES * train_config.batch_size)  # in steps
-    return max(round(train_config.steps / NUM_EVALUATIONS), round(cost / MAX_SHARE), 1)
+    return distance(config.train, NUM_HELD_OUT)
 
 
 def held_out_of(row: Mapping[str, float]) -> dict[str, float]:

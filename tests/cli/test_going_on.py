@@ -1,6 +1,7 @@
 """Going on from what one has, from the command line: new data, more steps, and no folder of weights that is ignored."""
 
 import json
+import os
 import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -73,6 +74,18 @@ def test_fine_tuning_is_one_command_and_the_same_command_goes_on(run: Path, word
     told = call(*command, "train.steps=3", "train.freeze=trunk.*", "--change")
     assert "resuming at step 2 of 3" in told and " frozen)" in told and last(new).name == "step_00000003"
     assert "no checkpoint at" in call(*command, "train.steps=3", "--anew", code=1)
+
+
+def test_a_run_in_a_folder_whose_name_is_not_unicode_is_one_like_others(run: Path, tmp_path: Path) -> None:
+    """The library of weights knows no such name."""
+    odd = run.rename(tmp_path / os.fsdecode(b"r\xff"))
+    for file in ("report.html", "scores.json"):
+        (odd / file).unlink(missing_ok=True)
+    assert "resuming at step 2 of 3" in call("train", odd, "train.steps=3", "--change")
+    assert (odd / "report.html").exists() and last(odd).name == "step_00000003"
+    (odd / "scores.json").write_text('{"a": ' + "[" * 900 + "]" * 900 + "}")  # deeper than anything is gone through
+    assert json.loads(call("show", odd, "--json"))["scores"] is None
+    assert "wrote" in call("report", odd) and "bf16" in call("export", odd, tmp_path / "out", "--dtype", "bf16")
 
 
 def test_a_run_is_prolonged_when_it_is_said(run: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from tiny import equal, mobile_tensors
 from torch import Tensor
 
+from transfusion import samples
 from transfusion.autoencoder.architecture import Draw, VQNetwork
 from transfusion.autoencoder.losses import hinge_loss, judged_loss, l1_loss, total_loss
 from transfusion.autoencoder.measures import psnr
@@ -371,6 +373,14 @@ def test_between_the_steps_reconstructions_are_measured_and_shown(tmp_path: Path
     finish(unwatched, tmp_path / "unwatched")
     assert equal(tensors(unwatched), tensors(opened.state))  # looking moves no bit
     assert evaluation_distance(plain) == 0 and evaluation_distance(AutoencoderRun()) == 20_000
+
+
+def test_sheets_take_no_more_than_their_share_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10**6, 40))
+    monkeypatch.setattr(samples, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))  # of 40 s each
+    opened = open_autoencoder(settings("train.preview_every=1"), tmp_path, is_resumed=True, device="cpu")
+    reports = list(train_autoencoder(opened, tmp_path, threading.Event()))
+    assert [report.step.step for report in reports if report.samples] == [1, 2, 6]
 
 
 def test_measures_are_those_of_the_averaged_network() -> None:

@@ -10,7 +10,7 @@ from transfusion.autoencoder_run import AutoencoderRunReport, OpenedAutoencoder,
 from transfusion.cli.anew import clear
 from transfusion.cli.places import Asked, place_of, said_paths
 from transfusion.cli.signals import stop_on_signals
-from transfusion.cli.stepping import Shown, show_steps
+from transfusion.cli.stepping import Shown, say_stopped, say_where_it_stands, show_steps
 from transfusion.config import CONFIG_FILE, ConfigError, tree_from_json
 from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.devices import find_device
@@ -95,8 +95,7 @@ def run_autoencoder(
         is_done = _train(opened, lock, console)
     state = opened.state
     if not is_done:
-        again = f"transfusion train {directory}"
-        console.print(f"stopped after step {state.step}; the state is saved in {directory}. Go on: {again}")
+        say_stopped(directory, state.step, f"transfusion train {directory}", console)
         return STOPPED
     console.print(f"done: {directory} is an autoencoder now, by path")
     return DONE
@@ -126,13 +125,7 @@ def _tell(opened: OpenedAutoencoder, run: Path, console: Console) -> None:
     seen = f", crops of {config.side}" if config.side != config.resolution else ""
     side = config.resolution
     console.print(f"{count / 1e6:.1f} M parameters, {config.train.precision}, pictures of {side} x {side}{seen}")
-    if state.step >= total:
-        console.print(
-            f"finished: step {state.step} of {total}; to go on for longer: transfusion train {run} "
-            f"train.steps={2 * total} --change   Begin anew: add --anew"
-        )
-    elif state.step:
-        console.print(f"resuming at step {state.step} of {total} (--anew begins anew)")
+    say_where_it_stands(run, state.step, total, console)
     lacking = [name for name in ("perceptual", "identity") if getattr(config.backbones, name).path is None]
     if lacking and state.step < total:
         paths = " and ".join(f"backbones.{name}.path" for name in lacking)

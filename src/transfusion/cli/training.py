@@ -12,7 +12,7 @@ from transfusion.cli.anew import clear
 from transfusion.cli.autoencoder import check_kind, is_autoencoder, run_autoencoder
 from transfusion.cli.places import Asked, place_of, run_of, said_paths
 from transfusion.cli.signals import stop_on_signals
-from transfusion.cli.stepping import Shown, show_steps
+from transfusion.cli.stepping import Shown, say_stopped, say_where_it_stands, show_steps
 from transfusion.cli.verbs import check_num_prompts
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
@@ -142,7 +142,8 @@ def run_training(
         )
         state, source = _told(opened, lock, is_anew=is_anew, console=console)
         if not _train(state, source, lock, console):
-            return _say_stopped(state, asked.directory, f"transfusion train {asked.directory}", console)
+            say_stopped(asked.directory, state.step, f"transfusion train {asked.directory}", console)
+            return STOPPED
     _say_done(asked.directory, console)
     return DONE
 
@@ -179,7 +180,8 @@ def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, 
     opened = open_run(wanted, run, is_resumed=not is_anew, device=device, lock=lock)
     state, source = _told(opened, lock, is_anew=is_anew, console=console)
     if not _train(state, source, lock, console):
-        return _say_stopped(state, run, f"transfusion demo --run {run}", console)
+        say_stopped(run, state.step, f"transfusion demo --run {run}", console)
+        return STOPPED
     console.print("evaluating on prompts and scenes that training never drew ...")
     model = Transfusion(state.best_model, state.tokenizer, state.config, space=state.latents)
     items = evaluate_shapes(model, model.prompts.size[0], num_prompts=num_prompts)
@@ -221,14 +223,7 @@ def _told(
     if is_anew:
         clear(run)
     console.print(f"{_parameters(state)}, {state.config.train.precision}{_pictures(state)}")
-    total = state.config.train.steps
-    if state.step >= total:
-        console.print(
-            f"finished: step {state.step} of {total}; to go on for longer: transfusion train {run} "
-            f"train.steps={2 * total} --change   Begin anew: add --anew"
-        )
-    elif state.step:
-        console.print(f"resuming at step {state.step} of {total} (--anew begins anew)")
+    say_where_it_stands(run, state.step, state.config.train.steps, console)
     _tell_left_out(source, run, console)
     return state, source
 
@@ -258,11 +253,6 @@ def _tell_left_out(source: Source, run: Path, console: Console) -> None:
     if source.quarantine:
         file = run / QUARANTINE_FILE  # the run writes it
         console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}")
-
-
-def _say_stopped(state: TrainState, run: Path, again: str, console: Console) -> int:
-    console.print(f"stopped after step {state.step}; the state is saved in {run}. Go on: {again}")
-    return STOPPED
 
 
 def _say_done(run: Path, console: Console) -> None:
