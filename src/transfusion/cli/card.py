@@ -29,6 +29,7 @@ from transfusion.train.manifest import (
 )
 from transfusion.train.metrics import read_metrics
 from transfusion.train.saved import find_checkpoint, load_settings
+from transfusion.train.tensors import utf8_name
 
 ALL_TASKS = ("draw", "caption", "ask", "edit", "story", "write")
 LOSSES = ("loss/", "held_out/")
@@ -112,7 +113,7 @@ def _parameters(folder: Path) -> dict[str, int]:
     """Count the trained numbers by part of the network, from the head of the file of weights alone."""
     file = folder / MODEL_FILE
     counts: dict[str, int] = {}
-    with reading(file), safe_open(str(file), framework="pt") as tensors:
+    with reading(file), utf8_name(file) as path, safe_open(path, framework="pt") as tensors:
         for name in sorted(tensors.keys()):
             number = 1
             for size in tensors.get_slice(name).get_shape():

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
 from transfusion.devices import PRECISIONS
 from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.train.broken import Broken
-from transfusion.train.changes import record_begin, record_changes
 from transfusion.train.endings import keep
-from transfusion.train.lock import RunLock, hold_run
+from transfusion.train.folder import trained_in
+from transfusion.train.lock import RunLock
 from transfusion.train.metrics import LOSS, Metrics
 from transfusion.train.optimizer import clip_gradient, lr_factor
 from transfusion.train.state import TrainState
@@ -98,20 +98,9 @@ def train(
         BusyError: Another training is at work in ``run``, or was since the state was opened.
         ValueError: An error left the state in the middle of an update; the run must be opened again.
     """
-    if not state.is_whole:
-        raise ValueError(f"the weights are in the middle of an update after step {state.step}; open the run again")
-    with ExitStack() as stack:
-        if lock is None:
-            stack.enter_context(hold_run(run))
-        state.take_folder(run)
-        if state.saved_step is None:
-            record_begin(run, state.step, state.begin_facts())
-        record_changes(run, state.step, state.changes)
-        state.changes = ()
-        if metrics is None:
-            metrics = stack.enter_context(Metrics(run, state.step))
+    with trained_in(state, run, lock=lock, metrics=metrics) as written:
         try:
-            yield from _steps(state, source, run, stop, metrics)
+            yield from _steps(state, source, run, stop, written)
         except BaseException as error:
             _keep(state, run, error, stop)
             raise

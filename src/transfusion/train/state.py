@@ -7,14 +7,13 @@ the step. It must not know the loop, nor how a state comes to be (``opening``).
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from torch.optim import Optimizer
 
 from transfusion.autoencoder.pixels import PixelSpace
 from transfusion.autoencoder.settings import draws_posterior
 from transfusion.autoencoder.space import LatentSpace
-from transfusion.config import ConfigError, RunConfig
+from transfusion.config import RunConfig
 from transfusion.data.encode import IMAGE, Encoder
 from transfusion.data.found import Found, counted
 from transfusion.data.settings import TEXT_ALONE
@@ -22,27 +21,22 @@ from transfusion.data.sources import FolderConfig
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer
-from transfusion.train.best import forget_best, read_best
+from transfusion.train.best import read_best
 from transfusion.train.changes import Change
 from transfusion.train.checkpoint import (
-    CHECKPOINTS,
-    checkpoints,
     make_room,
     newest_step,
     prune,
     publish,
-    retire,
     step_directory,
 )
 from transfusion.train.ema import Ema
 from transfusion.train.endings import NotFiniteError, not_finite
-from transfusion.train.facts import Facts, Origin, write_facts
-from transfusion.train.lock import BusyError
+from transfusion.train.facts import Facts, Origin, check_same, write_facts
+from transfusion.train.folder import Seen, seen
 from transfusion.train.manifest import (
     EMA_FILE,
-    MANIFEST,
     OPTIMIZER_FILE,
-    reading,
 )
 from transfusion.train.optimizer import (
     optimizer_tensors,
@@ -50,40 +44,11 @@ from transfusion.train.optimizer import (
     steps_before_cooldown,
 )
 from transfusion.train.saved import (
-    check_no_model,
     write_pretrained,
 )
 from transfusion.train.tensors import save_tensors
 
 _log = logging.getLogger(__name__)
-
-
-class Seen(NamedTuple):
-    """What tells a checkpoint from one that took its place: its name, and when it was written."""
-
-    name: str
-    written_ns: int
-
-
-def seen(run: Path) -> frozenset[Seen]:
-    """List the checkpoints that a run's folder holds now."""
-    with reading(run / CHECKPOINTS):
-        manifests = [folder / MANIFEST for folder in checkpoints(run)]
-        return frozenset(Seen(file.parent.name, file.stat().st_mtime_ns) for file in manifests if file.exists())
-
-
-def check_untouched(run: Path, before: frozenset[Seen] | None) -> None:
-    """Check that no checkpoint came into a run's folder since those ``before`` were seen; None: no one looked.
-
-    Raises:
-        BusyError: One did.
-    """
-    others = set[Seen]() if before is None else seen(run) - before
-    if others:
-        raise BusyError(
-            f"{run} was trained in since this was opened ({', '.join(sorted(o.name for o in others))} came); "
-            "open the run again, or name another folder"
-        )
 
 
 def way_out(run: Path | None) -> str:
@@ -109,6 +74,7 @@ class TrainState:
         space: What pictures become; None: pixels.
         held_out: The digest of the data that held-out losses are taken on; None where none are bound.
         records: How many records the data have; None where they never end, or that is not known.
+        taken: The folder that is this training's; None: none yet.
     """
 
     config: RunConfig
@@ -128,6 +94,7 @@ class TrainState:
     held_out: str | None = None
     space: LatentSpace | None = None
     records: int | None = None
+    taken: Path | None = None
 
     @property
     def latents(self) -> LatentSpace:
@@ -170,19 +137,16 @@ class TrainState:
         Raises:
             ConfigError: A resumed run was trained on other data, or its held-out losses were taken on others.
         """
-        if self.data not in (None, digest):
-            then = "" if self.records is None else f" ({counted(self.records, 'record')} then)"
-            now = "" if found is None else f". Now: {found.line()}"
-            raise ConfigError(
-                "the data changed since the checkpoint was written (files, captions or their order), or this version "
-                f"reads them otherwise than the one that began the run{then}; restore the data, or {way_out(run)}{now}"
-            )
-        if held_out is not None and self.held_out not in (None, held_out):
-            raise ConfigError(
-                "the held-out data changed since the checkpoint was written (files, captions or their order), or this "
-                "version reads them otherwise, so that losses on them cannot be compared, and no best checkpoint be "
-                f"chosen; restore them, go on without (train.evaluate_every=0), or {way_out(run)}"
-            )
+        then = "" if self.records is None else f" ({counted(self.records, 'record')} then)"
+        now = "" if found is None else f". Now: {found.line()}"
+        otherwise = "(files, captions or their order), or this version reads them otherwise"
+        told = f"{otherwise} than the one that began the run{then}; restore the data, or {way_out(run)}{now}"
+        check_same("data", self.data, digest, told)
+        told = (
+            f"{otherwise}, so that losses on them cannot be compared, and no best checkpoint be chosen; restore them, "
+            f"go on without (train.evaluate_every=0), or {way_out(run)}"
+        )
+        check_same("held-out data", self.held_out, held_out, told)
         self.data, self.held_out = digest, held_out or self.held_out
         self.records = self.records if found is None else found.records
 
@@ -197,20 +161,6 @@ class TrainState:
             self.ema.update(self.model, self.step)
         self.step += 1
         self.is_whole = True
-
-    def take_folder(self, run: Path) -> None:
-        """Make a run's folder this training's, where nobody trained in it since this state was opened: of a training
-        before, checkpoints are set aside and the best is forgotten. The run's lock must be held.
-
-        Raises:
-            BusyError: Somebody did; nothing was written.
-            ConfigError: The folder holds a model.
-        """
-        check_no_model(run)
-        check_untouched(run, self.seen)
-        if self.saved_step is None:
-            retire(run)  # first: whatever else is of the run before goes after it
-        forget_best(run, beyond=self.step)
 
     def save(self, run: Path) -> Path:
         """Publish a checkpoint of the present step and delete old ones, all but the newest and the best.
