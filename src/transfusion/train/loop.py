@@ -38,10 +38,10 @@ class StepReport:
         lr_factor: Learning rates over their peaks.
         num_slots: Slots that the step trained on, without padding.
         num_dropped: Documents of the step that were too long for a row and left out.
-        broken: Why documents of the step were left out that could not be told, by name.
         seconds: Time of the step, waiting for its data included; what is saved, drawn or evaluated between two steps
             is of neither.
         checkpoint: Folder published after the step, if any.
+        broken: Why documents of the step were left out that could not be told, by name.
     """
 
     step: int
@@ -51,8 +51,8 @@ class StepReport:
     num_slots: int
     num_dropped: int
     seconds: float
-    broken: Mapping[str, str] = field(default_factory=dict[str, str])
     checkpoint: Path | None = None
+    broken: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def numbers(self) -> dict[str, float]:
         """Return the row of metrics."""
@@ -130,7 +130,9 @@ def _steps(
             is_last = state.step == config.steps or stop.is_set()
             checkpoint = None
             num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
-            report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, batches[0].broken)
+            report = StepReport(
+                state.step, losses, norm, factor, num_slots, num_dropped, seconds, broken=batches[0].broken
+            )
             if is_last or state.step % config.log_every == 0:
                 metrics.write(state.step, report.numbers())
             if is_last or state.step % config.checkpoint_every == 0:
