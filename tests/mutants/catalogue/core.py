@@ -48,7 +48,7 @@ MUTANTS = [
            "test_keyed.py -k integer"),
     Mutant("layout: what follows a cut is no target", "layout.py", "            self._supervise(document.next_token)\n", "            pass\n",
            "test_layout.py -k cut"),
-    Mutant("segments: a dropped text still foretells", "segments.py", "segments=kept, next_token=None)", "segments=kept)", "test_layout.py -k cut"),
+    Mutant("segments: a dropped text still foretells", "segments.py", "segments=kept, next_token=None, next_latent=None)", "segments=kept)", "test_layout.py -k cut"),
     Mutant("config: kinds are set in the order given", "config.py", '    given.sort(key=lambda pair: not pair[0].endswith(".kind"))', "    pass",
            "test_config.py -k kinds"),
     Mutant("config: a name of digits is a number", "config.py", "                values[place] = text", "                pass", "test_config.py -k names"),

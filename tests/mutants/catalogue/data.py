@@ -15,7 +15,7 @@ MUTANTS = [
            "data/test_decode.py -k whatever"),
     Mutant("pictures: broken EXIF is damage", "data/decode.py", "except Exception as error:  # a parser", "except KeyError as error:  # a parser",
            "data/test_decode.py -k exif"),
-    Mutant("pictures: an error of the disk is damage", "data/decode.py", "        raise _unreadable(str(file), error) from error",
+    Mutant("pictures: an error of the disk is damage", "data/decode.py", "        raise _unreadable(str(source), error) from error",
            "        raise BrokenPicture(str(error)) from error", "data/test_decode.py -k disk"),
     Mutant("pictures: an error of the disk is not tried again", "data/decode.py", "NUM_TRIES = 3", "NUM_TRIES = 1",
            "data/test_decode.py -k disk"),
