@@ -11,6 +11,7 @@ from mutants.catalogue import (
     latents,
     model,
     train,
+    turns,
     verbs,
 )
 from mutants.mutant import Mutant
@@ -27,4 +28,5 @@ MUTANTS: list[Mutant] = [
     *autoencoder_training.MUTANTS,
     *verbs.MUTANTS,
     *cli.MUTANTS,
+    *turns.MUTANTS,
 ]
