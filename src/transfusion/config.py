@@ -192,7 +192,7 @@ def with_free_settings(saved: RunConfig, given: RunConfig) -> RunConfig:
         free = {name: getattr(given.autoencoder, name) for name in FREE_AUTOENCODER_SETTINGS}
         update["autoencoder"] = saved.autoencoder.model_copy(update=free)
     if isinstance(saved.data, FolderConfig) and isinstance(given.data, FolderConfig):
-        places = {"path": given.data.path, "images": given.data.images}
+        places = {"path": given.data.path, "images": given.data.images, "reader": given.data.reader}
         update["data"] = settled_like(saved.data, given.data).model_copy(update=places)
     return saved.model_copy(update=update)
 

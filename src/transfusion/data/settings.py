@@ -10,7 +10,20 @@ from transfusion.data.errors import DataError
 from transfusion.data.splits import TRAIN, held_out_split, split_named
 
 Side = Annotated[int, Field(ge=8)]
-Layout = Literal["auto", "captions", "metadata", "pairs", "classes", "text", "latents", "interleaved", "lines"]
+Layout = Literal[
+    "auto",
+    "captions",
+    "metadata",
+    "pairs",
+    "classes",
+    "text",
+    "latents",
+    "interleaved",
+    "lines",
+    "conversations",
+    "edits",
+    "own",
+]
 TEXT_ALONE: tuple[Layout, ...] = ("text", "lines")  # without pictures
 
 
@@ -65,7 +78,13 @@ class FolderConfig(BaseModel):
         description="captions: captions.jsonl; metadata: metadata.jsonl or .csv; pairs: NAME.png with NAME.txt; "
         "classes: a sub-folder per class; text: .txt alone, all as one whatever they are called; "
         "latents: what `transfusion prepare latents` wrote; interleaved: rows of text and pictures in turn "
-        "(documents.jsonl); lines: rows with a text each; auto: what is found",
+        "(documents.jsonl); lines: rows with a text each; conversations: rows of turns (LLaVA, messages); "
+        "edits: rows of an instruction, input pictures and the output picture; own: what data.reader gives; "
+        "auto: what is found",
+    )
+    reader: str | None = Field(
+        default=None,
+        description="FILE.py:function that makes the records of layout own; its code runs when a run opens its data",
     )
     resolution: Side | tuple[Side, Side] = Field(
         default=32, description="Side to which pictures are cropped and resized, in pixels; or [height, width]"

@@ -12,6 +12,7 @@ import torch
 from transfusion.autoencoder.settings import filled
 from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.config import ConfigError, RunConfig, with_free_settings
+from transfusion.data.encode import settled_encode, with_template
 from transfusion.data.sources import open_reader, settled_like
 from transfusion.devices import choose_precision
 from transfusion.model.transfusion import TransfusionModel
@@ -79,12 +80,13 @@ def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None 
     else:
         check_agreement(config, trained.config)
         tokenizer = tokenizer_from(trained, config, reader.texts)
-        encode = config.encode.model_copy(update={"pixels": config.encode.pixels or trained.config.encode.pixels})
+        encode = settled_encode(config.encode, trained.config.encode)
         autoencoder = config.autoencoder
         if not train.new_parts:
             autoencoder = findable(filled(autoencoder, trained.config.autoencoder))
             check_path(autoencoder, trained.config.autoencoder)
         config = config.model_copy(update={"encode": encode, "autoencoder": autoencoder})
+    config = config.model_copy(update={"encode": with_template(config.encode, config.tokenizer.path)})
     carrier = None if trained is None else trained.folder
     config, latents = settle_space(config, reader, device, folder=carrier, given=space)
     resolved = _resolved(config, tokenizer, choose_precision(train.precision, device), latents)
@@ -193,7 +195,7 @@ def _alike(config: RunConfig, loaded: RunConfig, space: LatentSpace | None) -> R
     alike = {
         "data": settled_like(config.data, loaded.data),
         "autoencoder": autoencoder,
-        "encode": config.encode.model_copy(update={"pixels": config.encode.pixels or loaded.encode.pixels}),
+        "encode": settled_encode(config.encode, loaded.encode),
     }
     return config.model_copy(update=alike)
 

@@ -12,6 +12,7 @@ from mutants.catalogue import (
     model,
     records,
     train,
+    turns,
     verbs,
 )
 from mutants.mutant import Mutant
@@ -29,4 +30,5 @@ MUTANTS: list[Mutant] = [
     *autoencoder_training.MUTANTS,
     *verbs.MUTANTS,
     *cli.MUTANTS,
+    *turns.MUTANTS,
 ]
