@@ -16,7 +16,7 @@ from PIL import Image
 from tiny import equal, run_config
 
 from transfusion import run
-from transfusion import run as run_module
+from transfusion import samples as samples_module
 from transfusion.config import ConfigError, RunConfig, override
 from transfusion.data import readers
 from transfusion.data.encode import Encoder
@@ -584,7 +584,7 @@ def far(state: TrainState, last: int) -> Generator[StepReport]:
 
 def test_samples_take_no_more_than_their_share_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10**6, 40))  # every look at the clock is 40 s later: so long does each drawing take
-    monkeypatch.setattr(run_module.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(samples_module.time, "perf_counter", lambda: float(next(clock)))
     _, reports = trained(settings(12, "train.preview_every=1", "train.evaluate_every=0"), tmp_path)
     drawn = [report.step.step for report in reports if report.samples]
     trained_seconds = [sum(one.step.seconds for one in reports[:step]) for step in range(13)]

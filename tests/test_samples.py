@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from tiny import ToySource, run_config
 
+from transfusion import samples
 from transfusion.config import RunConfig, override
 from transfusion.pretrained import Transfusion
 from transfusion.recipes import RECIPES
-from transfusion.samples import draw_samples, is_due, list_samples, read_prompts
+from transfusion.samples import SampleTimes, draw_samples, is_due, list_samples, read_prompts
 from transfusion.train.opening import begin
 
 SMALL = ("model.trunk.dim=32", "model.trunk.depth=1", "denoising.num_steps=2", "tokenizer.kind=bytes")
@@ -82,3 +83,28 @@ def test_samples_are_listed_by_their_steps(tmp_path: Path) -> None:
     assert list_samples(tmp_path / "no") == [] and read_prompts(tmp_path) == []
     (tmp_path / "samples" / "prompts.json").write_text(json.dumps(["a", 5]))
     assert read_prompts(tmp_path) == ["a"]
+
+
+def test_they_take_no_more_than_a_tenth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, clock = run_config(1000, preview_every=1).train, iter(range(0, 10**6, 40))
+    monkeypatch.setattr(samples.time, "perf_counter", lambda: float(next(clock)))  # a drawing takes 40 s
+    times = SampleTimes(train, tmp_path, step=100, train_seconds=5000.0)
+
+    def drawn(step: int, seconds: float) -> bool:
+        if is_now := times.is_now(step, 5000.0 + seconds):
+            with times.drawing():
+                pass
+        return is_now
+
+    assert [drawn(101, 0), drawn(102, 0), drawn(103, 0), drawn(104, 799), drawn(105, 801)] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert drawn(1000, 801)  # the last is always drawn
+    assert not SampleTimes(run_config(9, preview_every=0).train, tmp_path, step=0, train_seconds=0).is_now(9, 99.0)
+    rare = run_config(9, preview_every=500).train
+    assert SampleTimes(rare, tmp_path, step=0, train_seconds=0).is_now(3, 60.0)  # the first, after a minute
+    assert not SampleTimes(rare, tmp_path, step=0, train_seconds=0).is_now(3, 59.0)

@@ -55,6 +55,12 @@ def data() -> Path:
     (HERE / "other" / "0.png").write_bytes((folder / "1.png").read_bytes())
     part = {"type": "image", "file": "0.png"}
     (HERE / "rows.jsonl").write_text("".join(json.dumps({"segments": [part]}) + "\n" for _ in range(4)))
+    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
+    (HERE / "talks.json").write_text(json.dumps([{"image": "other/0.png", "conversations": said}] * 4))
+    code = (
+        "from transfusion.data.records import Captioned\ndef {}(row):\n    return Captioned('a', '{}', row['image'])\n"
+    )
+    (HERE / "mine.py").write_text(code.format("one", "one") + code.format("two", "two"))
     train_tokenizer(["a red circle and a star"] * 9, 270).save(HERE)
     return folder
 
@@ -62,6 +68,11 @@ def data() -> Path:
 DATA = data()
 FOLDER = ["data.kind=folder", f"data.path={DATA}", "data.resolution=16", "encode.caption_first=0.5"]
 UNMARKED = ["data.kind=folder", f"data.path={HERE / 'unmarked'}", "data.resolution=16"]
+TALKS = ["data.kind=folder", f"data.path={HERE / 'talks.json'}", "data.resolution=16"]
+OWN = [*TALKS, "data.layout=own"]
+PLAIN_CHAT = "{% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}"
+TEMPLATE = f"encode.template={json.dumps({'source': PLAIN_CHAT})}"
+CHAT = [*TALKS, "encode.turns=chat", TEMPLATE]
 TEXT = ["data.kind=folder", f"data.path={HERE / 'both' / 'a.txt'}"]
 UNET = ['model.modalities.0.patches={"kind": "unet", "channels": [8]}']
 BOTH = ["data.kind=folder", f"data.path={HERE / 'both'}", "data.resolution=16", "data.layout=pairs"]
@@ -277,6 +288,11 @@ EFFECTS: dict[str, list[Effect]] = {
         refused(str(HERE / "no"), "not a folder", *FOLDER),
     ],
     "data.images": [Effect(str(HERE / "other"), documents, ROWS)],
+    "data.reader": [
+        Effect(f"{HERE / 'mine.py'}:two", documents, [*OWN, f"data.reader={HERE / 'mine.py'}:one"]),
+        refused("mine.py:one", "data.reader reaches nothing with data.layout=auto", *FOLDER),
+        refused("mine.py:one", "there is no file 'mine.py'", *OWN),
+    ],
     "data.layout": [
         Effect("classes", documents, BOTH),
         refused("pairs", "not the layout data.layout=pairs", *FOLDER),
@@ -331,6 +347,19 @@ EFFECTS: dict[str, list[Effect]] = {
         Effect("0.2", documents),
         Effect("0.2", documents, FOLDER),
         refused("0.2", "reaches nothing while encode.caption_first is 1.0", "encode.caption_first=1"),
+    ],
+    "encode.turns": [
+        *(Effect(turns, documents, TALKS) for turns in ("plain", "vicuna")),
+        Effect("vicuna", documents),
+        refused("chat", "tokenizer.kind=file with tokenizer.path is needed", *TALKS),
+    ],
+    "encode.template.source": [
+        Effect(f"{{{{ 1 }}}}{PLAIN_CHAT}", documents, CHAT),
+        refused("x", "does not write what a message says", *CHAT),
+        refused("x", "encode.template reaches nothing while encode.turns is lines", *TALKS, TEMPLATE),
+    ],
+    "encode.template.eos": [
+        Effect("</s>", documents, CHAT),
     ],
     "diffusion.schedule.kind": [Effect("cosine", trained)],
     "diffusion.schedule.times": [Effect("logit_normal", batches)],

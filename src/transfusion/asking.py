@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from transfusion.batch import collate
 from transfusion.config import ConfigError, described
-from transfusion.data.encode import IMAGE
+from transfusion.data.encode import CHAT, IMAGE
 from transfusion.data.tasks import told_tasks
+from transfusion.data.turns import spoken
 from transfusion.diffusion.process import make_process
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import (
@@ -39,6 +40,7 @@ from transfusion.tokenizer import Tokenizer
 
 MAX_CAPTION_TOKENS = 64
 MAX_ANSWER_TOKENS = 16
+MAX_SPOKEN_TOKENS = 256
 DOINGS = {
     "draw": "draw pictures",
     "caption": "describe pictures",
@@ -174,7 +176,14 @@ class Asking:
         options = self.options(max_tokens=max_tokens, max_images=0)
         results = self.engine().run([(self.checked(prompt), options) for prompt in prompts])
         texts = [[part.tokens for part in result.generated if isinstance(part, Text)] for result in results]
-        return [self.prompts.tokenizer.decode([token for run in runs for token in run]).strip() for runs in texts]
+        told = [self.prompts.tokenizer.decode([token for run in runs for token in run]) for runs in texts]
+        return [spoken(self.prompts.encoder.template, text) for text in told]
+
+    @property
+    def answer_tokens(self) -> int:
+        """How long an answer may be: short where questions of the built-in world were told."""
+        config = self.prompts.config
+        return MAX_SPOKEN_TOKENS if CHAT in told_tasks(config.data, config.encode) else MAX_ANSWER_TOKENS
 
     def pictures(self, requests: Sequence[Request], watch: Watch | None = None) -> list[Image.Image]:
         """Draw a picture after each prompt."""

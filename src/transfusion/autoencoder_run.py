@@ -19,27 +19,29 @@ from transfusion.autoencoder.architecture import VQNetwork
 from transfusion.autoencoder.measures import kernel_distance, perplexity, psnr, share_in_use, ssim
 from transfusion.autoencoder.reconstruction import mean_psnr
 from transfusion.config import ConfigError
+from transfusion.data.readers import save_quarantine
 from transfusion.data.settings import FolderConfig
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.files import write_whole
 from transfusion.pictures import encoded, sheet
-from transfusion.samples import FIRST_SECONDS, SAMPLES_FOLDER, is_due, list_samples
+from transfusion.samples import SAMPLES_FOLDER, SampleTimes
 from transfusion.train.autoencoder.judges import Judges, load_judges
 from transfusion.train.autoencoder.loop import AutoencoderReport, picture_losses, train
 from transfusion.train.autoencoder.pictures import Pictures, as_pictures, as_values, open_pictures
 from transfusion.train.autoencoder.settings import AutoencoderRun
 from transfusion.train.autoencoder.state import AutoencoderState, begin, resume
-from transfusion.train.between import tried
+from transfusion.train.between import distance, tried
+from transfusion.train.changes import Said, as_said
 from transfusion.train.checkpoint import sweep
+from transfusion.train.folder import seen, take_folder
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.metrics import HELD_OUT, Metrics
 from transfusion.train.saved import check_no_model
-from transfusion.train.state import seen
+from transfusion.written import forget_before
 
 NUM_HELD_OUT = 128  # pictures that measures are taken on, at most
 NUM_AT_ONCE = 8
 NUM_SHOWN = 8  # on a sheet, above their reconstructions
-NUM_EVALUATIONS, MAX_SHARE, PASSES = 50, 0.02, 3  # as of the other runs
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -54,7 +56,7 @@ class OpenedAutoencoder(NamedTuple):
 
 
 def open_autoencoder(
-    config: AutoencoderRun,
+    config: AutoencoderRun | Said[AutoencoderRun],
     directory: Path,
     *,
     is_resumed: bool,
@@ -66,12 +68,13 @@ def open_autoencoder(
     """Begin the training of an autoencoder, or resume it from its newest whole checkpoint where there is one.
 
     Args:
-        config: Settings; when resuming they must be those of the checkpoint.
+        config: Settings, as for ``run.open_run``.
         directory: Folder of the run.
         is_resumed: Whether to look for a checkpoint.
         device: Where to train: see ``devices.find_device``.
         lock: The lock of the folder, where the caller holds it; else it is held while this runs.
-        goes_on_from: A checkpoint of another run to go on from where the folder has none yet.
+        goes_on_from: A checkpoint, or another run, to go on from where the folder has no checkpoint yet; where it has,
+            they must have gone on from there.
         is_change_wanted: Whether a resumed run may take other rates, steps and whatever leaves its state its meaning.
 
     Raises:
@@ -79,7 +82,8 @@ def open_autoencoder(
         BusyError: Another training is at work in the folder.
         DataError: There are no pictures.
     """
-    where = find_device(device)
+    where, wanted = find_device(device), as_said(config)
+    config = wanted.config
     check_no_model(directory)
     _check_apart(config, directory)
     with ExitStack() as stack:
@@ -88,7 +92,7 @@ def open_autoencoder(
         sweep(directory)
         state = None
         if is_resumed:
-            state = resume(config, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted)
+            state = resume(wanted, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted)
         opened = open_pictures(config.data if state is None else state.config.data, config.train.seed)
         if state is None:
             state = begin(config.model_copy(update={"data": opened.config}), where)
@@ -143,7 +147,10 @@ def train_autoencoder(
     state = opened.state
     with ExitStack() as stack:
         lock = stack.enter_context(hold_run(run)) if lock is None else lock
-        state.check_folder(run)
+        if take_folder(state, run):
+            forget_before(run)
+        if opened.pictures.quarantine:
+            save_quarantine(opened.pictures.quarantine, run)
         metrics = stack.enter_context(Metrics(run, state.step))
         between = _Between(opened, run, metrics, stop)
         steps = train(state, opened.pictures, opened.judges, run, stop, lock=lock, metrics=metrics)
@@ -161,7 +168,8 @@ class _Between:
     def __init__(self, opened: OpenedAutoencoder, run: Path, metrics: Metrics, stop: threading.Event) -> None:
         self._opened, self._run, self._metrics, self._stop = opened, run, metrics, stop
         self._every = evaluation_distance(opened.state.config) if opened.held_out is not None else 0
-        self._has_samples = bool(list_samples(run)) and opened.state.step > 0
+        state = opened.state
+        self._times = SampleTimes(state.config.train, run, step=state.step, train_seconds=state.train_seconds)
 
     def after(self, report: AutoencoderReport) -> AutoencoderRunReport:
         """Do what is due after a step."""
@@ -172,15 +180,10 @@ class _Between:
         if is_last or not self._stop.is_set():
             if self._every and (report.checkpoint or report.step % self._every == 0):
                 measures = self._tried("measures on pictures held out", self._measure) or {}
-            if self._is_sampled():
+            is_stopped = self._stop.is_set() and not is_last  # it may have been set meanwhile
+            if not is_stopped and self._times.is_now(report.step, state.train_seconds):
                 samples = self._tried("sheet", self._draw)
-                self._has_samples = True
         return AutoencoderRunReport(report, measures, samples)
-
-    def _is_sampled(self) -> bool:
-        state, settings = self._opened.state, self._opened.state.config.train
-        is_first = not self._has_samples and state.train_seconds >= FIRST_SECONDS and settings.preview_every > 0
-        return is_first or is_due(settings, state.step)
 
     def _measure(self) -> dict[str, float]:
         assert self._opened.held_out is not None
@@ -189,6 +192,10 @@ class _Between:
         return measures
 
     def _draw(self) -> Path:
+        with self._times.drawing():
+            return self._drawn()
+
+    def _drawn(self) -> Path:
         state = self._opened.state
         pictures = self._opened.held_out or self._opened.pictures
         shown = torch.cat(list(_batches(pictures, NUM_SHOWN))).to(state.device)
@@ -262,9 +269,5 @@ def _batches(pictures: Pictures, most: int) -> Iterator[Tensor]:
 
 def evaluation_distance(config: AutoencoderRun) -> int:
     """Return the steps between measures on pictures held out, which every checkpoint has, too; 0: there are none."""
-    settings = config.train
-    if settings.evaluate_every is not None:
-        return settings.evaluate_every
     size = (config.resolution / config.side) ** 2
-    cost = NUM_HELD_OUT * size / (PASSES * settings.batch_size)  # in steps
-    return max(round(settings.steps / NUM_EVALUATIONS), round(cost / MAX_SHARE), 1)
+    return distance(config.train, NUM_HELD_OUT * size)

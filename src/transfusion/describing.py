@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import overload
 
-from transfusion.asking import MAX_ANSWER_TOKENS, MAX_CAPTION_TOKENS, Asked
-from transfusion.data.encode import told_question
+from transfusion.asking import MAX_CAPTION_TOKENS, Asked
+from transfusion.data.turns import told_question
 from transfusion.prompts import PictureLike, Pictures, Texts, check_said, paired, several_pictures
 
 
@@ -44,7 +44,7 @@ def ask(self: Asked, image: Pictures, question: Texts) -> str | list[str]:
     prompts = self.asking.prompts
     found = prompts.pictures(pictures)
     told = [prompts.encoder.question_prompt(picture, asked) for picture, asked in zip(found, questions, strict=True)]
-    texts = self.asking.texts(told, MAX_ANSWER_TOKENS)
+    texts = self.asking.texts(told, self.asking.answer_tokens)
     return texts if is_many else texts[0]
 
 

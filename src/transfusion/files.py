@@ -7,15 +7,19 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 PARTIAL = "partial"
+MAX_DEPTH = 32  # of JSON within JSON
 NUM_SHOWN = 40  # characters of a file's name in that of its making: the file system limits both
+_log = logging.getLogger(__name__)
 _MAKING = re.compile(rf"\..*\.[0-9a-f]{{16}}\.{PARTIAL}", re.DOTALL)
 
 
@@ -29,18 +33,26 @@ def write_whole(file: Path, content: str | bytes) -> Path:
     writes it at the same time.
 
     Args:
-        file: Is made or replaced; a link stays one, and what it points to is replaced.
+        file: Is made or replaced, and is for whom it was; a link stays one, and what it points to is replaced. What is
+            no file on a disk, such as a pipe or ``/dev/stdout``, stays, and takes the content as it comes.
         content: Bytes, or text that is written as UTF-8.
 
     Returns:
         ``file``.
     """
+    data = content.encode() if isinstance(content, str) else content
+    if is_stream(file):
+        with file.open("ab") as stream:
+            stream.write(data)
+        return file
     target = file.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary, stream = _begun(target)
     try:
         with stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
+            if target.exists():
+                _keep_access(target, stream)
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
             temporary.replace(target)  # while it is locked: nobody takes it for one that a kill left
@@ -49,6 +61,25 @@ def write_whole(file: Path, content: str | bytes) -> Path:
         raise
     sync(target.parent)
     return file
+
+
+def is_stream(file: Path) -> bool:
+    """Return whether a path leads to something that cannot be replaced: a pipe, a device, or what a process has open,
+    which may be a file, too, as where a shell sends its output.
+    """
+    if not file.exists() or file.is_dir():
+        return False
+    parent = file.parent.resolve()
+    return not file.is_file() or parent == Path("/dev") or parent.is_relative_to("/proc")
+
+
+def _keep_access(old: Path, stream: BinaryIO) -> None:
+    """Let a file that takes another's place be its owner's, and open to the same others."""
+    before = old.stat()
+    with contextlib.suppress(OSError):  # only who may give a file away keeps it another's
+        os.fchown(stream.fileno(), before.st_uid, before.st_gid)
+    with contextlib.suppress(OSError):  # a file system without modes
+        os.fchmod(stream.fileno(), stat.S_IMODE(before.st_mode))
 
 
 class _Making(NamedTuple):
@@ -94,18 +125,38 @@ def sync(path: Path) -> None:
 
 
 def row_of(line: bytes) -> dict[str, Any] | None:
-    """Read one line of a file of JSON objects, or return None where it is none: cut, or not ours."""
+    """Read one line of a file of JSON objects, or return None where it is none: cut, or not ours, as what is nested
+    deeper than anything that we write.
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):  # ValueError: neither JSON nor UTF-8
         return None
-    return row if isinstance(row, dict) else None
+    return row if isinstance(row, dict) and not _is_deep(row, line) else None
+
+
+def _is_deep(row: object, line: bytes) -> bool:
+    """Return whether an object is nested so deep that who goes through it might not come back."""
+    if line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
+        return False
+    level, depth = [row], 0
+    while level and depth <= MAX_DEPTH:
+        parts = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level, depth = [part for each in parts for part in each], depth + 1
+    return depth > MAX_DEPTH
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON objects, one a line; lines that are none are left out, and no file has no rows."""
+    """Read a file of JSON objects, one a line; no file has no rows. Lines that are none are left out, and that is said,
+    but for a last one that has no end: somebody may be writing it, and who writes the next row ends it.
+    """
     lines = file.read_bytes().split(b"\n") if file.exists() else []
-    return [row for line in lines if (row := row_of(line)) is not None]
+    rows = [row_of(line) for line in lines]
+    bad = [number for number, (line, row) in enumerate(zip(lines, rows, strict=True), 1) if line and row is None]
+    if bad and bad[0] < len(lines):
+        num_bad = sum(number < len(lines) for number in bad)
+        _log.warning("%s: %d lines are no rows, and left out; the first is line %d", file, num_bad, bad[0])
+    return [row for row in rows if row is not None]
 
 
 def append_row(file: Path, row: Mapping[str, object]) -> None:

@@ -4,7 +4,6 @@ happens between its steps: held-out losses, the best checkpoint, samples and the
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.mixture import MixtureSource
+from transfusion.data.readers import save_quarantine
 from transfusion.data.settings import FolderConfig, data_of
 from transfusion.data.sources import (
     Reader,
@@ -39,39 +39,30 @@ from transfusion.files import sweep_unfinished, write_whole
 from transfusion.objective import TransfusionObjective
 from transfusion.pretrained import Transfusion
 from transfusion.report import write_run_report
-from transfusion.samples import (
-    FIRST_SECONDS,
-    RECONSTRUCTIONS,
-    SAMPLES_FOLDER,
-    draw_reconstructions,
-    draw_samples,
-    is_due,
-    list_samples,
-)
-from transfusion.train.best import offer_best
-from transfusion.train.between import tried
+from transfusion.samples import RECONSTRUCTIONS, SAMPLES_FOLDER, SampleTimes, draw_reconstructions, draw_samples
+from transfusion.train.best import forget_best, offer_best
+from transfusion.train.between import distance, tried
+from transfusion.train.changes import Said, as_said
 from transfusion.train.checkpoint import sweep
+from transfusion.train.folder import seen, take_folder
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.loop import StepReport, loading, train
 from transfusion.train.metrics import HELD_OUT, Metrics, read_metrics
 from transfusion.train.opening import begin, resume
 from transfusion.train.saved import check_no_model
 from transfusion.train.sizes import check_latents
-from transfusion.train.state import TrainState, seen, way_out
+from transfusion.train.state import TrainState, way_out
+from transfusion.written import forget_before
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
 NUM_RECONSTRUCTED = 32  # pictures, about
-MAX_SAMPLE_SHARE, GRACE_SECONDS = 0.1, 60.0  # of the training, that samples may take beside their first minute
-NUM_EVALUATIONS = 50  # of a run, where its settings leave it open
-MAX_SHARE = 0.02  # of a run that evaluations may take then
-PASSES = 3  # a step costs about three forwards
 GROWTH = 1.02  # of the steps from one report to the next: all of them together cost fifty of the last, however long
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
 def open_run(
-    config: RunConfig,
+    config: RunConfig | Said[RunConfig],
     directory: Path,
     *,
     is_resumed: bool,
@@ -84,12 +75,15 @@ def open_run(
     """Begin a run, or resume it from its newest whole checkpoint where there is one.
 
     Args:
-        config: Settings; when resuming they must be those of the checkpoint.
+        config: Settings; when resuming they must be those of the checkpoint. What the run took since then is taken
+            again, unless ``changes.Said`` names it, or ``is_change_wanted``: then a tree is meant as it stands, and a
+            rate that equals the checkpoint's goes back to it.
         directory: Folder of the run.
         is_resumed: Whether to look for a checkpoint.
         device: Where to train: see ``devices.find_device``.
         lock: The lock of the folder, where the caller holds it; else it is held while this runs.
-        goes_on_from: A checkpoint, or another run, to go on from where the folder has no checkpoint yet.
+        goes_on_from: A checkpoint, or another run, to go on from where the folder has no checkpoint yet; where it has,
+            they must have gone on from there.
         is_change_wanted: Whether a resumed run may take other rates, steps and whatever leaves its state its meaning,
             and data that changed.
         space: A latent space of one's own, in which the run is to denoise (``autoencoder.kind=given``).
@@ -101,7 +95,8 @@ def open_run(
         ConfigError: Settings or data differ from the checkpoint's, documents do not fit, or the device cannot do it.
         BusyError: Another training is at work in the folder.
     """
-    where = find_device(device)
+    where, wanted = find_device(device), as_said(config)
+    config = wanted.config
     if config.objective.attention == "flex" and where.type != "cuda":
         raise ConfigError(f"objective.attention=flex needs a CUDA device, this is {device!r}; leave it at dense")
     check_no_model(directory)
@@ -115,7 +110,7 @@ def open_run(
         state = None
         if is_resumed:
             state = resume(
-                config, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted, space=space
+                wanted, directory, where, goes_on_from=goes_on_from, is_change_wanted=is_change_wanted, space=space
             )
         if state is None:
             state = begin(config, where, space=space)
@@ -123,12 +118,15 @@ def open_run(
         _check_workers(state)
         if not is_text_alone(state.config.data, state.config.encode):
             check_latents(state.config, state.latents.shape(state.config.data.size))
-        reader, source = _read(state, directory)
-        held_out = _held_out_digest(reader) if evaluation_distance(state.config) else None
-        state.check_data(
-            source.digest(), held_out, found=source.found, run=directory, is_change_wanted=is_change_wanted
-        )
-        return state, _fitted(state, source)
+        return state, _bound(state, directory, is_change_wanted=is_change_wanted)
+
+
+def _bound(state: TrainState, run: Path, *, is_change_wanted: bool) -> Source:
+    """Open the data of a run, and bind its state to them."""
+    reader, source = _read(state, run)
+    held_out = _held_out_digest(reader) if evaluation_distance(state.config) else None
+    state.check_data(source.digest(), held_out, found=source.found, run=run, is_change_wanted=is_change_wanted)
+    return _fitted(state, source)
 
 
 def _read(state: TrainState, run: Path) -> tuple[Reader, Source]:
@@ -252,13 +250,19 @@ def train_run(
     """
     with ExitStack() as stack:
         lock = stack.enter_context(hold_run(run)) if lock is None else lock
-        state.take_folder(run)
+        if take_folder(state, run):
+            forget_before(run)
+        if state.forgets_best:
+            forget_best(run, beyond=-1)
+        if source.quarantine:
+            save_quarantine(source.quarantine, run)
         metrics = stack.enter_context(Metrics(run, state.step))
         between = _Between(state, source, run, metrics, stop)
         if state.step == 0 and state.latents.is_network:
             between.show_reconstructions()
         reports = stack.enter_context(closing(train(state, source, run, stop, lock=lock, metrics=metrics)))
         between.catch_up()
+        state.forgets_best = False
         for report in reports:
             try:
                 yield between.after(report)
@@ -292,8 +296,7 @@ class _Between:
         self._every = evaluation_distance(state.config)
         self._held_out = self._tried("held-out data", self._opened) if self._every else None
         self._reported_step: int | None = None
-        self._has_samples = bool(list_samples(run)) and state.step > 0
-        self._begun_seconds, self._sample_seconds, self._is_told = state.train_seconds, 0.0, False
+        self._times = SampleTimes(state.config.train, run, step=state.step, train_seconds=state.train_seconds)
 
     def show_reconstructions(self) -> None:
         """Say what the autoencoder itself loses."""
@@ -319,9 +322,9 @@ class _Between:
             if self._held_out is not None and (report.checkpoint or report.step % self._every == 0):
                 losses = self._tried("held-out losses", self._evaluate) or {}
             is_best = report.checkpoint is not None and self._offer(losses)
-            if self._is_sampled() and (is_last or not self._stop.is_set()):  # it may have been set meanwhile
+            is_stopped = self._stop.is_set() and not is_last  # it may have been set meanwhile
+            if not is_stopped and self._times.is_now(report.step, self._state.train_seconds):
                 samples = self._tried("samples", self._draw)
-                self._has_samples = True
         is_reported = bool(report.checkpoint or samples) and self._is_reported(is_last)
         written = self._tried("report", self._report) if is_reported else None
         return RunReport(report, losses, is_best, samples, written)
@@ -330,25 +333,6 @@ class _Between:
         """Write the report of a run that was stopped, or was finished before; of the last step it is there."""
         if self._reported_step != self._state.step:
             self._tried("report", self._report)
-
-    def _is_sampled(self) -> bool:
-        state, train_config = self._state, self._state.config.train
-        is_first = not self._has_samples and state.train_seconds >= FIRST_SECONDS and train_config.preview_every > 0
-        if state.step < train_config.steps and self._is_held_up():
-            return False
-        return is_first or is_due(train_config, state.step)
-
-    def _is_held_up(self) -> bool:
-        """Return whether samples took more than their share of the training so far, and say so once."""
-        most = max(GRACE_SECONDS, MAX_SAMPLE_SHARE * (self._state.train_seconds - self._begun_seconds))
-        is_held_up = self._sample_seconds > most
-        if is_held_up and not self._is_told:
-            self._is_told = True
-            _log.info(
-                "samples took %.0f s so far, more than %.0f %% of training; some are left out (train.preview_every)",
-                *(self._sample_seconds, 100 * MAX_SAMPLE_SHARE),
-            )
-        return is_held_up
 
     def _is_reported(self, is_last: bool) -> bool:
         """Return whether the run grew enough for another report: each reads what all steps left."""
@@ -360,12 +344,9 @@ class _Between:
 
     def _draw(self) -> Path | None:
         state = self._state
-        model = Transfusion(state.best_model, state.tokenizer, state.config, space=state.latents)
-        begun = time.perf_counter()
-        try:
+        with self._times.drawing():
+            model = Transfusion(state.best_model, state.tokenizer, state.config, space=state.latents)
             return draw_samples(model, self._source, self._run, state.step)
-        finally:
-            self._sample_seconds += time.perf_counter() - begun
 
     def _evaluate(self) -> dict[str, float]:
         """Measure the averaged weights, in the run's precision, and write the losses down."""
@@ -402,11 +383,7 @@ class _Between:
 
 def evaluation_distance(config: RunConfig) -> int:
     """Return the steps between held-out losses; 0: there are none."""
-    train_config = config.train
-    if train_config.evaluate_every is not None:
-        return train_config.evaluate_every
-    cost = NUM_HELD_OUT / (PASSES * train_config.batch_size)  # in steps
-    return max(round(train_config.steps / NUM_EVALUATIONS), round(cost / MAX_SHARE), 1)
+    return distance(config.train, NUM_HELD_OUT)
 
 
 def held_out_of(row: Mapping[str, float]) -> dict[str, float]:

@@ -11,7 +11,9 @@ It must not know the loop.
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -34,6 +36,7 @@ SAMPLES = r"step_\d+\.(png|txt)|prompts\.json|reconstructions\.png"  # names of 
 SHEET_COLUMNS = 8
 NUM_SHOWN = 2 * SHEET_COLUMNS
 FIRST_STEP, FIRST_SECONDS = 50, 60.0
+MAX_SHARE, GRACE_SECONDS = 0.1, 60.0  # of the training, that samples may take beside their first minute
 NUM_TEXTS, NUM_BEGUN, NUM_WRITTEN, TEMPERATURE = 4, 8, 128, 0.8
 _log = logging.getLogger(__name__)
 _SAMPLE = re.compile(r"step_(\d+)\.(?:png|txt)")
@@ -76,6 +79,54 @@ def is_due(train: Previewed, step: int) -> bool:
         return False
     early = step < every and step % FIRST_STEP == 0 and (step // FIRST_STEP).bit_count() == 1
     return early or step % every == 0 or step == train.steps
+
+
+class SampleTimes:
+    """When samples are drawn: when they are due, and first after a minute of training; but no more than take their
+    share of its time, except after the last step.
+    """
+
+    def __init__(self, train: Previewed, run: Path, *, step: int, train_seconds: float) -> None:
+        """Begin where a training stands.
+
+        Args:
+            train: The training's settings.
+            run: Its folder: what was drawn there before is not drawn first again.
+            step: Steps that are done.
+            train_seconds: How long they took.
+        """
+        self._train, self._begun_seconds = train, train_seconds
+        self._has_samples = step > 0 and bool(list_samples(run))
+        self._seconds, self._is_told = 0.0, False
+
+    def is_now(self, step: int, train_seconds: float) -> bool:
+        """Return whether samples are drawn after a step."""
+        every = self._train.preview_every
+        is_first = not self._has_samples and train_seconds >= FIRST_SECONDS and every > 0
+        if step < self._train.steps and self._is_held_up(train_seconds):
+            return False
+        return is_first or is_due(self._train, step)
+
+    def _is_held_up(self, train_seconds: float) -> bool:
+        """Return whether samples took more than their share of the training so far, and say so once."""
+        is_held_up = self._seconds > max(GRACE_SECONDS, MAX_SHARE * (train_seconds - self._begun_seconds))
+        if is_held_up and not self._is_told:
+            self._is_told = True
+            _log.info(
+                "samples took %.0f s so far, more than %.0f %% of training; some are left out (train.preview_every)",
+                *(self._seconds, 100 * MAX_SHARE),
+            )
+        return is_held_up
+
+    @contextmanager
+    def drawing(self) -> Generator[None]:
+        """Measure how long samples take, also where they fail."""
+        self._has_samples = True
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds += time.perf_counter() - begun
 
 
 def draw_samples(model: Transfusion, source: Source, run: Path, step: int) -> Path | None:

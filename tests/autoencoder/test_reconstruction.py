@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from transfusion.autoencoder import measures
 from transfusion.autoencoder.pixels import PixelConfig, PixelSpace
 from transfusion.autoencoder.reconstruction import mean_psnr, psnr, reconstruct
 from transfusion.autoencoder.space import SpaceError
@@ -23,6 +25,10 @@ def test_black_and_white_differ_by_all_there_is() -> None:
 
 def test_equal_pictures_have_infinity_and_do_not_hide_the_others() -> None:
     assert psnr(GREY, GREY) == math.inf
+    rng = np.random.default_rng(0)
+    some, other = rng.integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    values = [torch.tensor(each).permute(2, 0, 1)[None] / 127.5 - 1 for each in (some, other)]
+    assert psnr(some, other) == pytest.approx(float(measures.psnr(values[0], values[1])), abs=1e-5)
     assert mean_psnr([20.0, math.inf, 30.0]) == 25
     assert mean_psnr([math.inf]) == mean_psnr([]) == math.inf
 

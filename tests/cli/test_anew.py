@@ -1,11 +1,12 @@
 """What ``--anew`` deletes, and what it leaves."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from transfusion.cli.anew import clear
-from transfusion.train.checkpoint import checkpoints, publish, step_directory
+from transfusion.train.checkpoint import checkpoints, newest, publish, step_directory
 
 OURS = (
     "metrics.jsonl",
@@ -95,6 +96,32 @@ def test_a_linked_checkpoint_is_kept_and_not_gone_on_from(tmp_path: Path) -> Non
         clear(run)
         assert checkpoints(run) == []
         assert (run / "checkpoints" / "kept_step_00000002" / "other.bin").read_text() == "x"
+
+
+def test_a_kill_leaves_the_run_as_it_was_with_fewer_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink, found = Path.unlink, list[list[str]]()
+    for moment in range(6):
+        run = tmp_path / str(moment)
+        save(run)
+        fill(run, ("metrics.jsonl",))
+        left = [moment]
+
+        def killed(path: Path, *, missing_ok: bool = False, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            unlink(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(Path, "unlink", killed)
+            clear(run)
+        whole = newest(run)
+        found.append([path.name for path in checkpoints(run)])
+        assert (whole is None) == (moment > 2) and (whole is None or whole.name == "step_00000004")
+        assert (run / "metrics.jsonl").exists() or not found[-1]
+    assert found[0] == ["step_00000002", "step_00000004"] and found[-1] == []
 
 
 def test_linked_files_and_checkpoints(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Going on from what one has, from the command line: new data, more steps, and no folder of weights that is ignored."""
 
 import json
+import os
 import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -73,6 +74,18 @@ def test_fine_tuning_is_one_command_and_the_same_command_goes_on(run: Path, word
     told = call(*command, "train.steps=3", "train.freeze=trunk.*", "--change")
     assert "resuming at step 2 of 3" in told and " frozen)" in told and last(new).name == "step_00000003"
     assert "no checkpoint at" in call(*command, "train.steps=3", "--anew", code=1)
+
+
+def test_a_run_in_a_folder_whose_name_is_not_unicode_is_one_like_others(run: Path, tmp_path: Path) -> None:
+    """The library of weights knows no such name."""
+    odd = run.rename(tmp_path / os.fsdecode(b"r\xff"))
+    for file in ("report.html", "scores.json"):
+        (odd / file).unlink(missing_ok=True)
+    assert "resuming at step 2 of 3" in call("train", odd, "train.steps=3", "--change")
+    assert (odd / "report.html").exists() and last(odd).name == "step_00000003"
+    (odd / "scores.json").write_text('{"a": ' + "[" * 900 + "]" * 900 + "}")  # deeper than anything is gone through
+    assert json.loads(call("show", odd, "--json"))["scores"] is None
+    assert "wrote" in call("report", odd) and "bf16" in call("export", odd, tmp_path / "out", "--dtype", "bf16")
 
 
 def test_a_run_is_prolonged_when_it_is_said(run: Path) -> None:
@@ -163,3 +176,42 @@ def test_a_setting_reaches_what_the_run_took_since_its_checkpoint(run: Path) -> 
     with pytest.raises(ConfigError, match="cooldown reaches nothing while train.optimizer.schedule is 'cosine'"):
         find_config(str(run), ["train.optimizer.cooldown=0.3"])
     assert find_config(str(run), []).train.optimizer.schedule == "cosine"
+
+
+def test_what_is_said_wins_over_an_unsaved_change_and_the_rest_is_kept(run: Path, words: Path, tmp_path: Path) -> None:
+    lr, recipe = "train.optimizer.lr", ("train", "folder", f"data.path={words}", *SMALL, "--run", run)
+    was = json.loads(call("config", run))["train"]["optimizer"]["lr"]
+    for path, value in ((lr, 1e-5), ("train.steps", 2), ("train.max_dropped", 0.5)):
+        append_row(run / "changes.jsonl", {"step": 2, "setting": path, "old": None, "new": value})
+
+    def change(*arguments: object, code: int = 0) -> str:
+        copy = shutil.copytree(run, tmp_path / "copy", dirs_exist_ok=True)
+        shutil.copy(run / "changes.jsonl", copy)
+        told = call(*(str(each).replace(str(run), str(copy)) for each in arguments), code=code)
+        rows = [json.loads(line) for line in (copy / "changes.jsonl").read_text().splitlines()[3:]]
+        return told if code else json.dumps([(row["setting"], row["old"], row["new"]) for row in rows])
+
+    back = json.dumps([(lr, 1e-5, was)])
+    assert change("train", run) == change(*recipe) == change(*recipe, "--change") == "[]"
+    assert change("train", run, f"{lr}={was}", "--change") == back
+    assert change(*recipe, f"{lr}={was}", "--change") == back
+    assert f"{lr} is {was}, was 1e-05" in change("train", run, f"{lr}={was}", code=2)
+    file = tmp_path / "settings.json"
+    file.write_text(call("config", last(run)))
+    assert change("train", file, "--run", run) == "[]"
+    assert [lr, 1e-5, was] in json.loads(change("train", file, "--run", run, "--change"))  # the file says it
+
+
+def test_going_on_elsewhere_again_is_no_other_training(run: Path, words: Path, tmp_path: Path) -> None:
+    new, other = tmp_path / "new", tmp_path / "other"
+    append_row(run / "changes.jsonl", {"step": 2, "setting": "train.steps", "old": 2, "new": 3})
+    append_row(run / "changes.jsonl", {"step": 2, "setting": "train.optimizer.lr", "old": 1e-3, "new": 1e-5})
+    assert "resuming at step 2 of 3" in call("train", run, "--run", new)
+    assert {row.get("setting") for row in map(json.loads, (new / "changes.jsonl").read_text().splitlines())} >= {
+        "train.steps", "train.optimizer.lr"
+    }  # fmt: skip
+    assert "finished: step 3 of 3" in call("train", run, "--run", new)
+    call("train", "folder", f"data.path={words}", *SMALL, "train.seed=5", "--run", other)
+    told = call("train", run, "--run", other, code=2)
+    assert f"{other} has checkpoints already, and began from nothing, not from {run}" in told
+    assert f"not from {other}; go on with it (transfusion train {new})" in call("train", other, "--run", new, code=2)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transfusion.data import readers
 from transfusion.data.layouts import layout_of
 from transfusion.data.readers import (
     BrokenPicture,
@@ -156,6 +157,26 @@ def test_few_pictures_are_decoded_and_of_these_all_are_whole(tmp_path: Path) -> 
     assert set(few.quarantine) == {"p3.png"} and few.found.records == 11
     with pytest.raises(BrokenPicture, match="p11.png"):
         few[len(few) - 1]
+
+
+def test_of_many_pictures_none_is_decoded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path, [{"file": f"p{i}.png", "text": f"text {i}"} for i in range(12)])
+    whole = ImageFolder(tmp_path, 8)
+    monkeypatch.setattr(readers, "MOST_AHEAD", 12 * 8 * 8 * 3)
+    assert ImageFolder(tmp_path, 8).digest() == whole.digest()
+    monkeypatch.setattr(readers, "MOST_AHEAD", 12 * 8 * 8 * 3 - 1)
+    decoded: list[Path] = []
+    monkeypatch.setattr(
+        readers, "open_picture", lambda file, size, **_: decoded.append(file) or open_picture(file, size)
+    )
+    many = ImageFolder(tmp_path, 8)
+    digest = many.digest()
+    assert not decoded and digest.startswith("files:")
+    assert all(np.array_equal(many[i].picture, whole[i].picture) for i in range(12)) and len(decoded) == 12
+    (tmp_path / "p3.png").write_bytes(b"broken")
+    assert len(ImageFolder(tmp_path, 8)) == 12 and ImageFolder(tmp_path, 8).digest() != digest
+    with pytest.raises(BrokenPicture, match="p3.png"):
+        many[3]
 
 
 def test_captions_may_hold_other_line_breaks(tmp_path: Path) -> None:

@@ -79,12 +79,14 @@ def _said(part: Text | Latent) -> str:
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_rows_are_found_by_number_whatever_they_are_written_as(tmp_path: Path, indent: int | None, mark: bytes) -> None:
     rows = [{"text": 'a "b" [c], {d}\\ ' + "é" * number, "number": number} for number in range(7)]
+    rows.append(rows[0])
     (tmp_path / "a.json").write_bytes(mark + json.dumps(rows, indent=indent, ensure_ascii=False).encode())
     lines = "\n\n".join(json.dumps(row) for row in rows)
     (tmp_path / "a.jsonl").write_bytes(mark + lines.encode())
     for name in ("a.json", "a.jsonl"):
         found = Rows(tmp_path / name)
         assert [found[number] for number in (6, 0, 3)] == [rows[6], rows[0], rows[3]] and list(found) == rows
+        assert found.marks[0] == found.marks[-1] and len(set(found.marks)) == len(rows) - 1
 
 
 @pytest.mark.parametrize(

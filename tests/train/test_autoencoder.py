@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from PIL import Image
 from tiny import equal, mobile_tensors
 from torch import Tensor
 
+from transfusion import samples
 from transfusion.autoencoder.architecture import Draw, VQNetwork
 from transfusion.autoencoder.losses import hinge_loss, judged_loss, l1_loss, total_loss
 from transfusion.autoencoder.measures import psnr
 from transfusion.autoencoder_run import evaluation_distance, measure, open_autoencoder, train_autoencoder
+from transfusion.cli.autoencoder import find_autoencoder
 from transfusion.config import ConfigError
 from transfusion.data.errors import DataError
 from transfusion.data.settings import FolderConfig
+from transfusion.files import append_row, read_rows
 from transfusion.train.autoencoder.judges import Judges, load_judges, settled_backbones
 from transfusion.train.autoencoder.loop import AutoencoderReport, differentiate, train
 from transfusion.train.autoencoder.pictures import (
@@ -30,7 +34,7 @@ from transfusion.train.autoencoder.pictures import (
 )
 from transfusion.train.autoencoder.settings import AutoencoderRun, overridden
 from transfusion.train.autoencoder.state import AutoencoderState, begin, resume
-from transfusion.train.changes import OF_AUTOENCODERS
+from transfusion.train.changes import OF_AUTOENCODERS, Said
 from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.endings import NotFiniteError
 from transfusion.train.facts import read_facts
@@ -380,6 +384,14 @@ def test_between_the_steps_reconstructions_are_measured_and_shown(tmp_path: Path
     assert evaluation_distance(plain) == 0 and evaluation_distance(AutoencoderRun()) == 20_000
 
 
+def test_sheets_take_no_more_than_their_share_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10**6, 40))
+    monkeypatch.setattr(samples, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))  # of 40 s each
+    opened = open_autoencoder(settings("train.preview_every=1"), tmp_path, is_resumed=True, device="cpu")
+    reports = list(train_autoencoder(opened, tmp_path, threading.Event()))
+    assert [report.step.step for report in reports if report.samples] == [1, 2, 6]
+
+
 def test_measures_are_those_of_the_averaged_network() -> None:
     state = start(settings())
     pictures = open_pictures(state.config.data, 0)
@@ -422,6 +434,55 @@ def test_other_settings_and_other_pictures_are_not_gone_on_with(tmp_path: Path) 
         (folder / "discriminator.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="no checkpoint of .* is whole"):
         resume(settings(), tmp_path, CPU)
+
+
+def test_what_is_said_wins_and_what_was_tried_elsewhere_is_not_taken(tmp_path: Path) -> None:
+    source, new = tmp_path / "source", tmp_path / "new"
+    finish(start(settings("train.steps=1")), source)
+    row = {"step": 1, "setting": "losses.l1", "old": 1.0, "new": 2.0}
+    append_row(source / "changes.jsonl", row)
+    given, l1 = settings("train.steps=1"), "losses.l1"
+    for said, is_change_wanted, expected in (
+        (None, False, 2.0),
+        ((), True, 2.0),
+        ((l1,), True, 1.0),
+        (None, True, 1.0),
+    ):
+        state = resume(Said(given, said), source, CPU, is_change_wanted=is_change_wanted)
+        assert state is not None and state.config.losses.l1 == expected
+    append_row(new / "changes.jsonl", {**row, "new": 7.0})
+    assert find_autoencoder(str(source), []).losses.l1 == 2.0
+    checkpoint = resume(given, new, CPU, goes_on_from=step_directory(source, 1))  # which took nothing
+    assert checkpoint is not None and checkpoint.config.losses.l1 == 1.0
+    there = resume(Said(find_autoencoder(str(source), ["train.steps=2"]), ("train.steps",)), new, CPU,
+                   goes_on_from=source, is_change_wanted=True)  # fmt: skip
+    assert there is not None and there.config.losses.l1 == 2.0
+    finish(there, new)
+    rows = read_rows(new / "changes.jsonl")
+    assert rows[1]["from"]["path"] == str(source) and {each["setting"] for each in rows[2:]} == {l1, "train.steps"}
+    again = resume(there.config, new, CPU, goes_on_from=source)
+    assert again is not None and again.step == 2
+    finish(start(given), tmp_path / "other")
+    with pytest.raises(ConfigError, match="other has checkpoints already, and began from nothing, not from"):
+        resume(given, tmp_path / "other", CPU, goes_on_from=source)
+    with pytest.raises(ConfigError, match=f"new has checkpoints already, and began from {source}, not from"):
+        resume(given, new, CPU, goes_on_from=new)
+
+
+def test_a_run_begun_anew_leaves_nothing_of_the_old(tmp_path: Path) -> None:
+    given = settings("train.steps=2", "train.preview_every=1")
+    opened = open_autoencoder(given, tmp_path, is_resumed=True, device="cpu")
+    list(train_autoencoder(opened, tmp_path, threading.Event()))
+    assert (tmp_path / "samples" / "step_00000002.png").exists()
+    opened = open_autoencoder(given, tmp_path, is_resumed=False, device="cpu")
+    reports = train_autoencoder(opened, tmp_path, threading.Event())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transfusion.train.autoencoder.loop.keep", lambda *_: None)  # as by a kill: nothing is saved
+        next(reports)
+        reports.close()
+    assert checkpoints(tmp_path) == [] and (tmp_path / "checkpoints" / "kept_step_00000002").is_dir()
+    assert [file.name for file in (tmp_path / "samples").iterdir()] == ["step_00000001.png"]
+    assert resume(given, tmp_path, CPU) is None
 
 
 def test_an_error_costs_no_finished_step_and_numbers_that_are_not_finite_save_nothing(tmp_path: Path) -> None:
@@ -482,3 +543,14 @@ def test_latents_are_no_pictures_to_train_an_autoencoder_on(tmp_path: Path) -> N
         for layout in ("auto", "latents"):
             with pytest.raises(DataError, match=f"{folder} holds latents, which an autoencoder has made of pictures"):
                 open_pictures(FolderConfig(path=folder, layout=layout, resolution=16), 0)
+
+
+def test_in_the_place_of_a_broken_picture_comes_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr("transfusion.data.readers.MOST_AHEAD", 0)
+    pictures = open_pictures(FolderConfig(path=tmp_path, resolution=16, hold_out=0), 0).training
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(b"broken")
+    assert [int(pictures.picture(number)[0, 0, 0]) for number in range(4)] == [0, 180, 180, 180]
+    assert set(pictures.quarantine) == {"1.png", "2.png"}

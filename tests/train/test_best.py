@@ -52,10 +52,11 @@ def test_one_that_is_gone_or_of_another_training_is_none(tmp_path: Path) -> None
      '{"step": 4, "total": 1, "losses": {"text": "<b>"}}', '{"step": 4, "total": 1}', '{"step": true, "total": 1}',
      f'{{"step": {10**300}, "total": 1, "losses": {{}}}}', '{"step": -4, "total": 1, "losses": {}}',
      '{"step": 4, "total": -Infinity, "losses": {"text": 1}}', '{"step": 4, "total": 1, "losses": {"text": -Infinity}}',
-     f'{{"step": 4, "total": {10**400}, "losses": {{}}}}', "[" * 100_000],
+     f'{{"step": 4, "total": {10**400}, "losses": {{}}}}', "[" * 100_000,
+     '{"step": 2, "total": 1.5, "losses": {}}'],
 )  # fmt: skip
 def test_what_is_no_record_of_ours_is_none(tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture) -> None:
-    save(tmp_path, 4)
+    save(tmp_path, 2, 4)
     (tmp_path / "best.json").write_text(content)
     assert read_best(tmp_path) is None and "best.json is damaged" in caplog.text
     offer_best(tmp_path, 4, {"text": 1.5}, total)
@@ -66,3 +67,11 @@ def test_the_best_is_weighed_as_the_run_weighs_now(tmp_path: Path) -> None:
     save(tmp_path, 1, 2)
     assert offer_best(tmp_path, 1, {"text": 1.0, "image": 3.0}, total)
     assert offer_best(tmp_path, 2, {"text": 2.0, "image": 2.5}, lambda losses: losses["text"] + 5 * losses["image"])
+
+
+def test_one_with_other_losses_is_not_compared(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    assert not offer_best(tmp_path, 1, {}, total) and read_best(tmp_path) is None
+    assert offer_best(tmp_path, 1, {"text": 1.0}, total)  # the total of one loss is lower than that of both
+    assert offer_best(tmp_path, 2, {"text": 0.5, "image": 0.7}, total)
+    assert read_best(tmp_path) == Best(2, 1.2, {"text": 0.5, "image": 0.7})

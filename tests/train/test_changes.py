@@ -1,6 +1,7 @@
 """Going on longer or at other rates: when it is said, told, and exact where nothing changed."""
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tiny import ToySource, equal, run_config
 
 from transfusion.config import ConfigError, RunConfig, override
 from transfusion.files import append_row
-from transfusion.train.changes import CHANGEABLE, FIXED, differences, record_changes, with_taken
+from transfusion.train.changes import CHANGEABLE, FIXED, Change, Said, differences, record_changes, with_taken
 from transfusion.train.checkpoint import checkpoints, step_directory
 from transfusion.train.loop import train
 from transfusion.train.manifest import CheckpointError, read_manifest
@@ -193,10 +194,80 @@ def recorded(run: Path, *steps: str) -> None:
 def test_changes_are_taken_again_whatever_they_leave_to_reach(tmp_path: Path) -> None:
     finish(begin(config(*CONSTANT), CPU), tmp_path)
     recorded(tmp_path, "train.optimizer.cooldown=0.2", "train.optimizer.schedule=cosine", "train.steps=9")
-    state = resume(config(*CONSTANT, "train.optimizer.lr=0.001"), tmp_path, CPU, is_change_wanted=True)
+    said = Said(config(*CONSTANT, "train.optimizer.lr=0.001"), ["train.optimizer.lr"])
+    state = resume(said, tmp_path, CPU, is_change_wanted=True)
     assert state is not None and state.config.train.steps == 9
     assert (state.config.train.optimizer.schedule, state.config.train.optimizer.cooldown) == ("cosine", 0.2)
     assert [change.setting for change in state.changes] == ["train.optimizer.lr"]
+
+
+LR = "train.optimizer.lr"
+BACK = Change(LR, 0.001, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_change_wanted", "changes"),
+    [
+        ([LR], True, (BACK,)),
+        (["train.optimizer"], True, (BACK,)),
+        ([f"{LR}.0"], True, (BACK,)),  # as of betas
+        ([], True, ()),
+        (["train.optimizer.l"], True, ()),
+        (None, True, (BACK,)),  # a tree from Python, with the word that a change is wanted
+        (None, False, ()),
+    ],
+)
+def test_what_is_said_wins_over_what_the_run_took(
+    tmp_path: Path, *, said: list[str] | None, is_change_wanted: bool, changes: tuple[Change, ...]
+) -> None:
+    run = shutil.copytree(_run(tmp_path), tmp_path / "copy")
+    recorded(run, f"{LR}=0.001")
+    state = resume(Said(config(), said), run, CPU, is_change_wanted=is_change_wanted)
+    assert state is not None and state.changes == changes
+    assert state.config.train.optimizer.lr == (0.01 if changes else 0.001)
+    if said is None:
+        tree = resume(config(), run, CPU, is_change_wanted=is_change_wanted)
+        assert tree is not None and tree.changes == changes
+
+
+def test_to_say_a_setting_is_to_change_it(tmp_path: Path) -> None:
+    run = shutil.copytree(_run(tmp_path), tmp_path / "copy")
+    recorded(run, "train.steps=9")
+    with pytest.raises(ConfigError, match="train.steps is 4, was 9.*--change"):
+        resume(Said(config(), ["train.steps"]), run, CPU)
+
+
+def test_a_run_from_elsewhere_goes_on_with_what_that_run_took(tmp_path: Path) -> None:
+    source, new = shutil.copytree(_run(tmp_path), tmp_path / "copy"), tmp_path / "new"
+    recorded(source, f"{LR}=0.001", "train.steps=6")
+    state = resume(Said(config(f"{LR}=0.001", "train.steps=6"), ()), new, CPU, goes_on_from=source)
+    assert state is not None and (state.config.train.steps, state.config.train.optimizer.lr) == (6, 0.001)
+    assert {change.setting for change in state.changes} == {"train.steps", LR}  # its own folder tells of them, too
+    finish(state, new)
+    again = resume(Said(config(f"{LR}=0.001", "train.steps=6"), ()), new, CPU, goes_on_from=source)
+    assert again is not None and again.step == 6
+    checkpoint = resume(Said(config(), ()), tmp_path / "other", CPU, goes_on_from=step_directory(source, 4))
+    assert checkpoint is not None and checkpoint.config.train.optimizer.lr == 0.01  # which took nothing
+
+
+def test_a_run_that_did_not_go_on_from_there_is_refused(tmp_path: Path) -> None:
+    source, new = shutil.copytree(_run(tmp_path), tmp_path / "copy"), tmp_path / "new"
+    finish(resume(config("train.steps=5"), new, CPU, goes_on_from=source, is_change_wanted=True), new)
+    other = shutil.copytree(source, tmp_path / "other")
+    finish(resume(config("train.steps=6"), other, CPU, is_change_wanted=True), other)
+    given = config("train.steps=5")
+    for named in (source, step_directory(source, 4), step_directory(other, 4)):  # the last has the same weights
+        assert (resume(given, new, CPU, goes_on_from=named) or start()).step == 5
+    source.rename(tmp_path / "moved")
+    assert (resume(given, new, CPU, goes_on_from=tmp_path / "moved") or start()).step == 5
+    for run, named, began in ((new, step_directory(other, 6), f"from {source}"), (other, new, "from nothing")):
+        with pytest.raises(ConfigError, match=f"{run} has checkpoints already, and began {began}, not from {named};"):
+            resume(given, run, CPU, goes_on_from=named)
+
+
+def start() -> TrainState:
+    """Begin a run."""
+    return begin(config(), CPU)
 
 
 def test_a_file_of_changes_with_a_bad_value_is_named(tmp_path: Path) -> None:

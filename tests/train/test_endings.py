@@ -23,13 +23,14 @@ from transfusion.train import loop
 from transfusion.train.best import offer_best, read_best
 from transfusion.train.changes import Change
 from transfusion.train.checkpoint import checkpoints, newest, publish, step_directory, sweep
+from transfusion.train.folder import seen
 from transfusion.train.lock import BusyError, RunLock
 from transfusion.train.loop import train
 from transfusion.train.manifest import CheckpointError
 from transfusion.train.metrics import METRICS_FILE, read_metrics
 from transfusion.train.opening import begin, resume
 from transfusion.train.optimizer import optimizer_tensors
-from transfusion.train.state import TrainState, seen
+from transfusion.train.state import TrainState
 from transfusion.train.tensors import load_tensors
 
 CPU = torch.device("cpu")

@@ -20,8 +20,12 @@ def as_shown(pictures: Tensor) -> Tensor:
 
 def psnr(made: Tensor, pictures: Tensor) -> Tensor:
     """Return the ratio of peak to error of each picture as a file shows it, (B,) in dB; infinite where they agree."""
-    error = (as_shown(made) - as_shown(pictures)).square().flatten(1).mean(1)
-    return -10.0 * error.log10()
+    return shown_psnr(as_shown(made), as_shown(pictures))
+
+
+def shown_psnr(made: Tensor, pictures: Tensor) -> Tensor:
+    """Return the ratio of peak to error of each picture, values 0 to 1, (B,) in dB; infinite where they agree."""
+    return -10.0 * (made - pictures).square().flatten(1).mean(1).log10()
 
 
 def ssim(made: Tensor, pictures: Tensor) -> Tensor:

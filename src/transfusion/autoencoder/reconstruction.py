@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
+import torch
 
+from transfusion.autoencoder.measures import shown_psnr
 from transfusion.autoencoder.space import LatentSpace, Picture, SpaceError
 
 WHITE = 255.0
@@ -27,8 +28,8 @@ def psnr(picture: Picture, other: Picture) -> float:
     """
     if picture.shape != other.shape:
         raise SpaceError(f"pictures of {picture.shape} and {other.shape} cannot be compared; give two of one size")
-    error = float(np.mean(np.square(picture.astype(np.float64) - other.astype(np.float64))))
-    return 10 * math.log10(WHITE**2 / error) if error else math.inf
+    made, shown = (torch.tensor(each / WHITE)[None] for each in (picture, other))  # (1, H, W, 3) float64
+    return float(shown_psnr(made, shown))
 
 
 def mean_psnr(found: Sequence[float]) -> float:

@@ -12,6 +12,8 @@ from transfusion.cli.allocator import keep_freed_memory
 from transfusion.cli.defaults import TEMPERATURE
 from transfusion.cli.help import UNWRAPPED, fitted
 from transfusion.cli.json_text import json_text
+from transfusion.cli.named import folder as folder_of
+from transfusion.cli.named import text as text_of
 from transfusion.cli.streams import prepare_streams, telling
 from transfusion.memory import is_used_up
 
@@ -59,7 +61,9 @@ def say(value: object, *, as_json: bool, text: str) -> None:
 
 @app.command()
 def demo(
-    run: Annotated[Path, typer.Option(help="Folder of the run")] = Path("runs/demo"),
+    run: Annotated[Path, typer.Option(parser=folder_of, metavar="<path>", help="Folder of the run")] = Path(
+        "runs/demo"
+    ),
     anew: Anew = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Train so many steps instead of the recipe's")] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts per category of the evaluation")] = 100,
@@ -74,9 +78,15 @@ def demo(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe (see `recipes`), a saved config.json, or a run's folder")],
+    recipe: Annotated[
+        str,
+        typer.Argument(parser=text_of, help="A recipe (see `recipes`), a saved config.json, or a run's folder"),
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings, such as train.steps=100")] = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<name of the recipe>")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(parser=folder_of, metavar="<path>", help="Folder of the run; default runs/<name of the recipe>"),
+    ] = None,
     anew: Anew = False,
     device: Device = "auto",
     change: Annotated[
@@ -152,7 +162,7 @@ def show(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A run or a checkpoint")],
-    folder: Annotated[Path, typer.Argument(help="Folder to write")],
+    folder: Annotated[Path, typer.Argument(parser=folder_of, help="Folder to write")],
     weights: Annotated[str | None, typer.Option(help="averaged or trained")] = None,
     dtype: Annotated[str, typer.Option(help="fp32, or bf16 for half the size")] = "fp32",
     as_json: AsJson = False,
@@ -256,7 +266,9 @@ def write(
     top_k: Annotated[int | None, typer.Option(help="Draw among the likeliest tokens, so many")] = None,
     top_p: Annotated[float, typer.Option(help="Draw among the fewest tokens with so much probability")] = 1.0,
     images: Annotated[int, typer.Option(min=0, help="Most pictures to draw, where the model begins one")] = 1,
-    folder: Annotated[Path, typer.Option(help="Where drawn pictures are saved")] = Path("written"),
+    folder: Annotated[
+        Path, typer.Option(parser=folder_of, metavar="<path>", help="Where drawn pictures are saved")
+    ] = Path("written"),
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -276,7 +288,9 @@ def write(
 @app.command()
 def chat(
     model: Model,
-    folder: Annotated[Path, typer.Option(help="Where drawn pictures are saved")] = Path("chat"),
+    folder: Annotated[
+        Path, typer.Option(parser=folder_of, metavar="<path>", help="Where drawn pictures are saved")
+    ] = Path("chat"),
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -326,7 +340,10 @@ def prepare() -> None:
 @preparing.command()
 def latents(
     data: Annotated[Path, typer.Argument(help="Folder of captioned pictures, in any layout")],
-    to: Annotated[Path, typer.Option(help="Folder to write; one that was begun is gone on with")],
+    to: Annotated[
+        Path,
+        typer.Option(parser=folder_of, metavar="<path>", help="Folder to write; one that was begun is gone on with"),
+    ],
     autoencoder: Annotated[
         str, typer.Option(help="Its folder, a run that trained one, or a name on the hub", show_default=False)
     ] = "",

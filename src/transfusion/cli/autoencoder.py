@@ -3,34 +3,29 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
 from transfusion.autoencoder_run import AutoencoderRunReport, OpenedAutoencoder, open_autoencoder, train_autoencoder
 from transfusion.cli.anew import clear
+from transfusion.cli.places import Asked, place_of, said_paths
 from transfusion.cli.signals import stop_on_signals
-from transfusion.cli.stepping import Shown, show_steps
+from transfusion.cli.stepping import Shown, say_stopped, say_where_it_stands, show_steps
 from transfusion.config import CONFIG_FILE, ConfigError, tree_from_json
-from transfusion.data.readers import save_quarantine
+from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.devices import find_device
 from transfusion.recipes import AUTOENCODERS
 from transfusion.train.autoencoder.settings import AutoencoderRun, overridden
 from transfusion.train.autoencoder.state import load_autoencoder_settings
-from transfusion.train.checkpoint import CHECKPOINTS, checkpoints, newest
+from transfusion.train.best import meant
+from transfusion.train.changes import Said, with_taken
+from transfusion.train.checkpoint import checkpoints
+from transfusion.train.facts import step_of
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.manifest import CheckpointError
 from transfusion.train.saved import check_no_model, find_checkpoint, is_of_autoencoder
 
 DONE, STOPPED = 0, 130
-
-
-class Asked(NamedTuple):
-    """What a command line asks for: settings, the run's folder, and another's checkpoint to go on from, if any."""
-
-    config: AutoencoderRun
-    directory: Path
-    goes_on_from: Path | None = None
 
 
 def is_autoencoder(name: str) -> bool:
@@ -67,7 +62,9 @@ def find_autoencoder(name: str, overrides: Sequence[str]) -> AutoencoderRun:
     if name in AUTOENCODERS:
         base = AUTOENCODERS[name]()
     elif path.is_dir():
-        base = load_autoencoder_settings(find_checkpoint(path, hashed={CONFIG_FILE}))
+        found = find_checkpoint(path, hashed={CONFIG_FILE})
+        base = load_autoencoder_settings(found)
+        base = base if (step := step_of(found)) is None else with_taken(base, base, path, step)
     else:
         base = tree_from_json(path.read_text(), name, AutoencoderRun)
     return overridden(base, overrides)
@@ -77,14 +74,14 @@ def run_autoencoder(
     name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool, device: str, is_change_wanted: bool = False
 ) -> int:
     """Train to the end or to Ctrl-C; return the exit code."""
-    config, directory, goes_on_from = _asked(name, overrides, run, is_anew=is_anew)
+    wanted, directory, goes_on_from = _asked(name, overrides, run, is_anew=is_anew)
     if not is_anew:
         check_kind(directory, is_wanted=True)
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     with hold_run(directory) as lock:
         console.print(f"{find_device(device)}, run {directory}")
         opened = open_autoencoder(
-            config,
+            wanted,
             directory,
             is_resumed=not is_anew,
             device=device,
@@ -98,38 +95,26 @@ def run_autoencoder(
         is_done = _train(opened, lock, console)
     state = opened.state
     if not is_done:
-        again = f"transfusion train {directory}"
-        console.print(f"stopped after step {state.step}; the state is saved in {directory}. Go on: {again}")
+        say_stopped(directory, state.step, f"transfusion train {directory}", console)
         return STOPPED
     console.print(f"done: {directory} is an autoencoder now, by path")
     return DONE
 
 
-def _asked(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool) -> Asked:
+def _asked(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool) -> Asked[AutoencoderRun]:
     """Settle what to train and where.
 
     Raises:
         ConfigError: A checkpoint is named that its run does not go on from.
     """
-    config = find_autoencoder(name, overrides)
-    path = Path(name)
-    if name in AUTOENCODERS or not path.is_dir():
-        directory = run or Path("runs") / config.name
-        check_no_model(directory)
-        return Asked(config, directory)
-    home = path.parents[1] if path.parent.name == CHECKPOINTS else path
-    if run is not None and run.resolve() != home.resolve():
-        check_no_model(run)
-        if is_anew:
-            raise ConfigError(f"{path} is gone on from in {run}, so not from nothing: leave --anew out")
-        return Asked(config, run, path)
-    check_no_model(home)
-    if path != home and not is_anew and (last := newest(home, hashed=())) and last.resolve() != path.resolve():
-        raise ConfigError(
-            f"{path} is not the newest checkpoint of {home}, which goes on from {last.name}: transfusion train {home}"
-            f"   To go on from this one: transfusion train {path} --run runs/NEW"
-        )
-    return Asked(config, home)
+    is_folder = name not in AUTOENCODERS and meant(Path(name)).is_dir()
+    is_file = name not in AUTOENCODERS and not is_folder
+    wanted = Said(find_autoencoder(name, overrides), said_paths(overrides, is_file=is_file))
+    if is_folder:
+        return Asked(wanted, *place_of(Path(name), run, is_anew=is_anew))
+    directory = run or Path("runs") / wanted.config.name
+    check_no_model(directory)
+    return Asked(wanted, directory)
 
 
 def _tell(opened: OpenedAutoencoder, run: Path, console: Console) -> None:
@@ -140,20 +125,14 @@ def _tell(opened: OpenedAutoencoder, run: Path, console: Console) -> None:
     seen = f", crops of {config.side}" if config.side != config.resolution else ""
     side = config.resolution
     console.print(f"{count / 1e6:.1f} M parameters, {config.train.precision}, pictures of {side} x {side}{seen}")
-    if state.step >= total:
-        console.print(
-            f"finished: step {state.step} of {total}; to go on for longer: transfusion train {run} "
-            f"train.steps={2 * total} --change   Begin anew: add --anew"
-        )
-    elif state.step:
-        console.print(f"resuming at step {state.step} of {total} (--anew begins anew)")
+    say_where_it_stands(run, state.step, total, console)
     lacking = [name for name in ("perceptual", "identity") if getattr(config.backbones, name).path is None]
     if lacking and state.step < total:
         paths = " and ".join(f"backbones.{name}.path" for name in lacking)
         console.print(f"without the losses {' and '.join(lacking)}: no weights are given for them ({paths})")
     console.print(pictures.found.line())
     if pictures.quarantine:
-        file = save_quarantine(pictures.quarantine, run)
+        file = run / QUARANTINE_FILE  # the run writes it
         console.print(f"{len(pictures.quarantine)} broken are left out; see {file}")
 
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transfusion.autoencoder.spaces import latent_shape
 from transfusion.cli.texts import visible
 from transfusion.config import CONFIG_FILE, RunConfig, leaves
-from transfusion.data.tasks import TASKS, told_tasks
+from transfusion.data.tasks import told_tasks
 from transfusion.evaluate.suite import SCORES_FILE
 from transfusion.files import row_of
 from transfusion.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -29,7 +29,9 @@ from transfusion.train.manifest import (
 )
 from transfusion.train.metrics import read_metrics
 from transfusion.train.saved import find_checkpoint, load_settings
+from transfusion.train.tensors import utf8_name
 
+ALL_TASKS = ("draw", "caption", "ask", "edit", "story", "write")
 LOSSES = ("loss/", "held_out/")
 LABEL_WIDTH = 11
 SHOWN_DIGEST = 40  # characters of what names the data
@@ -61,7 +63,7 @@ def describe(path: Path) -> dict[str, Any]:
         "run": None if run is None else str(run),
         "name": config.name,
         "tasks": list(told),
-        "untold": [task for task in TASKS if task not in told],
+        "untold": [task for task in ALL_TASKS if task not in told],
         "parameters": _parameters(folder),
         "weights": _weights(folder),
         "pictures": _pictures(config),
@@ -111,7 +113,7 @@ def _parameters(folder: Path) -> dict[str, int]:
     """Count the trained numbers by part of the network, from the head of the file of weights alone."""
     file = folder / MODEL_FILE
     counts: dict[str, int] = {}
-    with reading(file), safe_open(str(file), framework="pt") as tensors:
+    with reading(file), utf8_name(file) as path, safe_open(path, framework="pt") as tensors:
         for name in sorted(tensors.keys()):
             number = 1
             for size in tensors.get_slice(name).get_shape():

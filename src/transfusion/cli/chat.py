@@ -16,6 +16,7 @@ from transfusion.cli.targets import free_numbers
 from transfusion.data.encode import TURN_END, Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.tasks import is_text_alone
+from transfusion.data.turns import spoken
 from transfusion.generate.engine import Engine
 from transfusion.generate.options import Generated
 from transfusion.layout import num_slots
@@ -112,7 +113,7 @@ def _tell(model: Transfusion, result: Generated, folder: Path, console: Console,
         console.print("(no answer; /new begins anew)", style="dim")
     for part in result.generated:
         if isinstance(part, Text):
-            if said := model.tokenizer.decode(part.tokens).strip():
+            if said := spoken(model.prompts.encoder.template, model.tokenizer.decode(part.tokens)):
                 console.print(said, highlight=False, markup=False)
         elif isinstance(part, Latent):
             picture = model.image(part)

@@ -14,7 +14,7 @@ from transfusion.train.best import BEST
 from transfusion.train.checkpoint import CHECKPOINTS, publish
 from transfusion.train.manifest import EMA_FILE, MODEL_FILE, read_manifest
 from transfusion.train.saved import find_checkpoint
-from transfusion.train.tensors import load_tensors, save_tensors
+from transfusion.train.tensors import load_tensors, save_tensors, utf8_name
 
 AVERAGED, TRAINED = "averaged", "trained"
 WEIGHTS = {AVERAGED: EMA_FILE, TRAINED: MODEL_FILE}
@@ -70,6 +70,6 @@ def export(path: Path, folder: Path, *, weights: str | None, dtype: str) -> dict
 
 def _dtype(file: Path) -> str:
     """Return in which precision a file has its matrices: what was exported in bf16 stays that, to the byte."""
-    with safe_open(str(file), framework="pt") as tensors:
+    with utf8_name(file) as path, safe_open(path, framework="pt") as tensors:
         found = {tensors.get_slice(name).get_dtype() for name in sorted(tensors.keys())}
     return "bf16" if "BF16" in found else "fp32"

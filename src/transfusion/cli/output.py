@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from transfusion.config import ConfigError
+from transfusion.files import is_stream
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
@@ -19,18 +20,20 @@ def check_picture(file: Path) -> None:
 
 
 def check_file(file: Path) -> None:
-    """Refuse a file that cannot be written; folders on the way to it are made.
+    """Refuse a file that cannot be written; folders on the way to it are made. A pipe is not asked: to open it would
+    tell its reader that all is said.
 
     Raises:
         ConfigError: It is a folder, or the system refuses; says why.
     """
+    if is_stream(file):
+        return
     target = file.resolve()  # a link stays one
     is_there = target.exists()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not is_there or target.is_dir() or target.is_file():  # to open a pipe would tell its reader that all is said
-            with target.open("ab"):  # changes nothing of a file that is there
-                pass
+        with target.open("ab"):  # changes nothing of a file that is there
+            pass
         if not is_there:
             target.unlink()
     except OSError as error:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
@@ -20,6 +21,22 @@ class Shown(NamedTuple):
     step: int
     numbers: Mapping[str, float]
     held_out: Mapping[str, float]
+
+
+def say_where_it_stands(run: Path, step: int, total: int, console: Console) -> None:
+    """Say of a run that goes on at which step, and of one that is finished how to go on for longer."""
+    if step >= total:
+        console.print(
+            f"finished: step {step} of {total}; to go on for longer: transfusion train {run} "
+            f"train.steps={2 * total} --change   Begin anew: add --anew"
+        )
+    elif step:
+        console.print(f"resuming at step {step} of {total} (--anew begins anew)")
+
+
+def say_stopped(run: Path, step: int, again: str, console: Console) -> None:
+    """Say of a run that was stopped by which command it goes on."""
+    console.print(f"stopped after step {step}; the state is saved in {run}. Go on: {again}")
 
 
 def show_steps(steps: Iterable[Shown], first: int, total: int, console: Console) -> None:

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
 from transfusion.cli.anew import clear
 from transfusion.cli.autoencoder import check_kind, is_autoencoder, run_autoencoder
+from transfusion.cli.places import Asked, place_of, run_of, said_paths
 from transfusion.cli.signals import stop_on_signals
-from transfusion.cli.stepping import Shown, show_steps
+from transfusion.cli.stepping import Shown, say_stopped, say_where_it_stands, show_steps
 from transfusion.cli.verbs import check_num_prompts
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
 from transfusion.data.loader import Source
-from transfusion.data.readers import save_quarantine
+from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.data.tasks import is_text_alone
 from transfusion.devices import AUTO, find_device
 from transfusion.evaluate.suite import Items, Scores, evaluate_shapes, scores_table, summarise
@@ -26,8 +26,8 @@ from transfusion.report import REPORT_FILE, write_report, write_run_report
 from transfusion.run import RunReport, open_run, train_run
 from transfusion.tokenizer import TOKENIZER_FILE
 from transfusion.train.best import BEST, meant, read_best
-from transfusion.train.changes import with_taken
-from transfusion.train.checkpoint import CHECKPOINTS, checkpoints, newest
+from transfusion.train.changes import Said, with_taken
+from transfusion.train.checkpoint import CHECKPOINTS, checkpoints
 from transfusion.train.facts import step_of
 from transfusion.train.init import begun_from
 from transfusion.train.lock import RunLock, hold_run
@@ -86,45 +86,21 @@ def _settings_of(folder: Path) -> RunConfig:
     return config if step is None else with_taken(config, config, folder, step)
 
 
-class Asked(NamedTuple):
-    """What a command line asks for: settings, the run's folder, and another's checkpoint to go on from, if any."""
-
-    config: RunConfig
-    directory: Path
-    goes_on_from: Path | None = None
-
-
-def _asked(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool) -> Asked:
+def _asked(name: str, overrides: Sequence[str], run: Path | None, *, is_anew: bool) -> Asked[RunConfig]:
     """Settle what to train and where, so that no weights that are named are ignored.
 
     Raises:
         ConfigError: They would be.
     """
-    name = str(meant(Path(name)))
-    folder = None if name in RECIPES or not Path(name).is_dir() else Path(name)
-    if folder is None:
-        directory = run or Path("runs") / override(_base(name), _only(overrides, "name")).name
-        check_no_model(directory)
-        config = find_config(name, overrides, run=None if is_anew else directory)
-        _check_outside(config, directory)
-        return Asked(config, directory)
-    home = _run_of(folder)
-    if run is not None and run.resolve() != home.resolve():
-        check_no_model(run)
-        if is_anew:
-            raise ConfigError(
-                f"{folder} is gone on from in {run}, so not from nothing: leave --anew out, or "
-                f"take its settings alone: transfusion config {folder} > new.json; transfusion train new.json "
-                f"--run {run} --anew"
-            )
-        return Asked(find_config(name, overrides), run, folder)
-    check_no_model(home)
-    if folder != home and not is_anew and (last := newest(home, hashed=())) and last.resolve() != folder.resolve():
-        raise ConfigError(
-            f"{folder} is not the newest checkpoint of {home}, which goes on from {last.name}: transfusion train {home}"
-            f"   To go on from this one: transfusion train {folder} --run runs/NEW"
-        )
-    return Asked(find_config(name, overrides), home)
+    path = meant(Path(name))
+    if name not in RECIPES and path.is_dir():
+        place = place_of(Path(name), run, is_anew=is_anew)
+        return Asked(Said(find_config(name, overrides), said_paths(overrides, is_file=False)), *place)
+    directory = run or Path("runs") / override(_base(name), _only(overrides, "name")).name
+    check_no_model(directory)
+    config = find_config(name, overrides, run=None if is_anew else directory)
+    _check_outside(config, directory)
+    return Asked(Said(config, said_paths(overrides, is_file=name not in RECIPES)), directory)
 
 
 def _only(overrides: Sequence[str], setting: str) -> list[str]:
@@ -156,7 +132,7 @@ def run_training(
     with hold_run(asked.directory) as lock:
         _say_where(device, lock, console)
         opened = open_run(
-            asked.config,
+            asked.wanted,
             asked.directory,
             is_resumed=not is_anew,
             device=device,
@@ -166,7 +142,8 @@ def run_training(
         )
         state, source = _told(opened, lock, is_anew=is_anew, console=console)
         if not _train(state, source, lock, console):
-            return _say_stopped(state, asked.directory, f"transfusion train {asked.directory}", console)
+            say_stopped(asked.directory, state.step, f"transfusion train {asked.directory}", console)
+            return STOPPED
     _say_done(asked.directory, console)
     return DONE
 
@@ -178,16 +155,11 @@ def rewrite_report(path: Path) -> Path:
         ConfigError: The path is no run's.
         CheckpointError: The run has no checkpoint yet.
     """
-    run = _run_of(meant(path))
+    run = run_of(meant(path))
     if not (run / CHECKPOINTS).is_dir():
         raise ConfigError(f"{path} is not the folder of a run, which has a folder {CHECKPOINTS} in it, as runs/demo")
     settings = load_settings(find_checkpoint(run, hashed={CONFIG_FILE, TOKENIZER_FILE}))
     return write_run_report(run, settings.config)
-
-
-def _run_of(folder: Path) -> Path:
-    """Return the run that a folder means: itself, or the run whose checkpoint it is."""
-    return folder.parents[1] if folder.parent.name == CHECKPOINTS else folder
 
 
 def run_demo(
@@ -204,10 +176,12 @@ def _demo(lock: RunLock, *, is_anew: bool, steps: int | None, num_prompts: int, 
     console, run = _console(), lock.run
     overrides = [] if steps is None else [f"train.steps={steps}"]
     _say_where(device, lock, console)
-    opened = open_run(find_config("tiny", overrides), run, is_resumed=not is_anew, device=device, lock=lock)
+    wanted = Said(find_config("tiny", overrides), said_paths(overrides, is_file=False))
+    opened = open_run(wanted, run, is_resumed=not is_anew, device=device, lock=lock)
     state, source = _told(opened, lock, is_anew=is_anew, console=console)
     if not _train(state, source, lock, console):
-        return _say_stopped(state, run, f"transfusion demo --run {run}", console)
+        say_stopped(run, state.step, f"transfusion demo --run {run}", console)
+        return STOPPED
     console.print("evaluating on prompts and scenes that training never drew ...")
     model = Transfusion(state.best_model, state.tokenizer, state.config, space=state.latents)
     items = evaluate_shapes(model, model.prompts.size[0], num_prompts=num_prompts)
@@ -249,14 +223,7 @@ def _told(
     if is_anew:
         clear(run)
     console.print(f"{_parameters(state)}, {state.config.train.precision}{_pictures(state)}")
-    total = state.config.train.steps
-    if state.step >= total:
-        console.print(
-            f"finished: step {state.step} of {total}; to go on for longer: transfusion train {run} "
-            f"train.steps={2 * total} --change   Begin anew: add --anew"
-        )
-    elif state.step:
-        console.print(f"resuming at step {state.step} of {total} (--anew begins anew)")
+    say_where_it_stands(run, state.step, state.config.train.steps, console)
     _tell_left_out(source, run, console)
     return state, source
 
@@ -284,13 +251,8 @@ def _tell_left_out(source: Source, run: Path, console: Console) -> None:
     """Say what was found of the data, and what is not trained on."""
     console.print(source.found.line())
     if source.quarantine:
-        file = save_quarantine(source.quarantine, run)
+        file = run / QUARANTINE_FILE  # the run writes it
         console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}")
-
-
-def _say_stopped(state: TrainState, run: Path, again: str, console: Console) -> int:
-    console.print(f"stopped after step {state.step}; the state is saved in {run}. Go on: {again}")
-    return STOPPED
 
 
 def _say_done(run: Path, console: Console) -> None:

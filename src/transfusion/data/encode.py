@@ -6,6 +6,7 @@ use. It must not know where records come from, nor slots.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,13 +14,32 @@ from torch import Tensor
 
 from transfusion.autoencoder.pixels import PixelConfig, PixelSpace
 from transfusion.autoencoder.space import LatentSpace, Moments, Picture, Size
+from transfusion.data.errors import DataError
+from transfusion.data.turns import (
+    LINE_END,
+    Before,
+    Chat,
+    Look,
+    Template,
+    TemplateConfig,
+    Turn,
+    TurnsKind,
+    Words,
+    asked_turns,
+    read_template,
+    said,
+    shown,
+    template_of,
+    told_question,
+)
 from transfusion.keyed import Key, generator
-from transfusion.segments import Document, Latent, Modality, Text, null_prompt, unforetold
+from transfusion.segments import Document, Latent, Modality, Segment, Text, null_prompt, unforetold
 from transfusion.tokenizer import Tokenizer
 
 IMAGE = "image"
-TURN_END = "\n"
+TURN_END = LINE_END
 ASK = "ask"  # the task whose documents have turns
+CHAT = "chat"  # the one whose answers may have several lines
 Shown = Picture | Moments  # a picture, or what a latent space made of it before
 
 
@@ -39,11 +59,41 @@ class EncodeConfig(BaseModel):
     picture_first_max_t: float = Field(
         default=0.5, ge=0, le=1, description="Largest diffusion time of a picture before its caption; 0 keeps it clean"
     )
+    turns: TurnsKind = Field(
+        default="lines",
+        description="How turns of a conversation are told, in training and at use: lines: each ends with a line break; "
+        "plain: pictures and answers alone (LLaVA, stage 1); vicuna: USER: ... ASSISTANT: ...</s> (LLaVA v1); chat: by "
+        "the chat template beside tokenizer.path",
+    )
+    template: TemplateConfig | None = Field(
+        default=None, description="The template of turns=chat; None: the tokenizer's, read when a run begins"
+    )
 
     @property
     def standardisation(self) -> PixelConfig:
         """How pixels are standardised; before a run has begun, the plain range."""
         return self.pixels or PixelConfig()
+
+
+def settled_encode(config: EncodeConfig, settled: EncodeConfig) -> EncodeConfig:
+    """Fill in what settings leave open from those of the run that settled them."""
+    template = config.template or (settled.template if config.turns == "chat" else None)
+    return config.model_copy(update={"pixels": config.pixels or settled.pixels, "template": template})
+
+
+def with_template(config: EncodeConfig, tokenizer: Path | None) -> EncodeConfig:
+    """Return settings with the chat template that lies beside a ``tokenizer.json``, where turns are told by one.
+
+    Raises:
+        DataError: There is none, or it cannot tell turns; or one is given, and turns are told otherwise.
+    """
+    if config.turns != "chat":
+        if config.template is not None:
+            raise DataError(f"encode.template reaches nothing while encode.turns is {config.turns}; set it to chat")
+        return config
+    template = config.template or read_template(tokenizer)
+    Chat(template).check()
+    return config.model_copy(update={"template": template})
 
 
 @dataclass(frozen=True)
@@ -91,13 +141,23 @@ class Encoder:
         """Tell the caption of a clean picture, if any, then questions and answers.
 
         Questions are targets too, as in the paper, all but their first token (see ``_turn``). Every statement ends
-        with a line break, at which generation stops.
+        with a line break, at which generation stops. Where turns are told otherwise, so are these.
         """
+        if self.config.turns != "lines":
+            return self.talked(asked_turns(picture, caption, turns), key)
         segments: list[Text | Latent] = [self._context(picture, 0.0, key)]
         segments += [self._statement(caption)] if caption is not None else []
         for asked, answer in turns:
             segments += [*self._turn(told_question(asked)), self._statement(f" {answer}")]
         return Document(tuple(segments), key)
+
+    def talked(self, turns: Sequence[Turn[Shown]], key: tuple[Key, ...], system: str = "") -> Document:
+        """Tell a conversation: only what the model says is learnt, and a person's pictures are clean.
+
+        Raises:
+            DataError: The chat template cannot tell it.
+        """
+        return Document(self._segments(self.template.tell(turns, system), key), key)
 
     def edited(self, before: Shown, instruction: str, after: Shown, key: tuple[Key, ...]) -> Document:
         """Tell an edit: a clean picture, an instruction, and the picture to draw."""
@@ -195,48 +255,60 @@ class Encoder:
 
     def question_prompt(self, picture: Picture, asked: str) -> Document:
         """Ask a question about a picture."""
-        return Document((self._context(picture, 0.0), self._text(told_question(asked))), is_complete=False)
+        told = self.template.tell([Turn[Shown]("person", (picture, asked.strip()))])
+        return Document(self._segments(told), is_complete=False)
 
     def edit_prompt(self, picture: Picture, instruction: str) -> Document:
         """Ask for an edit of a picture."""
         return Document((self._context(picture, 0.0), self._text(instruction)), is_complete=False)
 
     def said(self, before: Document, line: str) -> Document:
-        """Go on with what a person says next, as training tells a conversation: every statement ends with a line break,
-        and a question about a picture is told without its mark.
+        """Go on with what a person says next, as training tells a conversation: every statement has an end, and, in
+        lines, a question about a picture is told without its mark.
         """
-        is_about_picture = any(isinstance(part, Latent) for part in before.segments)
-        told = self._text(told_question(line) if is_about_picture and line.endswith("?") else line)
-        return Document((*before.segments, *self._missing_end(before), told), before.key, is_complete=False)
+        before = _ended(before, self.turn_end)
+        told = self._segments(said(self.template, (line,), _before(before, self.turn_end)))
+        return Document((*before.segments, *told), before.key, is_complete=False)
 
     def shown(self, before: Document, picture: Picture) -> Document:
         """Go on with a picture to look at."""
-        segments = (*before.segments, *self._missing_end(before), self._context(picture, 0.0))
-        return Document(segments, before.key, is_complete=False)
+        before = _ended(before, self.turn_end)
+        told: list[Words | Look[Shown]] = shown(self.template, picture, _before(before, self.turn_end))
+        return Document((*before.segments, *self._segments(told)), before.key, is_complete=False)
+
+    @property
+    def template(self) -> Template:
+        """How turns are told."""
+        return template_of(self.config.turns, self.config.template)
 
     @property
     def turn_end(self) -> tuple[int, ...]:
-        """Tokens of the line break that ends a statement."""
-        return self.tokenizer.encode(TURN_END)
+        """Tokens of what ends a statement: of a line break, where turns are lines."""
+        return self.tokenizer.encode(self.template.end)
 
     def stop_tokens(self, told: Collection[str]) -> tuple[int, ...]:
         """Return the tokens that end an answer, beside EOS: what ended every statement in training, and nothing else.
 
-        Args:
-            told: The tasks that the model was told, see ``tasks.told_tasks``. Conversations end each statement with a
-                line break; captions alone, pictures and plain text end with their document.
-
-        Returns:
-            The last token of a statement's end, where the tokenizer knows line breaks and not only blanks.
+        Questions of the built-in world end each in a line break, whose last token is returned where the tokenizer knows
+        such. All else ends with its document, answers of one's own conversations too, which may have several lines:
+        behind the end of one nothing is learnt but the document's. ``told`` are the tasks (``tasks.told_tasks``).
         """
-        last = self.turn_end[-1:] if ASK in told else ()
+        is_line = self.config.turns == "lines" and ASK in told and CHAT not in told
+        last = self.turn_end[-1:] if is_line else ()
         return last if TURN_END in self.tokenizer.decode(last) else ()
 
-    def _missing_end(self, before: Document) -> tuple[Text, ...]:
-        """Return the line break that the last statement lacks: one that was cut short by its budget."""
-        last, end = before.segments[-1] if before.segments else None, self.turn_end
-        is_open = isinstance(last, Text) and bool(end) and last.tokens[-len(end) :] != end
-        return (Text(end),) if is_open else ()
+    def _segments(self, told: Sequence[Words | Look[Shown]], key: tuple[Key, ...] | None = None) -> tuple[Segment, ...]:
+        segments: list[Segment] = []
+        for part in told:
+            place = sum(isinstance(segment, Latent) for segment in segments)
+            if isinstance(part, Words):
+                end = self.tokenizer.encode(part.end) if part.end else ()
+                segments.append(Text(self.tokenizer.encode(part.text) + end, part.is_target or key is None))
+            elif part.is_target and key is not None:
+                segments.append(self._target(part.picture, key, place))
+            else:
+                segments.append(self._context(part.picture, 0.0, key, place))
+        return tuple(segments)
 
     def _text(self, text: str) -> Text:
         return Text(self.tokenizer.encode(text))
@@ -275,8 +347,16 @@ class Encoder:
         return float(generator(self.seed, stream, *key).random())
 
 
-def told_question(asked: str) -> str:
-    """Tell a question without its mark, so that the word asked about is the last before the answer: a small model
-    looks a thing up at its name, and needs hundreds of steps more to do it one token later.
-    """
-    return asked.strip().rstrip("?").rstrip()
+def _ended(before: Document, end: tuple[int, ...]) -> Document:
+    """Return a conversation with what its last statement lacks of its end: one that was cut short by its budget."""
+    last = before.segments[-1] if before.segments else None
+    is_open = isinstance(last, Text) and bool(end) and last.tokens[-len(end) :] != end
+    return replace(before, segments=(*before.segments, Text(end))) if is_open else before
+
+
+def _before(before: Document, end: tuple[int, ...]) -> Before:
+    """Return what a turn follows that goes on with a document."""
+    texts = [part.tokens for part in before.segments if isinstance(part, Text)]
+    is_answered = any(tokens[-len(end) :] == end for tokens in texts) if end else bool(texts)
+    pictures = [isinstance(part, Latent) for part in before.segments]
+    return Before(not is_answered, any(pictures), is_open=pictures[-1:] == [True])

@@ -42,6 +42,7 @@ __all__ = [
     "save_quarantine",
 ]
 QUARANTINE_FILE = "quarantine.jsonl"
+MOST_AHEAD = 2**28  # bytes of pictures that are decoded ahead and kept: 21,800 of 64 pixels
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +74,10 @@ def sample_folder(
 
 
 class ImageFolder:
-    """Captioned pictures of a folder, decoded once and kept as uint8. Its layouts stand in ``layouts``.
+    """Captioned pictures of a folder. Its layouts stand in ``layouts``.
+
+    Where they take at most ``MOST_AHEAD`` bytes they are decoded once and kept as uint8; of more each is decoded
+    whenever it is asked for, so that neither memory nor the time to begin grows with them.
 
     ``view`` gives pictures of the size that is asked; ``__getitem__`` as they are kept.
     """
@@ -102,7 +106,7 @@ class ImageFolder:
             crop: Least side of the crops that views show, as a share. Below 1 pictures are kept larger, 1 / crop
                 times as many pixels a side and at most their own: 0.5 takes four times the memory.
             at_most: Decode the pictures of so many captions, spread over all (``splits.spread``); the others are
-                decoded whenever they are asked for. None: decode all.
+                decoded whenever they are asked for. None: decode all, if they are not too many.
 
         Raises:
             DataError: The folder or its captions are unusable, or no picture is whole.
@@ -112,6 +116,8 @@ class ImageFolder:
         self._size = (resolution, resolution) if isinstance(resolution, int) else resolution
         read = captions or folder_captions(path, split, hold_out, layout)
         self.left_for_others = read.left_for_others
+        if at_most is None and not _is_kept(len(read.rows), self._size, crop):
+            at_most = 0
         decoded = _Decoded(path, resolution, read.rows, at_most, crop)
         if not decoded.rows:
             raise DataError(
@@ -123,7 +129,7 @@ class ImageFolder:
         left_out = {**read.found.left_out, **({"picture that cannot be read": len(broken)} if broken else {})}
         self.found = replace(read.found, records=len(self.captions), left_out=left_out)
         pictures = [decoded.pictures[row] for row in decoded.wanted]
-        self._pictures = np.stack(pictures) if crop == 1 else pictures
+        self._pictures = np.stack(pictures) if crop == 1 and pictures else pictures
         self._places = None if at_most is None else {row: place for place, row in enumerate(decoded.wanted)}
         if broken:
             _log.warning("%d of %d pictures of %s are broken and left out", len(broken), len(read.rows), path)
@@ -153,12 +159,31 @@ class ImageFolder:
         return self._pictures[place]
 
     def digest(self) -> str:
-        """Name files, captions and the pixels that were decoded at first, so that changed data are noticed."""
+        """Name files, captions and the pixels that were decoded at first, so that changed data are noticed; where none
+        were, the sizes of the files.
+        """
+        if self._places is not None and not self._places:
+            sizes = {row.file: _size(self.path / row.file) for row in self.captions}
+            told = json.dumps([(row.file, row.text, sizes[row.file]) for row in self.captions])
+            return f"files:{hashlib.sha256(told.encode()).hexdigest()}"
         digest = hashlib.sha256()
         for picture in self._pictures:
             digest.update(picture.data)
         digest.update(json.dumps([(row.file, row.text) for row in self.captions]).encode())
         return f"folder:{digest.hexdigest()}"
+
+
+def _is_kept(count: int, size: tuple[int, int], crop: float) -> bool:
+    """Return whether so many pictures are decoded ahead and kept."""
+    return count * size[0] * size[1] * 3 / crop**2 <= MOST_AHEAD
+
+
+def _size(file: Path) -> int | None:
+    """Return the bytes of a file, None where there is none."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
 
 
 class _Decoded:

@@ -13,7 +13,20 @@ from transfusion.data.errors import DataError
 from transfusion.data.splits import TRAIN, held_out_split, split_named
 
 Side = Annotated[int, Field(ge=8)]
-Layout = Literal["auto", "captions", "metadata", "pairs", "classes", "text", "latents", "interleaved", "lines"]
+Layout = Literal[
+    "auto",
+    "captions",
+    "metadata",
+    "pairs",
+    "classes",
+    "text",
+    "latents",
+    "interleaved",
+    "lines",
+    "conversations",
+    "edits",
+    "own",
+]
 TEXT_ALONE: tuple[Layout, ...] = ("text", "lines")  # without pictures
 
 
@@ -68,7 +81,13 @@ class FolderConfig(BaseModel):
         description="captions: captions.jsonl; metadata: metadata.jsonl or .csv; pairs: NAME.png with NAME.txt; "
         "classes: a sub-folder per class; text: .txt alone, all as one whatever they are called; "
         "latents: what `transfusion prepare latents` wrote; interleaved: rows of text and pictures in turn "
-        "(documents.jsonl); lines: rows with a text each; auto: what is found",
+        "(documents.jsonl); lines: rows with a text each; conversations: rows of turns (LLaVA, messages); "
+        "edits: rows of an instruction, input pictures and the output picture; own: what data.reader gives; "
+        "auto: what is found",
+    )
+    reader: str | None = Field(
+        default=None,
+        description="FILE.py:function that makes the records of layout own; its code runs when a run opens its data",
     )
     resolution: Side | tuple[Side, Side] = Field(
         default=32, description="Side to which pictures are cropped and resized, in pixels; or [height, width]"
@@ -257,7 +276,7 @@ def moved(config: DataConfig, given: DataConfig) -> DataConfig:
     open is no difference.
     """
     if isinstance(config, FolderConfig) and isinstance(given, FolderConfig):
-        places = {"path": given.path, "images": given.images}
+        places = {"path": given.path, "images": given.images, "reader": given.reader}
         return settled_like(config, given).model_copy(update=places)
     if isinstance(config, MixtureConfig) and isinstance(given, MixtureConfig):
         others = {source.name: source.data for source in given.sources}

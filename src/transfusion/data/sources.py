@@ -16,6 +16,7 @@ from transfusion.autoencoder.spaces import settings_of
 from transfusion.data.captions import FolderCaptions, folder_captions
 from transfusion.data.documents import CORPUS_SIZE, FolderSource, ShapesSource, TextSource, shapes_digest
 from transfusion.data.encode import Encoder
+from transfusion.data.errors import DataError
 from transfusion.data.latents import LatentFolder, settled_data
 from transfusion.data.layouts import layout_of
 from transfusion.data.loader import Source
@@ -258,6 +259,8 @@ def open_reader(config: DataConfig, seed: int = 0) -> Reader:
         return MixtureReader(config, {source.name: open_reader(source.data, seed) for source in config.sources})
     if isinstance(config, ShapesConfig):
         return ShapesReader(config, seed)
+    if config.reader is not None and config.layout != "own":
+        raise DataError(f"data.reader reaches nothing with data.layout={config.layout}; say data.layout=own")
     if (found := format_of(config.path, config.layout)) is not None:
         return RecordReader(config, found)
     layout = layout_of(config.path, config.layout)
@@ -294,7 +297,7 @@ def of_other_data(config: FolderConfig, given: Collection[str]) -> FolderConfig:
         config: The run's, with the path of the others.
         given: Names of settings that are given for the others.
     """
-    anew: dict[str, object] = {"layout": "auto", "images": None, "hold_out": 0.0}
+    anew: dict[str, object] = {"layout": "auto", "images": None, "reader": None, "hold_out": 0.0}
     if config.split == TRAIN:
         anew["split"] = None  # which takes it where there are splits
     return config.model_copy(update={name: value for name, value in anew.items() if name not in given})

@@ -3,15 +3,17 @@ have. It must not read data.
 """
 
 from transfusion.data.encode import EncodeConfig
-from transfusion.data.settings import TEXT_ALONE, DataConfig, MixtureConfig, ShapesConfig
+from transfusion.data.settings import TEXT_ALONE, DataConfig, Layout, MixtureConfig, ShapesConfig
 from transfusion.data.shapes import MOST_PAGES
 
-TASKS = ("draw", "caption", "ask", "edit", "story", "write")
+TASKS = ("draw", "caption", "ask", "chat", "edit", "story", "write")
 ROOM = {"draw": 2, "look": 2, "edit": 2, "story": MOST_PAGES}  # a conversation takes that of a picture more
+
+ROOM_OF: dict[Layout, str] = {"interleaved": "story", "conversations": "look", "edits": "edit", "own": "story"}
 
 
 def told_tasks(data: DataConfig, encode: EncodeConfig) -> tuple[str, ...]:
-    """Return which of "draw", "caption", "ask", "edit", "story" and "write" a model of these settings was told.
+    """Return which of "draw", "caption", "ask", "chat", "edit", "story" and "write" a model of these settings was told.
 
     Args:
         data: What it was trained on; a run that has begun knows the layout of a folder.
@@ -28,12 +30,18 @@ def told_tasks(data: DataConfig, encode: EncodeConfig) -> tuple[str, ...]:
         told = {"draw": is_drawn, "caption": is_described}
         if data.layout == "interleaved":
             told = {"draw": True, "story": True, "write": True}
+        elif data.layout == "conversations":
+            told = {"caption": encode.turns == "plain", "ask": encode.turns != "plain", "chat": encode.turns != "plain"}
+        elif data.layout == "edits":
+            told = {"draw": True, "edit": True}
+        elif data.layout == "own":
+            told = dict.fromkeys(("draw", "caption", "ask", "chat", "edit", "story", "write"), True)  # nobody knows
     else:
         tasks = data.tasks
         told = {
             "draw": tasks.draw > 0 and is_drawn,
-            "caption": tasks.look > 0 or (tasks.draw > 0 and is_described),
-            "ask": tasks.look > 0,
+            "caption": (tasks.look > 0 and encode.turns in ("lines", "plain")) or (tasks.draw > 0 and is_described),
+            "ask": tasks.look > 0 and encode.turns != "plain",
             "edit": tasks.edit > 0,
             "story": tasks.story > 0,
         }
@@ -47,7 +55,7 @@ def most_pictures(data: DataConfig) -> int:
     if isinstance(data, MixtureConfig):
         return max((most_pictures(source.data) for source in data.sources), default=1)
     if not isinstance(data, ShapesConfig):
-        return ROOM["story"] if data.layout == "interleaved" else 1
+        return ROOM[ROOM_OF[data.layout]] if data.layout in ROOM_OF else 1
     weights: dict[str, float] = data.tasks.model_dump()
     return max(ROOM[task] for task, weight in weights.items() if weight > 0)
 

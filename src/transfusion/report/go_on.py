@@ -58,7 +58,14 @@ def _of_pictures(name: str, config: RunConfig, prompts: Sequence[str]) -> list[t
         return [*([draw] if tasks.draw else []), *looking, *([edit] if tasks.edit else []), chat]
     if isinstance(config.data, MixtureConfig):
         told = told_tasks(config.data, config.encode)
-        known = {"draw": [draw], "caption": [look], "ask": [ask, chat], "edit": [edit], "write": _of_text(name)}
+        known = {
+            "draw": [draw],
+            "caption": [look],
+            "ask": [ask],
+            "chat": [chat],
+            "edit": [edit],
+            "write": _of_text(name),
+        }
         return [line for task in told for line in known.get(task, [])]
     share = config.encode.caption_first
     return [*([draw] if share else []), *([look] if share < 1 else [])]

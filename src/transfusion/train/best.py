@@ -58,7 +58,7 @@ def read_best(run: Path) -> Best | None:
 
 def _best_of(row: Mapping[str, object]) -> Best | None:
     step, total, losses = row.get("step"), row.get("total"), row.get("losses")
-    if type(step) is not int or not 0 <= step < MAX_STEP or not isinstance(losses, dict):
+    if type(step) is not int or not 0 <= step < MAX_STEP or not isinstance(losses, dict) or not losses:
         return None
     numbers = [float(f"{value}") for value in (total, *losses.values()) if type(value) in (int, float)]
     if len(numbers) != 1 + len(losses) or not all(map(math.isfinite, numbers)):
@@ -74,11 +74,14 @@ def offer_best(
     Args:
         run: The run's folder.
         step: Steps after which the checkpoint was taken.
-        losses: Its held-out losses.
-        total: Weighs losses as the run does now: that may have changed since the best was found.
+        losses: Its held-out losses; without any it is not the best.
+        total: Weighs losses as the run does now: that may have changed since the best was found. Where the best has
+            other losses than these, the two cannot be compared, and this one is the best so far.
     """
     best, found = read_best(run), total(losses)
-    if not math.isfinite(found) or (best is not None and best.step != step and total(best.losses) <= found):
+    if not losses or not math.isfinite(found):
+        return False
+    if best is not None and best.step != step and best.losses.keys() == losses.keys() and total(best.losses) <= found:
         return False
     write_whole(run / BEST_FILE, json.dumps({"step": step, "total": found, "losses": dict(losses)}) + "\n")
     return True

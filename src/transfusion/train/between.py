@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from transfusion.memory import is_used_up
 
+NUM_EVALUATIONS = 50  # of a run, where its settings leave it open
+MAX_SHARE = 0.02  # of a run that evaluations may take then
+PASSES = 3  # a step costs about three forwards
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -25,3 +28,35 @@ def tried(what: str, work: Callable[[], _Result], step: int) -> _Result | None:
             raise
         _log.warning("no %s after step %d (%s: %s); training goes on", what, step, type(error).__name__, error)
         return None
+
+
+class Evaluated(Protocol):
+    """How long a training is, and how often it is evaluated."""
+
+    @property
+    def steps(self) -> int:
+        """All steps of the run."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Records of a step."""
+        ...
+
+    @property
+    def evaluate_every(self) -> int | None:
+        """Steps between evaluations; 0: there are none; None: it is left open."""
+        ...
+
+
+def distance(train: Evaluated, num_records: float) -> int:
+    """Return the steps between evaluations; 0: there are none.
+
+    Args:
+        train: The training's settings.
+        num_records: What is evaluated, in records of a step.
+    """
+    if train.evaluate_every is not None:
+        return train.evaluate_every
+    cost = num_records / (PASSES * train.batch_size)  # in steps
+    return max(round(train.steps / NUM_EVALUATIONS), round(cost / MAX_SHARE), 1)

@@ -9,9 +9,9 @@ It must not know how a run is resumed.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 from pydantic import BaseModel
 
@@ -83,6 +83,24 @@ class Change(NamedTuple):
     def __str__(self) -> str:
         """Say it."""
         return f"{self.setting} is {self.new!r}, was {self.old!r}"
+
+
+class Said(NamedTuple, Generic[Tree]):
+    """The settings of a run, and which of them are said; the others follow from a recipe, or from the run itself.
+
+    Attributes:
+        config: All of them.
+        paths: Of those that are said, or of groups with them. None: all are meant as they stand if a change is wanted,
+            else those that differ from the checkpoint's.
+    """
+
+    config: Tree
+    paths: Collection[str] | None = None
+
+
+def as_said(config: Tree | Said[Tree]) -> Said[Tree]:
+    """Return settings with what is said of them, which is unknown of a tree alone."""
+    return config if isinstance(config, Said) else Said(config)
 
 
 def differences(old: BaseModel, new: BaseModel) -> list[Change]:
@@ -183,8 +201,9 @@ def changed_since(run: Path, step: int) -> dict[str, object]:
     return taken
 
 
-def with_taken(config: Tree, loaded: Tree, run: Path, step: int) -> Tree:
-    """Return settings with the changes that the run took since a checkpoint, where they are the checkpoint's still.
+def with_taken(config: Tree, loaded: Tree, run: Path, step: int, *, said: Collection[str] = ()) -> Tree:
+    """Return settings with the changes that the run took since a checkpoint, where they are the checkpoint's still, and
+    not ``said``.
 
     They were accepted one after the other, so a later one may leave an earlier one nothing to reach.
 
@@ -192,8 +211,40 @@ def with_taken(config: Tree, loaded: Tree, run: Path, step: int) -> Tree:
         ConfigError: The file of changes names a value that no run can have.
     """
     given = {change.setting for change in differences(loaded, config)}
-    taken = {path: value for path, value in changed_since(run, step).items() if path not in given}
+    changed = changed_since(run, step).items()
+    taken = {path: value for path, value in changed if path not in given and not _is_said(path, said)}
     return replaced(config, taken, str(run / CHANGES_FILE))
+
+
+def _is_said(path: str, said: Collection[str]) -> bool:
+    """Return whether a setting is said: itself, with its group, or a part of it."""
+    return any(f"{path}.".startswith(f"{each}.") or f"{each}.".startswith(f"{path}.") for each in said)
+
+
+class TakenAgain(NamedTuple, Generic[Tree]):
+    """What a run goes on with: the settings that are wanted now, and those that it had last."""
+
+    config: Tree
+    last: Tree
+
+
+def taken_again(wanted: Said[Tree], loaded: Tree, run: Path, step: int, *, is_change_wanted: bool) -> TakenAgain[Tree]:
+    """Settle what a run goes on with that took changes since its checkpoint: what is said wins over them.
+
+    Args:
+        wanted: The settings to go on with.
+        loaded: The checkpoint's.
+        run: The folder that tells of the changes.
+        step: Steps that the checkpoint has done.
+        is_change_wanted: Whether settings may differ from those that the run had last.
+
+    Raises:
+        ConfigError: As ``with_taken``.
+    """
+    last = with_taken(loaded, loaded, run, step)
+    if wanted.paths is None and is_change_wanted:
+        return TakenAgain(wanted.config, last)
+    return TakenAgain(with_taken(wanted.config, loaded, run, step, said=wanted.paths or ()), last)
 
 
 def may_change(run: Path, step: int) -> bool:

@@ -349,9 +349,12 @@ def remove(directory: Path) -> None:
 
 
 def remove_all(run: Path) -> None:
-    """Delete all checkpoints of a run and what was left of unfinished ones, and nothing else; rename linked ones."""
+    """Delete all checkpoints of a run and what was left of unfinished ones, and nothing else; rename linked ones.
+
+    The newest goes last: what a kill leaves is the run as it was, with fewer checkpoints, or none of which is whole.
+    """
     sweep(run)
-    for path in _entries(run):
+    for path in sorted(_entries(run), key=lambda path: (_STEP.fullmatch(path.name) is not None, path.name)):
         is_step, is_link = _STEP.fullmatch(path.name) is not None, path.is_symlink()
         if (is_step or _KEPT.fullmatch(path.name)) and path.is_dir() and not is_link:
             remove(path)

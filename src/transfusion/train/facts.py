@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transfusion.config import ConfigError
 from transfusion.train.manifest import STATE_FILE, reading
 
 
@@ -84,3 +85,19 @@ def read_facts(folder: Path) -> Facts:
 def step_of(folder: Path) -> int | None:
     """Return after how many steps a checkpoint was taken; None of a model that was saved without."""
     return read_facts(folder).step if (folder / STATE_FILE).exists() else None
+
+
+def check_same(what: str, known: str | None, found: str | None, told: str) -> None:
+    """Check that what a state is bound to by its digest, if it is, is the same still.
+
+    Args:
+        what: Data.
+        known: Their digest when the state was bound to them; None: it is not.
+        found: Their digest now; None: it is not asked for.
+        told: What could have changed, and what to do.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if None not in (known, found) and known != found:
+        raise ConfigError(f"the {what} changed since the checkpoint was written {told}")

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from transfusion.data.loader import LoaderConfig, Source, Steps, load_steps
 from transfusion.devices import PRECISIONS
 from transfusion.objective import KeyedDraw, TransfusionObjective
 from transfusion.train.broken import Broken
-from transfusion.train.changes import record_begin, record_changes
 from transfusion.train.endings import keep
-from transfusion.train.lock import RunLock, hold_run
+from transfusion.train.folder import trained_in
+from transfusion.train.lock import RunLock
 from transfusion.train.metrics import LOSS, SHARE, Metrics
 from transfusion.train.optimizer import clip_gradient, lr_factor
 from transfusion.train.state import TrainState
@@ -39,10 +39,10 @@ class StepReport:
         lr_factor: Learning rates over their peaks.
         num_slots: Slots that the step trained on, without padding.
         num_dropped: Documents of the step that were too long for a row and left out.
-        broken: Why documents of the step were left out that could not be told, by name.
         seconds: Time of the step, waiting for its data included; what is saved, drawn or evaluated between two steps
             is of neither.
         checkpoint: Folder published after the step, if any.
+        broken: Why documents of the step were left out that could not be told, by name.
         shares: Of the slots of all steps so far, those of each source, where the data are a mixture.
     """
 
@@ -53,8 +53,8 @@ class StepReport:
     num_slots: int
     num_dropped: int
     seconds: float
-    broken: Mapping[str, str] = field(default_factory=dict[str, str])
     checkpoint: Path | None = None
+    broken: Mapping[str, str] = field(default_factory=dict[str, str])
     shares: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def numbers(self) -> dict[str, float]:
@@ -102,20 +102,9 @@ def train(
         BusyError: Another training is at work in ``run``, or was since the state was opened.
         ValueError: An error left the state in the middle of an update; the run must be opened again.
     """
-    if not state.is_whole:
-        raise ValueError(f"the weights are in the middle of an update after step {state.step}; open the run again")
-    with ExitStack() as stack:
-        if lock is None:
-            stack.enter_context(hold_run(run))
-        state.take_folder(run)
-        if state.saved_step is None:
-            record_begin(run, state.step, state.begin_facts())
-        record_changes(run, state.step, state.changes)
-        state.changes = ()
-        if metrics is None:
-            metrics = stack.enter_context(Metrics(run, state.step))
+    with trained_in(state, run, lock=lock, metrics=metrics) as written:
         try:
-            yield from _steps(state, source, run, stop, metrics)
+            yield from _steps(state, source, run, stop, written)
         except BaseException as error:
             _keep(state, run, error, stop)
             raise
@@ -145,7 +134,9 @@ def _steps(
             is_last = state.step == config.steps or stop.is_set()
             checkpoint = None
             num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
-            report = StepReport(state.step, losses, norm, factor, num_slots, num_dropped, seconds, batches[0].broken)
+            report = StepReport(
+                state.step, losses, norm, factor, num_slots, num_dropped, seconds, broken=batches[0].broken
+            )
             report = replace(report, shares=state.count_slots(batches[0].slots))
             if is_last or state.step % config.log_every == 0:
                 metrics.write(state.step, report.numbers())

@@ -4,6 +4,7 @@ It must not know the loop.
 """
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -11,18 +12,21 @@ import torch
 from transfusion.autoencoder.settings import filled
 from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.config import ConfigError, RunConfig, with_free_settings
+from transfusion.data.encode import settled_encode, with_template
 from transfusion.data.sources import open_reader, settled_like
 from transfusion.devices import choose_precision
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
-from transfusion.train.changes import accepted, differences, with_taken
+from transfusion.train.changes import Said, accepted, as_said, differences, taken_again
 from transfusion.train.checkpoint import (
     checkpoints,
     newest,
     set_aside,
 )
+from transfusion.train.elsewhere import check_origin, find_elsewhere, origin_of
 from transfusion.train.ema import Ema
 from transfusion.train.facts import read_facts
+from transfusion.train.folder import seen
 from transfusion.train.init import check_agreement, fill, load_trained, tokenizer_from
 from transfusion.train.manifest import (
     EMA_FILE,
@@ -40,15 +44,13 @@ from transfusion.train.optimizer import (
     told_rates,
 )
 from transfusion.train.saved import (
-    find_resumable,
     load_settings,
     load_space,
     made_model,
-    origin_of,
 )
 from transfusion.train.sizes import sized
 from transfusion.train.spaces import check_path, findable, of_given, remembering, settle_space
-from transfusion.train.state import TrainState, seen
+from transfusion.train.state import TrainState
 from transfusion.train.tensors import load_tensors, load_weights
 
 _log = logging.getLogger(__name__)
@@ -78,12 +80,13 @@ def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None 
     else:
         check_agreement(config, trained.config)
         tokenizer = tokenizer_from(trained, config, reader.texts)
-        encode = config.encode.model_copy(update={"pixels": config.encode.pixels or trained.config.encode.pixels})
+        encode = settled_encode(config.encode, trained.config.encode)
         autoencoder = config.autoencoder
         if not train.new_parts:
             autoencoder = findable(filled(autoencoder, trained.config.autoencoder))
             check_path(autoencoder, trained.config.autoencoder)
         config = config.model_copy(update={"encode": encode, "autoencoder": autoencoder})
+    config = config.model_copy(update={"encode": with_template(config.encode, config.tokenizer.path)})
     carrier = None if trained is None else trained.folder
     config, latents = settle_space(config, reader, device, folder=carrier, given=space)
     resolved = _resolved(config, tokenizer, choose_precision(train.precision, device), latents)
@@ -97,7 +100,7 @@ def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None 
 
 
 def resume(
-    config: RunConfig,
+    config: RunConfig | Said[RunConfig],
     run: Path,
     device: torch.device,
     *,
@@ -107,7 +110,8 @@ def resume(
 ) -> TrainState | None:
     """Return the state of a run's newest whole checkpoint, or None where there is none; damaged ones are renamed.
 
-    Rates and whatever else the run took since then is taken again, also where ``config`` has the checkpoint's.
+    Rates and whatever else the run took since then is taken again, also where ``config`` has the checkpoint's, unless
+    that is said (``changes.Said``).
 
     Args:
         config: The settings to go on with.
@@ -118,44 +122,58 @@ def resume(
         space: As for ``begin``.
 
     Raises:
-        ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed.
+        ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed;
+            or ``run`` has checkpoints that did not go on from ``goes_on_from``.
         CheckpointError: There are checkpoints, and all are damaged, or ``goes_on_from`` is none.
     """
-    averages = set[str]() if config.train.ema_decay is None else {EMA_FILE}
+    wanted = as_said(config)
+    config = wanted.config
     elsewhere = None if checkpoints(run) else goes_on_from
-    needed = RESUMED_FILES | averages
+    needed = RESUMED_FILES | (set[str]() if config.train.ema_decay is None else {EMA_FILE})
     begin_anew = f"begin a new run from its weights: transfusion train RECIPE train.init={elsewhere}"
-    folder = newest(run, needed=needed) if elsewhere is None else find_resumable(elsewhere, needed, begin_anew)
-    if folder is None and checkpoints(run):
-        raise CheckpointError(
-            f"no checkpoint of {run} is whole (see above); restore one, begin a new run from the weights of one (a "
-            "recipe with train.init=CHECKPOINT), or begin anew with --anew"
-        )
+    folder = _newest(run, needed) if elsewhere is None else find_elsewhere(elsewhere, needed, begin_anew)
     if folder is None:
         return None
     facts = read_facts(folder)
+    if elsewhere is None:
+        check_origin(facts.origin, goes_on_from, run)
     loaded, tokenizer = load_settings(folder)
-    config, taken = _alike(config, loaded, space), loaded
-    if elsewhere is None:  # what was tried in another folder is not this run's
-        config, taken = (with_taken(each, loaded, run, facts.step) for each in (config, loaded))
-    saved = with_free_settings(taken, config)
+    wanted = wanted._replace(config=_alike(config, loaded, space))
+    home = elsewhere or run  # what was tried in another folder is not this run's
+    config, last = taken_again(wanted, loaded, home, facts.step, is_change_wanted=is_change_wanted)
+    saved = with_free_settings(last, config)
     precision = saved.train.precision if config.train.precision == "auto" else config.train.precision
     latents = remembering(load_space(folder, config, space).to(device))
     resolved = _resolved(config, tokenizer, precision, latents, settled=saved)
-    found = differences(saved, resolved)
-    changes = accepted(found, folder, run, facts.step, is_change_wanted=is_change_wanted)
+    changes = accepted(differences(saved, resolved), folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _loaded(resolved, tokenizer, folder, device)
     state.step, state.train_seconds, state.data, state.origin, state.held_out, state.records, state.slots = facts
     state.changes, state.space = changes, latents
     if elsewhere is None:
-        state.saved_step = state.step
+        state.saved_step, state.taken = state.step, run.resolve()
         set_aside(run, beyond=folder)
-    else:
+    else:  # its folder tells of what it took last; this run's does not yet
+        state.changes = tuple(differences(with_free_settings(loaded, config), resolved))
         state.origin = origin_of(elsewhere, folder, facts.step)
     state.seen = seen(run)
     _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
     _say_rates(saved, resolved, state.step)
     return state
+
+
+def _newest(run: Path, needed: Collection[str]) -> Path | None:
+    """Return a run's newest checkpoint that a training can go on from; None where it has none at all.
+
+    Raises:
+        CheckpointError: There are some, and none is whole.
+    """
+    folder = newest(run, needed=needed)
+    if folder is None and checkpoints(run):
+        raise CheckpointError(
+            f"no checkpoint of {run} is whole (see above); restore one, begin a new run from the weights of one (a "
+            "recipe with train.init=CHECKPOINT), or begin anew with --anew"
+        )
+    return folder
 
 
 def _say_rates(saved: RunConfig, resolved: RunConfig, step: int) -> None:
@@ -177,7 +195,7 @@ def _alike(config: RunConfig, loaded: RunConfig, space: LatentSpace | None) -> R
     alike = {
         "data": settled_like(config.data, loaded.data),
         "autoencoder": autoencoder,
-        "encode": config.encode.model_copy(update={"pixels": config.encode.pixels or loaded.encode.pixels}),
+        "encode": settled_encode(config.encode, loaded.encode),
     }
     return config.model_copy(update=alike)
 

@@ -17,16 +17,13 @@ from transfusion.model.transfusion import ModelConfig, TransfusionModel
 from transfusion.tokenizer import Tokenizer, load_tokenizer
 from transfusion.train.best import meant
 from transfusion.train.checkpoint import CHECKPOINTS, newest, verified
-from transfusion.train.facts import Origin
 from transfusion.train.manifest import (
     EMA_FILE,
     MANIFEST,
     MODEL_FILE,
     RESUMED_FILES,
     CheckpointError,
-    read_manifest,
     reading,
-    verify,
 )
 from transfusion.train.tensors import load_weights, save_tensors
 
@@ -193,27 +190,3 @@ def find_checkpoint(path: Path, *, hashed: Collection[str] | None = None) -> Pat
     if found is None:
         raise CheckpointError(f"no checkpoint at {path}; expected a checkpoint's folder or a run's, such as runs/demo")
     return found
-
-
-def find_resumable(source: Path, needed: Collection[str], otherwise: str) -> Path:
-    """Return the checkpoint of another folder from which a training can go on.
-
-    Args:
-        source: What ``find_checkpoint`` takes.
-        needed: Files that it must have.
-        otherwise: What to do where it lacks one.
-
-    Raises:
-        CheckpointError: There is none, it lacks what a training needs to go on, or that is damaged.
-    """
-    folder = find_checkpoint(source)
-    named = read_manifest(folder)
-    if lacking := sorted(name for name in needed if name not in named or not (folder / name).is_file()):
-        raise CheckpointError(f"{folder} lacks {', '.join(lacking)}, which a training needs to go on; {otherwise}")
-    verify(folder, hashed=RESUMED_FILES)  # which who only uses a model does without
-    return folder
-
-
-def origin_of(source: Path, folder: Path, step: int) -> Origin:
-    """Say where the weights of a training come from that goes on from another folder's checkpoint, as found above."""
-    return Origin(str(source), str(folder), step, "trained", read_manifest(folder)[MODEL_FILE].sha256)

@@ -8,14 +8,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from torch.optim import Optimizer
 
 from transfusion.autoencoder.pixels import PixelSpace
 from transfusion.autoencoder.settings import draws_posterior
 from transfusion.autoencoder.space import LatentSpace
-from transfusion.config import ConfigError, RunConfig
+from transfusion.config import RunConfig
 from transfusion.data.encode import IMAGE, Encoder
 from transfusion.data.found import Found, counted
 from transfusion.data.mixture import changed_sources
@@ -23,27 +22,22 @@ from transfusion.data.settings import TEXT_ALONE, FolderConfig, data_of
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer
-from transfusion.train.best import forget_best, read_best
+from transfusion.train.best import read_best
 from transfusion.train.changes import Change
 from transfusion.train.checkpoint import (
-    CHECKPOINTS,
-    checkpoints,
     make_room,
     newest_step,
     prune,
     publish,
-    retire,
     step_directory,
 )
 from transfusion.train.ema import Ema
 from transfusion.train.endings import NotFiniteError, not_finite
-from transfusion.train.facts import Facts, Origin, write_facts
-from transfusion.train.lock import BusyError
+from transfusion.train.facts import Facts, Origin, check_same, write_facts
+from transfusion.train.folder import Seen, seen
 from transfusion.train.manifest import (
     EMA_FILE,
-    MANIFEST,
     OPTIMIZER_FILE,
-    reading,
 )
 from transfusion.train.optimizer import (
     optimizer_tensors,
@@ -51,40 +45,11 @@ from transfusion.train.optimizer import (
     steps_before_cooldown,
 )
 from transfusion.train.saved import (
-    check_no_model,
     write_pretrained,
 )
 from transfusion.train.tensors import save_tensors
 
 _log = logging.getLogger(__name__)
-
-
-class Seen(NamedTuple):
-    """What tells a checkpoint from one that took its place: its name, and when it was written."""
-
-    name: str
-    written_ns: int
-
-
-def seen(run: Path) -> frozenset[Seen]:
-    """List the checkpoints that a run's folder holds now."""
-    with reading(run / CHECKPOINTS):
-        manifests = [folder / MANIFEST for folder in checkpoints(run)]
-        return frozenset(Seen(file.parent.name, file.stat().st_mtime_ns) for file in manifests if file.exists())
-
-
-def check_untouched(run: Path, before: frozenset[Seen] | None) -> None:
-    """Check that no checkpoint came into a run's folder since those ``before`` were seen; None: no one looked.
-
-    Raises:
-        BusyError: One did.
-    """
-    others = set[Seen]() if before is None else seen(run) - before
-    if others:
-        raise BusyError(
-            f"{run} was trained in since this was opened ({', '.join(sorted(o.name for o in others))} came); "
-            "open the run again, or name another folder"
-        )
 
 
 def way_out(run: Path | None) -> str:
@@ -112,6 +77,7 @@ class TrainState:
         records: How many records the data have; None where they never end, or that is not known.
         slots: Slots that the steps took of each source of a mixture; None of other data.
         forgets_best: Whether the best checkpoint was chosen by losses on other held-out data.
+        taken: The folder that is this training's; None: none yet.
     """
 
     config: RunConfig
@@ -133,6 +99,7 @@ class TrainState:
     records: int | None = None
     slots: dict[str, int] | None = None
     forgets_best: bool = False
+    taken: Path | None = None
 
     @property
     def latents(self) -> LatentSpace:
@@ -184,27 +151,13 @@ class TrainState:
             ConfigError: A resumed run was trained on other data, or its held-out losses were taken on others, and that
                 is not wanted.
         """
-        if self.data not in (None, digest) and not is_change_wanted:
-            which = ", ".join(changed_sources(self.data or "", digest))
-            which = f" of {which}" if which else ""
-            then = "" if self.records is None else f" ({counted(self.records, 'record')} then)"
-            now = "" if found is None else f". Now: {found.line()}"
-            raise ConfigError(
-                f"the data{which} changed since the checkpoint was written (files, captions or their order), or this "
-                f"version reads them otherwise than the one that began the run{then}; restore the data, go on with "
-                f"them as they are now (the same command with --change), or {way_out(run)}{now}"
-            )
+        changed = None if self.data in (None, digest) else Change("data", self.data, digest)
         is_other = held_out is not None and self.held_out not in (None, held_out)
-        if is_other and not is_change_wanted:
-            raise ConfigError(
-                "the held-out data changed since the checkpoint was written (files, captions or their order), or this "
-                "version reads them otherwise, so that losses on them cannot be compared, and no best checkpoint be "
-                f"chosen; restore them, go on without (train.evaluate_every=0), or {way_out(run)}"
-            )
-        if self.data not in (None, digest):
-            self.changes += (Change("data", self.data, digest),)
-            _log.warning("the data changed since the checkpoint was written: the run goes on with them as they are now")
-        self.forgets_best = self.forgets_best or is_other
+        if is_change_wanted:
+            self.changes += () if changed is None else (changed,)
+            self.forgets_best = self.forgets_best or is_other
+        else:
+            self._check_same(digest, held_out, found, run)
         self.data, self.held_out = digest, held_out or self.held_out
         self.records = self.records if found is None else found.records
 
@@ -229,19 +182,22 @@ class TrainState:
         total = sum((self.slots or {}).values())
         return {name: count / total for name, count in (self.slots or {}).items()}
 
-    def take_folder(self, run: Path) -> None:
-        """Make a run's folder this training's, where nobody trained in it since this state was opened: of a training
-        before, checkpoints are set aside and the best is forgotten. The run's lock must be held.
-
-        Raises:
-            BusyError: Somebody did; nothing was written.
-            ConfigError: The folder holds a model.
-        """
-        check_no_model(run)
-        check_untouched(run, self.seen)
-        if self.saved_step is None:
-            retire(run)  # first: whatever else is of the run before goes after it
-        forget_best(run, beyond=-1 if self.forgets_best else self.step)
+    def _check_same(self, digest: str, held_out: str | None, found: Found | None, run: Path | None) -> None:
+        """Check that the data are those that the state is bound to: see ``check_data``."""
+        then = "" if self.records is None else f" ({counted(self.records, 'record')} then)"
+        now = "" if found is None else f". Now: {found.line()}"
+        otherwise = "(files, captions or their order), or this version reads them otherwise"
+        which = ", ".join(changed_sources(self.data or "", digest))
+        told = (
+            f"{otherwise} than the one that began the run{then}; restore the data, go on with them as they are "
+            f"now (the same command with --change), or {way_out(run)}{now}"
+        )
+        check_same(f"data of {which}" if which else "data", self.data, digest, told)
+        told = (
+            f"{otherwise}, so that losses on them cannot be compared, and no best checkpoint be chosen; restore them, "
+            f"go on without (train.evaluate_every=0), or {way_out(run)}"
+        )
+        check_same("held-out data", self.held_out, held_out, told)
 
     def save(self, run: Path) -> Path:
         """Publish a checkpoint of the present step and delete old ones, all but the newest and the best.

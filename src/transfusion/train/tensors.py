@@ -1,7 +1,8 @@
 """Named tensors in safetensors files, and models filled from them; nothing is ever unpickled."""
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,8 +36,20 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     """
     if not file.exists():
         raise CheckpointError(f"{file} does not exist; is {file.parent} a checkpoint?")
-    with reading(file):
-        return load_file(str(file))
+    with reading(file), utf8_name(file) as name:
+        return load_file(name)
+
+
+@contextmanager
+def utf8_name(file: Path) -> Generator[str]:
+    """Yield a name for a file that is there by which the library reads it, which knows none but in UTF-8."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        with file.open("rb") as stream:
+            yield f"/dev/fd/{stream.fileno()}"
+    else:
+        yield str(file)
 
 
 def load_weights(model: nn.Module, file: Path) -> None:

@@ -11,7 +11,9 @@ from mutants.catalogue import (
     latents,
     mixture,
     model,
+    records,
     train,
+    turns,
     verbs,
 )
 from mutants.mutant import Mutant
@@ -22,6 +24,7 @@ MUTANTS: list[Mutant] = [
     *diffusion.MUTANTS,
     *generate.MUTANTS,
     *data.MUTANTS,
+    *records.MUTANTS,
     *autoencoder.MUTANTS,
     *latents.MUTANTS,
     *mixture.MUTANTS,
@@ -29,4 +32,5 @@ MUTANTS: list[Mutant] = [
     *autoencoder_training.MUTANTS,
     *verbs.MUTANTS,
     *cli.MUTANTS,
+    *turns.MUTANTS,
 ]

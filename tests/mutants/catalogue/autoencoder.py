@@ -36,7 +36,7 @@ MUTANTS = [
     Mutant("tiling: a tile counts in full at its edge", "autoencoder/tiling.py", "before = place / ramp if start > 0 else torch.ones_like(place)", "before = torch.ones_like(place)",
            "autoencoder/test_tiling.py -k edge_of_a_tile"),
     Mutant("tiling: the shared part is summed", "autoencoder/tiling.py", "return total / weight", "return total", "autoencoder/test_tiling.py -k sum_to_one"),
-    Mutant("reconstruction: amplitude taken for power", "autoencoder/reconstruction.py", "10 * math.log10(", "20 * math.log10(", "autoencoder/test_reconstruction.py"),
+    Mutant("reconstruction: amplitude taken for power", "autoencoder/measures.py", "-10.0 * (made - pictures)", "-20.0 * (made - pictures)", "autoencoder/test_reconstruction.py"),
     Mutant("space: a still channel is blown up", "autoencoder/space.py", "if spread > STILL * max(abs(centre), 1e-30) else 1.0", "if spread else 1.0",
            "autoencoder/test_pretrained_space.py -k by_rounding"),
     Mutant("space: one without a decoder ends the run", "run.py", 'self._tried("reconstructions", lambda: _show_reconstructions(self._state, self._run))',

@@ -48,7 +48,7 @@ MUTANTS = [
            "test_keyed.py -k integer"),
     Mutant("layout: what follows a cut is no target", "layout.py", "            self._supervise(document.next_token)\n", "            pass\n",
            "test_layout.py -k cut"),
-    Mutant("segments: a dropped text still foretells", "segments.py", "segments=kept, next_token=None)", "segments=kept)", "test_layout.py -k cut"),
+    Mutant("segments: a dropped text still foretells", "segments.py", "segments=kept, next_token=None, next_latent=None)", "segments=kept)", "test_layout.py -k cut"),
     Mutant("config: kinds are set in the order given", "config.py", '    given.sort(key=lambda pair: not pair[0].endswith(".kind"))', "    pass",
            "test_config.py -k kinds"),
     Mutant("config: a name of digits is a number", "config.py", "                values[place] = text", "                pass", "test_config.py -k names"),
@@ -56,7 +56,7 @@ MUTANTS = [
     Mutant("run: the size of the vocabulary is overwritten", "train/opening.py", "if config.model.text_vocab_size not in (None, tokenizer.size):",
            "if False:", "test_settings.py -k vocab_size"),
     Mutant("run: flex begins on a CPU", "run.py", 'if config.objective.attention == "flex"', "if False", "test_settings.py -k attention"),
-    Mutant("command line: an output is not tried before the work", "cli/output.py", '            with target.open("ab"):', "            if False:",
+    Mutant("command line: an output is not tried before the work", "cli/output.py", '        with target.open("ab"):', "        if False:",
            "cli/test_output.py"),
     Mutant("command line: trying an output leaves it", "cli/output.py", "            target.unlink()", "            pass", "cli/test_output.py"),
 ]  # fmt: skip

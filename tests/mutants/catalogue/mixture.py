@@ -27,8 +27,8 @@ MUTANTS = [
            "self.held_out, self.records)", f"{TEST} -k goes_on"),
     Mutant("mixture: losses of sources choose the best", "evaluate/losses.py", 'for name, value in losses.items() if "/" not in name}',
            "for name, value in losses.items()}", f"{TEST} -k goes_on"),
-    Mutant("data: changed data are refused whatever is told", "run.py", "found=source.found, run=directory, is_change_wanted=is_change_wanted",
-           "found=source.found, run=directory", f"{TEST} -k changed_data"),
+    Mutant("data: changed data are refused whatever is told", "run.py", "found=source.found, run=run, is_change_wanted=is_change_wanted",
+           "found=source.found, run=run", f"{TEST} -k changed_data"),
     Mutant("data: losses on other data choose the best", "run.py", "bool(known) and not state.forgets_best", "bool(known)",
            f"{TEST} -k changed_data"),
 ]  # fmt: skip

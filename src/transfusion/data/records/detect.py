@@ -4,14 +4,18 @@ A folder of captioned pictures or of texts has none: see ``layouts``.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from transfusion.data.errors import DataError
 from transfusion.data.layouts import CAPTIONS_FILE, TABLES
+from transfusion.data.records.conversations import CONVERSATIONS_FILES, conversations
+from transfusion.data.records.edits import EDITS_FILES, edits, speaks_of_edits
 from transfusion.data.records.interleaved import DOCUMENTS_FILE, Documents
+from transfusion.data.records.own import own
 from transfusion.data.records.record import Records
-from transfusion.data.records.rows import Rows
+from transfusion.data.records.rows import Row, Rows
 from transfusion.data.settings import FolderConfig, Layout
 
 ROW_SUFFIXES = (".json", ".jsonl")
@@ -35,22 +39,36 @@ def _named(name: str) -> Callable[[Path], str]:
 
 def _keyed(*keys: str) -> Callable[[Path], str]:
     """Look for a key of the first row of a file of rows."""
+    return _first(lambda row: next((f"rows with {key!r}" for key in keys if key in row), ""))
+
+
+def _first(told: Callable[[Row], str]) -> Callable[[Path], str]:
+    """Look at the first row of a file of rows."""
 
     def evidence(path: Path) -> str:
         if path.suffix.lower() not in ROW_SUFFIXES or not path.is_file():
             return ""
-        first = Rows(path)[0]
-        return next((f"rows with {key!r}" for key in keys if key in first), "")
+        status = path.stat()
+        return told(_first_row(path, status.st_size, status.st_mtime_ns))
 
     return evidence
+
+
+@lru_cache(maxsize=1)
+def _first_row(path: Path, size: int, written_ns: int) -> Row:
+    """Return the first row of a file, which is looked for once by all formats: one array is read whole for it."""
+    del size, written_ns
+    return Rows(path)[0]
 
 
 def _either(*each: Callable[[Path], str]) -> Callable[[Path], str]:
     return lambda path: next((found for evidence in each if (found := evidence(path))), "")
 
 
-def _file(config: FolderConfig, name: str) -> Path:
-    return config.path / name if config.path.is_dir() else config.path
+def _file(config: FolderConfig, *names: str) -> Path:
+    """Return the file of rows: the path, or the first of some names that lies in it."""
+    path = config.path
+    return next((path / name for name in names if (path / name).is_file()), path / names[0]) if path.is_dir() else path
 
 
 def _images(config: FolderConfig) -> Path:
@@ -67,6 +85,15 @@ FORMATS: dict[Layout, Format] = {
         _keyed("text"),
         lambda config: Documents(config.path, _images(config), has_pictures=False),
     ),
+    "conversations": Format(
+        _either(*map(_named, CONVERSATIONS_FILES), _keyed("conversations", "messages")),
+        lambda config: conversations(_file(config, *CONVERSATIONS_FILES), _images(config)),
+    ),
+    "edits": Format(
+        _either(*map(_named, EDITS_FILES), _first(speaks_of_edits)),
+        lambda config: edits(_file(config, *EDITS_FILES), _images(config)),
+    ),
+    "own": Format(lambda _: "", lambda config: own(config.path, _images(config), config.reader)),
 }
 
 

@@ -50,7 +50,7 @@ class RecordReader:
         Raises:
             DataError: None of them can be read.
         """
-        if self.config.layout in TEXT_ALONE:
+        if self.config.layout in TEXT_ALONE or not self._records.found.pictures:
             return None
         found, first = list[NDArray[np.uint8]](), "no record that was looked at has one"
         for place in spread(len(self._chosen.places), NUM_MEASURED):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from transfusion.data.decode import PictureSource
+from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 
 Part = str | PictureSource  # words, or a picture
@@ -65,16 +66,28 @@ class Conversation:
 
     Attributes:
         name: Names the record among all of its data.
-        turns: They, in order.
+        turns: They, in order: of a person and the model in alternation, the model's last.
+        system: What the model is told beforehand, if anything.
+
+    Raises:
+        DataError: The turns are in another order, or there are none.
     """
 
     name: str
     turns: tuple[Turn, ...]
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        """Check whose turn is when."""
+        sides = ", ".join(turn.by for turn in self.turns) or "none"
+        if not self.turns or sides != ", ".join(("person", "model") * (len(self.turns) // 2)):
+            raise DataError(f"expected turns of a person and the model in alternation, the model's last; got {sides}")
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """Words and pictures, in order."""
-        return tuple(part for turn in self.turns for part in turn.parts)
+        told = tuple(part for turn in self.turns for part in turn.parts)
+        return (self.system, *told) if self.system else told
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from transfusion.data.augment import WHOLE, View, draw_view, seen
 from transfusion.data.decode import PictureSource, open_picture
 from transfusion.data.encode import IMAGE, Encoder, Shown
+from transfusion.data.errors import DataError
 from transfusion.data.records.pieces import Piece, Unit, plan_pieces
 from transfusion.data.records.record import Captioned, Conversation, Edit, Interleaved, Part, Record, Records, words
 from transfusion.data.settings import FolderConfig
 from transfusion.data.splits import Chosen, spread
+from transfusion.data.turns import Turn
 from transfusion.keyed import Key, generator
 from transfusion.segments import Document, Text
 
@@ -153,7 +155,11 @@ def _told(record: Record, piece: Piece | None, encoder: Encoder, key: tuple[Key,
         case Edit():
             return encoder.instructed(_shown(record.prompt, see), see(record.picture), key)
         case Conversation():
-            raise NotImplementedError
+            turns = [Turn[Shown](turn.by, _shown(turn.parts, see)) for turn in record.turns]
+            try:
+                return encoder.talked(turns, key, record.system)
+            except DataError as error:
+                raise DataError(f"{record.name}: {error}") from error
         case Interleaved():
             assert piece is not None, "interleaved records are told in pieces"
             return _piece(record.parts, piece, encoder, key, see)
@@ -208,6 +214,8 @@ def _prompt(record: Record) -> str:
     """Return the words before the first picture of a record that is drawn; empty where there are none."""
     if isinstance(record, Captioned):
         return record.text
+    if isinstance(record, Edit) and all(isinstance(part, str) for part in record.prompt):
+        return " ".join(words(record))
     if not isinstance(record, Interleaved):
         return ""
     for before, part in zip(record.parts, record.parts[1:], strict=False):

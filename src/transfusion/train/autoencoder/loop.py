@@ -6,7 +6,6 @@ It yields a report of every step, as the loop of the other runs does, and must n
 import threading
 import time
 from collections.abc import Generator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +20,9 @@ from transfusion.devices import PRECISIONS
 from transfusion.train.autoencoder.judges import Judges
 from transfusion.train.autoencoder.pictures import Batches, Pictures
 from transfusion.train.autoencoder.state import AutoencoderState
-from transfusion.train.changes import record_begin, record_changes
 from transfusion.train.endings import keep
-from transfusion.train.lock import RunLock, hold_run
+from transfusion.train.folder import trained_in
+from transfusion.train.lock import RunLock
 from transfusion.train.metrics import LOSS, Metrics
 from transfusion.train.optimizer import clip_gradient, lr_factor
 
@@ -83,20 +82,9 @@ def train(
         BusyError: Another training is at work in ``run``, or was since the state was opened.
         ValueError: An error left the state in the middle of an update; the run must be opened again.
     """
-    if not state.is_whole:
-        raise ValueError(f"the weights are in the middle of an update after step {state.step}; open the run again")
-    with ExitStack() as stack:
-        if lock is None:
-            stack.enter_context(hold_run(run))
-        state.check_folder(run)
-        if state.saved_step is None:
-            record_begin(run, state.step, None if state.origin is None else {"from": state.origin._asdict()})
-        record_changes(run, state.step, state.changes)
-        state.changes = ()
-        if metrics is None:
-            metrics = stack.enter_context(Metrics(run, state.step))
+    with trained_in(state, run, lock=lock, metrics=metrics) as written:
         try:
-            yield from _steps(state, pictures, judges, run, stop, metrics=metrics)
+            yield from _steps(state, pictures, judges, run, stop, metrics=written)
         except BaseException as error:
             for optimizer in state.optimizers:
                 optimizer.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 Which pictures a step takes, and how each is cropped and flipped, is a pure function of (seed, step).
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -15,7 +16,7 @@ from transfusion.autoencoder.pixels import HALF_RANGE
 from transfusion.autoencoder.space import Picture
 from transfusion.data.captions import CaptionRow, FolderCaptions, folder_captions
 from transfusion.data.documents import shapes_digest
-from transfusion.data.errors import DataError
+from transfusion.data.errors import BrokenPicture, DataError, plain
 from transfusion.data.found import Found
 from transfusion.data.layouts import TABLES, holds_latents, lay_out, split_around
 from transfusion.data.readers import ImageFolder
@@ -27,6 +28,7 @@ from transfusion.keyed import generator
 from transfusion.train.autoencoder.settings import AutoencoderRun
 
 ALONE = "pictures"  # a layout of pictures and nothing else
+_log = logging.getLogger(__name__)
 
 
 class Pictures(Protocol):
@@ -107,8 +109,21 @@ class FolderPictures:
         self.found = self._folder.found
 
     def picture(self, index: int) -> Picture:
-        """Return a picture."""
-        return self._folder[index].picture
+        """Return a picture; in the place of one that is broken, the next that is not.
+
+        Raises:
+            BrokenPicture: None is whole.
+        """
+        for tried in range(len(self._folder)):
+            place = (index + tried) % len(self._folder)
+            try:
+                return self._folder[place].picture
+            except BrokenPicture as error:
+                name = plain(self._folder.captions[place].file)
+                if name not in self.quarantine:
+                    self.quarantine[name] = str(error)
+                    _log.warning("%s is left out: %s", name, error)
+        raise BrokenPicture(f"none of the {len(self._folder)} pictures can be read")
 
     def digest(self) -> str:
         """Name files and pixels."""

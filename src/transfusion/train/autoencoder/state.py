@@ -33,7 +33,7 @@ from transfusion.data.settings import settled_like
 from transfusion.devices import choose_precision
 from transfusion.train.autoencoder.judges import settled_backbones
 from transfusion.train.autoencoder.settings import AutoencoderRun, with_free_settings
-from transfusion.train.changes import Change, accepted, differences, with_taken
+from transfusion.train.changes import Change, Said, accepted, as_said, differences, taken_again
 from transfusion.train.checkpoint import (
     checkpoints,
     make_room,
@@ -43,9 +43,11 @@ from transfusion.train.checkpoint import (
     set_aside,
     step_directory,
 )
+from transfusion.train.elsewhere import check_origin, find_elsewhere, origin_of
 from transfusion.train.ema import Ema
 from transfusion.train.endings import NotFiniteError, not_finite
-from transfusion.train.facts import Facts, Origin, read_facts, write_facts
+from transfusion.train.facts import Facts, Origin, check_same, read_facts, write_facts
+from transfusion.train.folder import Seen, seen
 from transfusion.train.manifest import (
     DISCRIMINATOR_FILE,
     MODEL_FILE,
@@ -55,8 +57,7 @@ from transfusion.train.manifest import (
     reading,
 )
 from transfusion.train.optimizer import OptimizerConfig, load_optimizer_tensors, optimizer_tensors, set_lr
-from transfusion.train.saved import check_no_model, find_resumable, is_of_autoencoder, origin_of
-from transfusion.train.state import Seen, check_untouched, seen
+from transfusion.train.saved import is_of_autoencoder
 from transfusion.train.tensors import load_tensors, load_weights, save_tensors
 
 LACKING = "restore it, or go on from another checkpoint"
@@ -75,7 +76,8 @@ class AutoencoderState:
         saved_step: Steps after which the newest checkpoint was taken; None while there is none.
         changes: Settings that a resume took and that the run has not told of yet.
         seen: Checkpoints that the run's folder held when the state was opened, and its own; None: none was looked at.
-        origin: The checkpoint of another run that this one went on from, if it did.
+        origin: The checkpoint that the run goes on from, if it did not begin from nothing.
+        taken: The folder that is this training's; None: none yet.
     """
 
     config: AutoencoderRun
@@ -91,6 +93,7 @@ class AutoencoderState:
     changes: tuple[Change, ...] = ()
     seen: frozenset[Seen] | None = None
     origin: Origin | None = None
+    taken: Path | None = None
 
     @property
     def best_network(self) -> Network:
@@ -116,22 +119,12 @@ class AutoencoderState:
         Raises:
             ConfigError: A resumed run was trained on others.
         """
-        if self.data not in (None, digest):
-            raise ConfigError(
-                "the pictures changed since the checkpoint was written (files or their order), or this version reads "
-                "them otherwise than the one that began the run; begin anew in another folder, or restore them"
-            )
+        told = (
+            "(files or their order), or this version reads them otherwise than the one that began the run; begin anew "
+            "in another folder, or restore them"
+        )
+        check_same("pictures", self.data, digest, told)
         self.data = digest
-
-    def check_folder(self, run: Path) -> None:
-        """Check that nobody trained in a run's folder since this state was opened. The run's lock must be held.
-
-        Raises:
-            BusyError: Somebody did; nothing was written.
-            ConfigError: The folder holds a model.
-        """
-        check_no_model(run)
-        check_untouched(run, self.seen)
 
     def update(self, factor: float, passed: Passed) -> int:
         """Take a step along the gradients that the weights hold; return how many codes were revived.
@@ -176,7 +169,7 @@ class AutoencoderState:
         return len(revival.codes)
 
     def save(self, run: Path) -> Path:
-        """Publish a checkpoint of the present step and delete old ones; those of a training before are renamed.
+        """Publish a checkpoint of the present step and delete old ones.
 
         Raises:
             NotFiniteError: The weights are not finite; the checkpoints stay as they are.
@@ -187,8 +180,6 @@ class AutoencoderState:
         if not all(bool(value.isfinite().all()) for model in models for value in model.parameters()):
             raise self.not_finite("the weights are", run)
         directory = step_directory(run, self.step)
-        if self.saved_step is None:
-            set_aside(run)
         make_room(directory)
         published = publish(directory, self._write)
         self.saved_step = self.step
@@ -208,6 +199,10 @@ class AutoencoderState:
         save_tensors(optimizer_tensors(self.optimizers), folder / OPTIMIZER_FILE)
         write_facts(folder, Facts(self.step, self.train_seconds, self.data, self.origin))
 
+    def begin_facts(self) -> dict[str, object] | None:
+        """Return what the run's folder is told of what it begins from; None where it begins from nothing."""
+        return None if self.origin is None else {"from": self.origin._asdict()}
+
     def not_finite(self, what: str, run: Path, *, facts: str = "") -> NotFiniteError:
         """Make the error that says ``what`` is not finite at the present step, with what is known, and how to go on."""
         return not_finite(self, what, run, self.config.train.optimizer.lr, facts=facts)
@@ -224,7 +219,7 @@ def begin(config: AutoencoderRun, device: torch.device) -> AutoencoderState:
 
 
 def resume(
-    config: AutoencoderRun,
+    config: AutoencoderRun | Said[AutoencoderRun],
     run: Path,
     device: torch.device,
     *,
@@ -232,6 +227,8 @@ def resume(
     is_change_wanted: bool = False,
 ) -> AutoencoderState | None:
     """Return the state of a run's newest whole checkpoint, or None where there is none; damaged ones are renamed.
+
+    What the run took since then is taken again, also where ``config`` has the checkpoint's, unless that is said.
 
     Args:
         config: The settings to go on with.
@@ -241,25 +238,27 @@ def resume(
         is_change_wanted: Whether settings may differ that leave the state its meaning (``changes.CHANGEABLE``).
 
     Raises:
-        ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed.
+        ConfigError: The settings are not those of the checkpoint, but for those that move no bit, or may be changed;
+            or ``run`` has checkpoints that did not go on from ``goes_on_from``.
         CheckpointError: There are checkpoints, and all are damaged, or ``goes_on_from`` is none.
     """
-    elsewhere = None if checkpoints(run) else goes_on_from
-    needed = {*RESUMED_FILES, AUTOENCODER_FILE}
-    folder = newest(run, needed=needed) if elsewhere is None else find_resumable(elsewhere, needed, LACKING)
+    wanted, needed = as_said(config), {*RESUMED_FILES, AUTOENCODER_FILE}
+    config, elsewhere = wanted.config, None if checkpoints(run) else goes_on_from
+    folder = newest(run, needed=needed) if elsewhere is None else find_elsewhere(elsewhere, needed, LACKING)
     if folder is None and checkpoints(run):
         raise CheckpointError(f"no checkpoint of {run} is whole (see above); restore one, or begin anew with --anew")
     if folder is None:
         return None
     facts = read_facts(folder)
     loaded = load_autoencoder_settings(folder)
-    config = config.model_copy(update={"data": settled_like(config.data, loaded.data)})
-    taken = loaded
-    if elsewhere is None:  # what was tried in another folder is not this run's
-        config, taken = (with_taken(each, loaded, run, facts.step) for each in (config, loaded))
-    saved = with_free_settings(taken, config)
+    if elsewhere is None:
+        check_origin(facts.origin, goes_on_from, run)
+    alike = config.model_copy(update={"data": settled_like(config.data, loaded.data)})
+    config, last = taken_again(
+        wanted._replace(config=alike), loaded, elsewhere or run, facts.step, is_change_wanted=is_change_wanted
+    )
+    saved = _settled(last, config)
     precision = saved.train.precision if config.train.precision == "auto" else config.train.precision
-    saved = saved.model_copy(update={"backbones": settled_backbones(saved.backbones)})
     resolved = _resolved(config, precision)
     changes = accepted(differences(saved, resolved), folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _assembled(resolved, device)
@@ -267,13 +266,20 @@ def resume(
     state.step, state.train_seconds, state.data, state.origin = facts[:4]
     state.changes = changes
     if elsewhere is None:
-        state.saved_step = state.step
+        state.saved_step, state.taken = state.step, run.resolve()
         set_aside(run, beyond=folder)
-    else:
+    else:  # its folder tells of what it took last; this run's does not yet
+        state.changes = tuple(differences(_settled(loaded, config), resolved))
         state.origin = origin_of(elsewhere, folder, facts.step)
     state.seen = seen(run)
     _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
     return state
+
+
+def _settled(saved: AutoencoderRun, given: AutoencoderRun) -> AutoencoderRun:
+    """Return a run's settings with those of ``given`` that move no bit, and the backbones that lie there."""
+    saved = with_free_settings(saved, given)
+    return saved.model_copy(update={"backbones": settled_backbones(saved.backbones)})
 
 
 def load_autoencoder_settings(folder: Path) -> AutoencoderRun:

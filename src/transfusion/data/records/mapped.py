@@ -1,0 +1,126 @@
+"""Records that something makes of numbered items, one of each: checked once, made again when they are asked for.
+
+It must not know what the items are.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from transfusion.data.decode import Held
+from transfusion.data.errors import DataError
+from transfusion.data.found import Found
+from transfusion.data.records.record import Part, Record, pictures, words
+from transfusion.data.settings import Layout
+
+
+class Mapped(NamedTuple):
+    """What is made of an item.
+
+    Attributes:
+        record: The record; None: the item is left out.
+        split: The split that it is marked for, if any.
+    """
+
+    record: Record | None
+    split: str | None = None
+
+
+class Items(Protocol):
+    """What records are made of, by number."""
+
+    def __len__(self) -> int:
+        """Count them."""
+        ...
+
+    def where(self, index: int) -> str:
+        """Say where one stands."""
+        ...
+
+    def made(self, index: int) -> Mapped:
+        """Make a record of one.
+
+        Raises:
+            DataError: None can be made; names the place.
+        """
+        ...
+
+    def digest(self) -> str:
+        """Name what they hold and what is made of it."""
+        ...
+
+
+class MappedRecords:
+    """Records of items. Those about one picture are held out together, by its name; those without, by their words."""
+
+    def __init__(self, items: Items, layout: Layout, path: Path, images: Path) -> None:
+        """Make every record once, to check it and to count.
+
+        Args:
+            items: What they are made of.
+            layout: What that is called.
+            path: The data.
+            images: Folder relative to which pictures are named, wherever it lies.
+
+        Raises:
+            DataError: One cannot be made, they are of several kinds, or there are none.
+        """
+        self._items, self._images = items, images
+        self.quarantine: Mapping[str, str] = {}
+        self._places, splits, groups = list[int](), list[str | None](), list[str]()
+        num_pictures = num_letters = num_left_out = 0
+        kind: type[Record] | None = None
+        for index in range(len(items)):
+            record, split = items.made(index)
+            if record is None:
+                num_left_out += 1
+                continue
+            if not isinstance(record, kind or type(record)):
+                assert kind is not None
+                told = f"is {type(record).__name__}, and those before are {kind.__name__}"
+                raise DataError(
+                    f"{items.where(index)} {told}: records of one kind are wanted, in data of their own each"
+                )
+            kind = type(record)
+            self._places.append(index)
+            splits.append(split)
+            groups.append(self._group(record))
+            num_pictures += sum(1 for _ in pictures(record))
+            num_letters += sum(map(len, words(record)))
+        if kind is None:
+            raise DataError(f"{path} gives no records")
+        self.kind: type[Record] = kind
+        self.splits: Sequence[str | None] = splits
+        self.groups: Sequence[str] = groups
+        left_out = {"row that its reader leaves out": num_left_out} if num_left_out else {}
+        self.found = Found(
+            str(path), layout, pictures=num_pictures, letters=num_letters, texts=len(groups), left_out=left_out
+        )
+
+    def __getitem__(self, index: int) -> Record:
+        """Return a record.
+
+        Raises:
+            DataError: It is none any more.
+        """
+        record = self._items.made(self._places[index]).record
+        if record is None:
+            raise DataError(f"{self._items.where(self._places[index])} is left out now, and was not before")
+        return record
+
+    def digest(self) -> str:
+        """Name what the items hold."""
+        return f"{self.found.layout}:{self._items.digest()}"
+
+    def _group(self, record: Record) -> str:
+        first = next(pictures(record), None)
+        told = [part_name(part, self._images) for part in (record.parts if first is None else (first,))]
+        return hashlib.sha256("\0".join(told).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def part_name(part: Part, images: Path) -> str:
+    """Name what a part holds, wherever the data lie."""
+    if isinstance(part, Path):
+        return str(part.relative_to(images)) if part.is_relative_to(images) else str(part)
+    return hashlib.sha256(part.data).hexdigest() if isinstance(part, Held) else str(part)

@@ -1,0 +1,125 @@
+"""A run that begins in a folder shows nothing of one before."""
+
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+import torch
+from test_run import settings
+from tiny import run_config
+
+from transfusion.files import append_row, read_rows
+from transfusion.run import open_run, train_run
+from transfusion.train.best import read_best
+from transfusion.train.checkpoint import publish, step_directory, sweep
+from transfusion.train.folder import seen, take_folder
+from transfusion.train.opening import begin
+from transfusion.train.state import TrainState
+from transfusion.written import forget_before
+
+CPU = torch.device("cpu")
+SHOWN = (
+    *(
+        "scores.json",
+        "report.html",
+        "best.json",
+        "quarantine.jsonl",
+        "samples/step_00000500.png",
+        "samples/prompts.json",
+    ),
+    *("tensorboard/events.out.tfevents.1.host.2.0", "metrics.jsonl"),
+)
+MINE = ("notes.md", "samples/mine.png")
+
+
+def fill(run: Path, names: tuple[str, ...]) -> None:
+    """Write files as a run does."""
+    for name in names:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text('{"step": 500, "total": 1.0, "losses": {"text": 1.0}, "geneval": 0.98}\n')
+
+
+def found(run: Path) -> set[str]:
+    """List files."""
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    return {name for name in names if not name.startswith(("checkpoints/", "."))}
+
+
+def begun(state: TrainState, run: Path) -> bool:
+    """Let a training begin in a folder, as one does that was opened a moment before."""
+    state.seen, state.taken = seen(run), None
+    is_begun = take_folder(state, run)
+    if is_begun:
+        forget_before(run)
+    return is_begun
+
+
+def test_a_run_begun_anew_shows_nothing_of_the_one_before(tmp_path: Path) -> None:
+    state, source = open_run(settings(2, "train.preview_every=1"), tmp_path, is_resumed=True, device="cpu")
+    list(train_run(state, source, tmp_path, threading.Event()))
+    fill(tmp_path, (*SHOWN[:-1], *MINE))
+    append_row(tmp_path / "changes.jsonl", {"step": 2, "setting": "train.steps", "old": 1, "new": 2})
+    state, source = open_run(settings(1, "train.preview_every=0"), tmp_path, is_resumed=False, device="cpu")
+    assert (tmp_path / "scores.json").exists()  # to open a run changes nothing
+    list(train_run(state, source, tmp_path, threading.Event()))
+    left = {name for name in found(tmp_path) if not name.startswith("tensorboard/")}
+    assert left - {"best.json"} == {*MINE, "report.html", "metrics.jsonl", "changes.jsonl"}
+    told = (tmp_path / "report.html").read_text()
+    assert "geneval" not in told and "step 500" not in told and "kept no samples" in told
+    assert {row["step"] for row in read_rows(tmp_path / "metrics.jsonl")} == {1}
+    assert read_rows(tmp_path / "changes.jsonl")[-1] == {"step": 0, "begun": True}
+    assert (tmp_path / "checkpoints" / "kept_step_00000002").is_dir()  # its weights stay
+
+
+def test_what_lies_in_a_folder_that_was_never_trained_in_stays(tmp_path: Path) -> None:
+    fill(tmp_path, (*SHOWN[:-1], *MINE))
+    before = found(tmp_path)
+    forget_before(tmp_path)
+    assert found(tmp_path) == before
+
+
+def test_a_training_keeps_what_it_wrote_its_own(tmp_path: Path) -> None:
+    state, source = open_run(settings(3, "train.checkpoint_every=100"), tmp_path, is_resumed=True, device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transfusion.train.loop._keep", lambda *_: None)  # nothing is saved
+        with closing(train_run(state, source, tmp_path, threading.Event())) as reports:
+            next(reports)
+    assert state.saved_step is None and state.step == 1
+    list(train_run(state, source, tmp_path, threading.Event()))
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl") if "gradient_norm" in row] == [1, 2, 3]
+
+
+def test_a_kill_leaves_the_old_run_or_what_the_next_one_deletes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_old, state = list[bool](), begin(run_config(2), CPU)
+    for moment in range(16):
+        run = tmp_path / str(moment)
+        for step in (1, 500):
+            publish(step_directory(run, step), lambda folder: (folder / "other.bin").write_text("x"))
+        fill(run, (*SHOWN, *MINE))
+        left = [moment]
+        with monkeypatch.context() as patch:
+            for name in ("rename", "unlink", "rmdir", "mkdir"):
+                patch.setattr(Path, name, killed(getattr(Path, name), left))
+            with suppress(KeyboardInterrupt):
+                begun(state, run)
+        sweep(run)
+        is_old.append(step_directory(run, 500).is_dir())
+        assert not is_old[-1] or (found(run) == {*SHOWN, *MINE} and read_best(run) is not None)
+        assert begun(state, run) and found(run) == set(MINE) and (run / "checkpoints" / "kept_step_00000500").is_dir()
+    assert is_old == sorted(is_old, reverse=True) and len(set(is_old)) == 2
+
+
+def killed(work: object, left: list[int]) -> object:
+    """Let something be done so many times, and end the process then."""
+    assert callable(work)
+
+    def called(*arguments: object, **options: object) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return work(*arguments, **options)
+
+    return called
