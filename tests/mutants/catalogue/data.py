@@ -163,7 +163,7 @@ MUTANTS = [
     Mutant("errors: a name that is not UTF-8 cannot be told", "data/errors.py", "super().__init__(plain(message))", "super().__init__(message)",
            "data/test_captions.py -k have_their_place"),
     Mutant("latents: a broken picture's name cannot be kept", "data/prepare.py", "broken[plain(file)]", "broken[file]", "data/test_latents.py -k utf_8"),
-    Mutant("run: what else data may have done is not told", "train/state.py", "or this version \"\n", "but this version \"\n",
+    Mutant("run: what else data may have done is not told", "train/state.py", 'or this version reads them otherwise"\n', 'but this version does"\n',
            "test_run.py -k otherwise"),
     Mutant("run: data that cannot be read now change a setting", "run.py", "        if state.data is None or", "        if True or",
            "test_run.py -k read_now"),

@@ -126,7 +126,7 @@ MUTANTS = [
     Mutant("held out: none at a checkpoint", "run.py", "(report.checkpoint or report.step % self._every == 0)", "report.step % self._every == 0",
            "test_run.py -k saves_is_told"),
     Mutant("held out: a checkpoint of a stop is never a candidate", "run.py", "        between.catch_up()\n", "", "test_run.py -k stop"),
-    Mutant("held out: measured on what is trained on", "data/sources.py", 'update={"split": split}', 'update={}', "test_run.py -k folder"),
+    Mutant("held out: measured on what is trained on", "data/settings.py", 'update={"split": split}', 'update={}', "test_run.py -k folder"),
     Mutant("held out: the plain weights are measured", "run.py", "        state, model = self._state, self._state.best_model\n        assert",
            "        state, model = self._state, self._state.model\n        assert", "test_run.py -k averaged"),
     Mutant("best: pruned", "train/checkpoint.py", " and _step(directory) not in spared", "", "test_run.py -k best_checkpoint"),
