@@ -9,9 +9,13 @@ from typing import NamedTuple
 
 from transfusion.data.errors import DataError
 from transfusion.data.layouts import CAPTIONS_FILE, TABLES
+from transfusion.data.records.idx import IdxFiles, is_images
 from transfusion.data.records.interleaved import DOCUMENTS_FILE, Documents
+from transfusion.data.records.places import Wanted, find_files
 from transfusion.data.records.record import Records
 from transfusion.data.records.rows import Rows
+from transfusion.data.records.shards import Shards, is_tar
+from transfusion.data.records.table import SAVED_FILES, Table, has_picture_column, is_parquet
 from transfusion.data.settings import FolderConfig, Layout
 
 ROW_SUFFIXES = (".json", ".jsonl")
@@ -58,6 +62,27 @@ def _images(config: FolderConfig) -> Path:
     return config.images or (config.path if config.path.is_dir() else config.path.parent)
 
 
+def _placed(is_wanted: Wanted) -> Callable[[Path], str]:
+    """Look for files by their names, and nothing else beside them."""
+    return lambda path: next((place.name for place in find_files(path, is_wanted)), "")
+
+
+def _table(*, has_pictures: bool) -> Callable[[Path], str]:
+    """Look for a table, with a column of pictures or without."""
+
+    def evidence(path: Path) -> str:
+        saved = next((name for name in SAVED_FILES if (path / name).is_file()), "")
+        found = saved or _placed(is_parquet)(path)
+        return found if found and has_picture_column(path) == has_pictures else ""
+
+    return evidence
+
+
+def _opened_table(config: FolderConfig, *, has_pictures: bool) -> Records:
+    columns, is_named = (config.picture_column, config.text_column), config.layout != "auto"
+    return Table(config.path, columns=columns, has_pictures=has_pictures, images=config.images, is_named=is_named)
+
+
 FORMATS: dict[Layout, Format] = {
     "interleaved": Format(
         _either(_named(DOCUMENTS_FILE), _keyed("segments", "texts")),
@@ -67,6 +92,10 @@ FORMATS: dict[Layout, Format] = {
         _keyed("text"),
         lambda config: Documents(config.path, _images(config), has_pictures=False),
     ),
+    "shards": Format(_placed(is_tar), lambda config: Shards(config.path, is_named=config.layout != "auto")),
+    "table": Format(_table(has_pictures=True), lambda config: _opened_table(config, has_pictures=True)),
+    "table_text": Format(_table(has_pictures=False), lambda config: _opened_table(config, has_pictures=False)),
+    "idx": Format(_placed(is_images), lambda config: IdxFiles(config.path, is_named=config.layout != "auto")),
 }
 
 
