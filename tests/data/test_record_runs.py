@@ -11,9 +11,13 @@ from data.test_records import small
 from data.test_shards import pets, png, write_tar
 
 from transfusion.config import override
+from transfusion.data.errors import DataError
+from transfusion.data.latents_index import LatentsSettings
+from transfusion.data.prepare import make_plan
 from transfusion.data.sources import FolderConfig
 from transfusion.recipes import RECIPES
 from transfusion.run import open_run, train_run
+from transfusion.train.autoencoder.pictures import picture_rows
 
 
 def shards(folder: Path) -> None:
@@ -51,3 +55,24 @@ def test_a_run_takes_steps_and_says_what_it_found(make: Callable[[Path], None], 
         assert "cut short" in source.quarantine["pets-2.tar"]
     again, source = open_run(state.config, tmp_path / "run", is_resumed=True, device="cpu")
     assert again.step == 3 and list(train_run(again, source, tmp_path / "run", threading.Event())) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        (shards, r"unpack each tar .*tar -xf"),
+        (table, "captions.jsonl"),
+        (table_text, "text has none"),
+        (idx, "captions"),
+    ],
+)
+def test_where_pictures_in_files_are_needed_the_refusal_says_what_to_do(
+    make: Callable[[Path], None], remedy: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "data")
+    for layout in ("auto", make.__name__):
+        config = FolderConfig.model_validate({"path": tmp_path / "data", "layout": layout})
+        with pytest.raises(DataError, match=rf"has layout {make.__name__}, and pictures in files .*{remedy}"):
+            picture_rows(config)
+    with pytest.raises(DataError, match=rf"has layout {make.__name__}, and pictures in files .*{remedy}"):
+        make_plan(tmp_path / "data", tmp_path / "latents", LatentsSettings.model_construct())

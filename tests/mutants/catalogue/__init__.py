@@ -10,6 +10,7 @@ from mutants.catalogue import (
     generate,
     latents,
     model,
+    records,
     train,
     verbs,
 )
@@ -21,6 +22,7 @@ MUTANTS: list[Mutant] = [
     *diffusion.MUTANTS,
     *generate.MUTANTS,
     *data.MUTANTS,
+    *records.MUTANTS,
     *autoencoder.MUTANTS,
     *latents.MUTANTS,
     *train.MUTANTS,

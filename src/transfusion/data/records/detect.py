@@ -99,6 +99,15 @@ FORMATS: dict[Layout, Format] = {
 }
 
 
+_WRITTEN = "write its pictures into a folder, with a captions.jsonl beside them"
+PACKED: dict[Layout, str] = {
+    "shards": "unpack each tar into a folder (tar -xf pets-000.tar -C pets), where pictures and their .txt are pairs",
+    "table": _WRITTEN,
+    "table_text": "text has none",
+    "idx": _WRITTEN,
+}
+
+
 def format_of(path: Path, layout: Layout = "auto") -> Layout | None:
     """Return the format of records that a path has, or None.
 
@@ -120,6 +129,20 @@ def format_of(path: Path, layout: Layout = "auto") -> Layout | None:
         choice = " or ".join(f"data.layout={name.split()[0]}" for name in told)
         raise DataError(f"{path} looks like two layouts at once, of {' and of '.join(told)}; say which one: {choice}")
     return next((name for name in FORMATS if name in evidence), None)
+
+
+def check_in_files(path: Path, layout: Layout = "auto") -> None:
+    """Refuse pictures within larger files where pictures in files of their own are needed.
+
+    Raises:
+        DataError: They are such; says what to do.
+    """
+    for name, remedy in PACKED.items():
+        if layout == name or (layout == "auto" and FORMATS[name].evidence(path)):
+            raise DataError(
+                f"{path} has layout {name}, and pictures in files of their own are needed here: {remedy}; or train "
+                "on it as it is, through any autoencoder (transfusion train folder autoencoder.kind=pretrained)"
+            )
 
 
 def open_records(config: FolderConfig, layout: Layout) -> Records:
