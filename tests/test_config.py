@@ -84,7 +84,7 @@ def test_bad_overrides_say_what_was_meant(assignment: str, message: str) -> None
         ("data.hold_out=2", r": data.hold_out: Input should be less than 1 \(given 2\)"),
         (
             "data.layout=pair",
-            r": data.layout: Input should be 'auto', 'captions', 'metadata', 'pairs', 'classes', 'text' or",
+            r": data.layout: Input should be 'auto', 'captions', 'metadata', 'pairs', 'classes', 'text',",
         ),
     ],
 )

@@ -245,6 +245,29 @@ def test_what_was_cut_off_is_lost_and_told_and_nothing_else(tmp_path: Path) -> N
         assert bool(shards.quarantine) == bool(shards.found.left_out)
 
 
+def test_members_end_where_the_tar_does(tmp_path: Path) -> None:
+    file = write_tar(tmp_path / "a.tar", pets([1, 2]))
+    whole, every = file.read_bytes(), list(members(file))
+    for count, member in enumerate(every):
+        for size in (member.begin - 512, member.begin, member.begin + member.size - 1):
+            file.write_bytes(whole[:size])
+            found: list[Member] = []
+            with pytest.raises(DataError, match="cut short"):
+                for each in members(file):
+                    found.append(each)  # what comes before the error counts
+            assert found == every[:count]
+
+
+def test_a_header_that_is_damaged_is_noticed_by_its_sum(tmp_path: Path) -> None:
+    file = write_tar(tmp_path / "a.tar", pets([1, 2, 3]))
+    data = bytearray(file.read_bytes())
+    data[list(members(file))[4].begin - 512] ^= 1  # of the name of 0003.png
+    file.write_bytes(data)
+    shards = Shards(file)
+    assert [record.text for record in records(file)] == ["pet 1"]
+    assert "its sum is another" in shards.quarantine["a.tar"] and "1 records before" in shards.quarantine["a.tar"]
+
+
 def test_bits_that_flip_are_noticed_or_harm_what_they_lie_in_alone(tmp_path: Path) -> None:
     held = pets(range(6))
     file = write_tar(tmp_path / "a.tar", held)
