@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[1]
 DATA = (ROOT / "docs" / "data.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
 LAYOUT = re.compile(
-    r"### (?P<title>[^\n]+)\n(?:(?!### ).)*?```files\n(?P<files>.*?)```.*?```sh\n(?P<command>.*?)```"
+    r"### (?P<title>[^\n]+)\n(?:(?!### ).)*?```(?P<kind>files|python)\n(?P<files>.*?)```.*?```sh\n(?P<command>.*?)```"
     r".*?```text\n(?P<told>.*?)```",
     re.S,
 )
-QUICK = ["train.steps=1", "train.batch_size=2", "train.row_length=256", "model.trunk.dim=32", "model.trunk.depth=1"]
+QUICK = ["train.steps=1", "train.batch_size=2", "model.trunk.dim=32", "model.trunk.depth=1"]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -40,15 +40,19 @@ def lay_out(listing: str, folder: Path) -> None:
 @pytest.mark.parametrize("found", list(LAYOUT.finditer(DATA)), ids=lambda found: found["title"])
 def test_every_layout_of_the_data_page(found: re.Match[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    lay_out(found["files"], tmp_path)
+    if found["kind"] == "python":
+        exec(found["files"], {})
+    else:
+        lay_out(found["files"], tmp_path)
     _, *arguments = shlex.split(found["command"])
-    told = call(*arguments, *QUICK).stderr
+    row = [] if any("row_length" in argument for argument in arguments) else ["train.row_length=256"]
+    told = call(*arguments, *row, *QUICK).stderr
     for line in found["told"].strip().split("\n"):
         assert line in told
 
 
 def test_the_pages_have_examples() -> None:
-    assert len(list(LAYOUT.finditer(DATA))) == DATA.count("```files") >= 5
+    assert len(list(LAYOUT.finditer(DATA))) == DATA.count("```files") + DATA.count("```python") >= 15
     assert len(blocks(API, "python")) >= 5
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NamedTuple, get_args
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -61,6 +62,10 @@ def data() -> Path:
         "from transfusion.data.records import Captioned\ndef {}(row):\n    return Captioned('a', '{}', row['image'])\n"
     )
     (HERE / "mine.py").write_text(code.format("one", "one") + code.format("two", "two"))
+    columns = {"image": [0, 2, 4], "other": [1, 3, 5]}
+    held = {name: [{"bytes": (folder / f"{i}.png").read_bytes()} for i in found] for name, found in columns.items()}
+    texts = {"text": ["one", "two", "three"], "title": ["four", "five", "six"]}
+    datasets.Dataset.from_dict({**held, **texts}).save_to_disk(str(HERE / "saved"))
     train_tokenizer(["a red circle and a star"] * 9, 270).save(HERE)
     return folder
 
@@ -82,6 +87,8 @@ SOURCES = [{"path": str(HERE / "both"), "layout": "pairs"}, {"path": str(HERE / 
 MIXED = ["data.kind=mixture", f"data.sources={json.dumps(SOURCES)}", "data.resolution=16"]
 ALONE = [*MIXED[:1], f"data.sources={json.dumps([SOURCES[0], {**SOURCES[1], 'weight': 0}])}", *MIXED[2:]]
 ROWS = ["data.kind=folder", f"data.path={HERE / 'rows.jsonl'}", "data.resolution=16", f"data.images={DATA}"]
+TABLE = ["data.kind=folder", f"data.path={HERE / 'saved'}", "data.resolution=16", "encode.caption_dropout=0"]
+TABLE += ["data.picture_column=image", "data.text_column=text"]
 NETWORK, OTHER_NETWORK = (save_small(HERE / f"network{seed}", "AutoencoderKL", seed=seed) for seed in (0, 1))
 LATENTS = ["autoencoder.kind=pretrained", f"autoencoder.path={NETWORK}", "model.modalities.0.channels=0"]
 LATENTS += ["model.modalities.0.patch_size=[2,2]"]
@@ -287,6 +294,8 @@ EFFECTS: dict[str, list[Effect]] = {
         Effect(str(HERE / "unmarked"), documents, FOLDER),
         refused(str(HERE / "no"), "not a folder", *FOLDER),
     ],
+    "data.picture_column": [Effect("other", documents, TABLE), refused("other", "is no table", *FOLDER)],
+    "data.text_column": [Effect("title", documents, TABLE), refused("title", "is no table", *FOLDER)],
     "data.images": [Effect(str(HERE / "other"), documents, ROWS)],
     "data.reader": [
         Effect(f"{HERE / 'mine.py'}:two", documents, [*OWN, f"data.reader={HERE / 'mine.py'}:one"]),

@@ -27,7 +27,8 @@ from transfusion.data.decode import open_picture
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.formats import readable
-from transfusion.data.latents import FileFacts, Latents, LatentsSettings, shard_name, space_of
+from transfusion.data.latents import shard_name, space_of
+from transfusion.data.latents_index import FileFacts, Latents, LatentsSettings
 from transfusion.data.prepare import held_settings, make_plan, prepare
 from transfusion.data.readers import ImageFolder, read_captions
 from transfusion.data.sources import FolderConfig, open_reader

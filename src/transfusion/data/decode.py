@@ -81,7 +81,23 @@ class Held(NamedTuple):
         return self.name
 
 
-PictureSource = Path | Slice | Held
+class Pixels(NamedTuple):
+    """A picture that is pixels already.
+
+    Attributes:
+        values: (H, W) or (H, W, 3) uint8.
+        name: What it is called.
+    """
+
+    values: NDArray[np.uint8]
+    name: str
+
+    def __str__(self) -> str:
+        """Name it for a person."""
+        return self.name
+
+
+PictureSource = Path | Slice | Held | Pixels
 
 
 def open_picture(
@@ -105,7 +121,9 @@ def open_picture(
         BrokenPicture: The file is missing, no picture of a format that is read, too large, or not whole.
         UnreadableFile: The file system fails, time and again.
     """
-    if isinstance(source, Image.Image):
+    if isinstance(source, Pixels):
+        name, data, source = source.name, None, Image.fromarray(source.values)
+    elif isinstance(source, Image.Image):
         name, data = f"a picture of mode {source.mode} in memory", None
         if source.format in INTERPRETED:
             raise BrokenPicture(f"{name}: {source.format} is not read; expected {names()}")
@@ -135,7 +153,7 @@ def open_picture(
         raise BrokenPicture(f"{name}: not a whole picture ({type(error).__name__}: {error})") from error
 
 
-def _read(source: PictureSource, max_bytes: int) -> bytes:
+def _read(source: Path | Slice | Held, max_bytes: int) -> bytes:
     """Read a picture whole; where the file system fails, try again."""
     if isinstance(source, Held):
         return source.data

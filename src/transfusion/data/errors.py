@@ -2,7 +2,7 @@
 
 
 def plain(name: str) -> str:
-    """Return the name of a file as it can be written everywhere: bytes that are not UTF-8 become escapes.
+    r"""Return the name of a file as it can be written everywhere: bytes that are not UTF-8 become escapes.
 
     >>> len("caf\udce9"), len(plain("caf\udce9"))
     (4, 9)

@@ -48,6 +48,7 @@ AVIF_BRANDS = (b"avif", b"avis")
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 SHARED_BRANDS = (b"mif1", b"msf1")  # of either: the compatible brands behind them decide
 INTERPRETED = ("EPS", "WMF")  # what Pillow calls formats for which it starts another program
+BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")  # of pictures without a box
 BLANK = b"\xef\xbb\xbf \t\r\n"
 # Beginnings of what is known and not read. PostScript foremost: Pillow would start Ghostscript, an interpreter.
 SIGNATURES = (
@@ -108,6 +109,12 @@ def refusal(beginning: bytes) -> str | None:
     if known is None and _in_a_box(beginning) == "":
         known = "a video"
     return None if known is None else f"{known} is not read; expected {names()}"
+
+
+def begins_picture(beginning: bytes) -> bool:
+    """Return whether a file that begins so is a picture, of a format that is read somewhere."""
+    is_boxed = _in_a_box(beginning) or _riff(beginning)
+    return bool(is_boxed) or beginning.startswith(BEGINNINGS)
 
 
 def names() -> str:

@@ -47,6 +47,7 @@ from transfusion.data.latents import (
 )
 from transfusion.data.latents_index import FileFacts, Latents, LatentsSettings, Psnr, Shard
 from transfusion.data.layouts import LATENTS_FILE, UNFINISHED_FILE
+from transfusion.data.records.detect import check_in_files
 from transfusion.data.settings import Layout
 from transfusion.data.splits import spread
 from transfusion.files import PARTIAL, append_row, beside, read_rows, sha256_of, write_whole
@@ -119,6 +120,7 @@ def make_plan(source: Path, to: Path, settings: LatentsSettings, *, layout: Layo
     Raises:
         DataError: There are no captioned pictures, or ``to`` holds something else, or latents of other settings.
     """
+    check_in_files(source, layout)
     found = Plan(source, all_captions(source, layout), settings, to)
     if (held := held_settings(to)) is not None:
         _check_same(found, held)

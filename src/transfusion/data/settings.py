@@ -26,8 +26,13 @@ Layout = Literal[
     "conversations",
     "edits",
     "own",
+    "shards",
+    "table",
+    "table_text",
+    "idx",
 ]
-TEXT_ALONE: tuple[Layout, ...] = ("text", "lines")  # without pictures
+TEXT_ALONE: tuple[Layout, ...] = ("text", "lines", "table_text")  # without pictures
+TABULAR: tuple[Layout, ...] = ("table", "table_text")  # of columns
 
 
 class TaskWeights(BaseModel):
@@ -83,11 +88,21 @@ class FolderConfig(BaseModel):
         "latents: what `transfusion prepare latents` wrote; interleaved: rows of text and pictures in turn "
         "(documents.jsonl); lines: rows with a text each; conversations: rows of turns (LLaVA, messages); "
         "edits: rows of an instruction, input pictures and the output picture; own: what data.reader gives; "
-        "auto: what is found",
+        "shards: tars of WebDataset, local and not compressed; "
+        "table: Parquet, or what the datasets library saves, of captioned pictures; table_text: the same, of texts; "
+        "idx: files of MNIST; auto: what is found",
     )
     reader: str | None = Field(
         default=None,
         description="FILE.py:function that makes the records of layout own; its code runs when a run opens its data",
+    )
+    picture_column: str | None = Field(
+        default=None, description="Column of a table (Parquet, datasets) that holds pictures; None: the one that does"
+    )
+    text_column: str | None = Field(
+        default=None,
+        description="Column of a table that holds texts or class labels; None: the one that is called text, caption, "
+        "sentences and so on, or else the label",
     )
     resolution: Side | tuple[Side, Side] = Field(
         default=32, description="Side to which pictures are cropped and resized, in pixels; or [height, width]"
@@ -299,6 +314,19 @@ def held_out_of(config: FolderConfig, others: Mapping[str, int]) -> FolderConfig
     """
     split = held_out_split(others) if split_named(config.split or TRAIN) == TRAIN else None
     return None if split is None else unaugmented(config.model_copy(update={"split": split}))
+
+
+def check_columns(config: FolderConfig, layout: Layout) -> None:
+    """Refuse names of columns where there are none.
+
+    Raises:
+        DataError: Columns are named of what is no table.
+    """
+    if layout not in TABULAR and (config.picture_column or config.text_column):
+        raise DataError(
+            f"{config.path} is no table, its layout is {layout}: data.picture_column and data.text_column name columns "
+            "of Parquet and of datasets; leave them out"
+        )
 
 
 def check_alone(config: FolderConfig, layout: Layout) -> None:

@@ -33,6 +33,7 @@ from transfusion.data.settings import (
     ShapesConfig,
     TaskWeights,
     check_alone,
+    check_columns,
     held_out_of,
     settled_like,
 )
@@ -262,8 +263,10 @@ def open_reader(config: DataConfig, seed: int = 0) -> Reader:
     if config.reader is not None and config.layout != "own":
         raise DataError(f"data.reader reaches nothing with data.layout={config.layout}; say data.layout=own")
     if (found := format_of(config.path, config.layout)) is not None:
+        check_columns(config, found)
         return RecordReader(config, found)
     layout = layout_of(config.path, config.layout)
+    check_columns(config, layout)
     if layout == "latents":
         return LatentReader(config)
     return TextReader(config) if layout == "text" else PictureReader(config)
@@ -297,7 +300,14 @@ def of_other_data(config: FolderConfig, given: Collection[str]) -> FolderConfig:
         config: The run's, with the path of the others.
         given: Names of settings that are given for the others.
     """
-    anew: dict[str, object] = {"layout": "auto", "images": None, "reader": None, "hold_out": 0.0}
+    anew: dict[str, object] = {
+        "layout": "auto",
+        "images": None,
+        "reader": None,
+        "hold_out": 0.0,
+        "picture_column": None,
+        "text_column": None,
+    }
     if config.split == TRAIN:
         anew["split"] = None  # which takes it where there are splits
     return config.model_copy(update={name: value for name, value in anew.items() if name not in given})

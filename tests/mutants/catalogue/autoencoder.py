@@ -44,7 +44,7 @@ MUTANTS = [
     Mutant("chat: pictures are wider than the terminal", "cli/chat.py", "    if picture.width > width:\n", "    if False:\n", "cli/test_chat.py -k smaller"),
     Mutant("export: the autoencoder stays behind", "cli/export.py", "TOKENIZER_FILE, *CARRIED_FILES)", "TOKENIZER_FILE)", "test_spaces.py -k carries"),
     Mutant("going on: a path that is left out is another one", "autoencoder/settings.py", ' + ([] if config.path else ["path"])', "", "test_spaces.py -k carries"),
-    Mutant("evaluate: latents of any autoencoder are taken", "cli/verbs.py", "        _check_space(model, data.path)\n", "        pass\n",
+    Mutant("evaluate: latents of any autoencoder are taken", "cli/verbs.py", "        _check_space(model, reader.config.path)\n", "        pass\n",
            "cli/test_prepare.py -k space_alone"),
     Mutant("opening: a damaged autoencoder is taken", "autoencoder/opening.py", "has_carried(folder) and _is_whole(folder))", "has_carried(folder))",
            "autoencoder/test_opening.py -k newest"),

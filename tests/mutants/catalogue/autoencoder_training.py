@@ -31,7 +31,7 @@ MUTANTS = [
     Mutant("quantise: a table of vectors and codes", "autoencoder/quantise.py", "    sorted_ones = vectors[codes.argsort(stable=True)].double()  # so that a sum is rounded once\n    return torch.segment_reduce(sorted_ones, \"sum\", lengths=counts, axis=0, unsafe=True).float()",
            "    return torch.nn.functional.one_hot(codes, len(counts)).float().T @ vectors", "autoencoder/test_quantise.py -k no_table"),
     Mutant("quantise: sums of vectors that are not in order", "autoencoder/quantise.py", "vectors[codes.argsort(stable=True)]", "vectors", "autoencoder/test_quantise.py -k averages"),
-    Mutant("resume: moments from elsewhere are not verified", "train/saved.py", "    verify(folder, hashed=RESUMED_FILES)", "    verify(folder, hashed=())", "train/test_autoencoder.py -k gone_on_from_elsewhere"),
+    Mutant("resume: moments from elsewhere are not verified", "train/elsewhere.py", "    verify(folder, hashed=RESUMED_FILES)", "    verify(folder, hashed=())", "train/test_autoencoder.py -k gone_on_from_elsewhere"),
     Mutant("resume: an autoencoder forgets where it came from", "train/autoencoder/state.py", "Facts(self.step, self.train_seconds, self.data, self.origin)", "Facts(self.step, self.train_seconds, self.data, None)", "train/test_autoencoder.py -k gone_on_from_elsewhere"),
     Mutant("pictures: latents are taken for a folder of pictures", "train/autoencoder/pictures.py", "    if holds_latents(config.path):", "    if False:", "train/test_autoencoder.py -k latents_are_no"),
     Mutant("quantise: codes far from zero are mistaken", "autoencoder/quantise.py", "    centre = codebook.mean(0)", "    centre = 0 * codebook.mean(0)", "autoencoder/test_quantise.py -k far_from"),

@@ -11,7 +11,7 @@ MUTANTS = [
     Mutant("generate: what is drawn is lost to the last", "cli/verbs.py", "finished if len(files) > 1 else None", "None", "cli/test_signals.py -k drawn_stays"),
     Mutant("generate: a sheet beyond its format is lost", "cli/verbs.py", "except (ValueError, OverflowError, OSError) as error:", "except ZeroDivisionError as error:",
            "cli/test_verbs.py -k largest"),
-    Mutant("evaluate: other data are held out of", "data/sources.py", '{"layout": "auto", "hold_out": 0.0}', '{"layout": "auto"}', "data/test_splits.py -k held_out_split"),
+    Mutant("evaluate: other data are held out of", "data/sources.py", '        "hold_out": 0.0,\n        "picture_column"', '        "picture_column"', "data/test_splits.py -k held_out_split"),
     Mutant("notes: TIFF loses its comment", "notes.py", "    raw = exif.tobytes()  # as", "    raw = exif.tobytes()[:0]  # as", "test_notes.py -k pixel"),
     Mutant("notes: chunks of half a surrogate pair", "notes.py", "        chunks.add_text(name, _unicode(text))", "        chunks.add_text(name, text)",
            "test_notes.py -k pixel"),

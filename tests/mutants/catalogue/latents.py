@@ -19,7 +19,7 @@ MUTANTS = [
     ),
     Mutant(
         "augment: held-out pictures are augmented",
-        "data/sources.py",
+        "data/settings.py",
         'unaugmented(config.model_copy(update={"split": split}))',
         'config.model_copy(update={"split": split})',
         "data/test_augment.py -k held_out",
@@ -61,9 +61,9 @@ MUTANTS = [
     ),
     Mutant(
         "augment: text is flipped in silence",
-        "data/sources.py",
-        "        if config != unaugmented(config):",
-        "        if False:",
+        "data/settings.py",
+        "    if layout in TEXT_ALONE and config != unaugmented(config):",
+        "    if False:",
         "data/test_augment.py -k text_is",
     ),
     Mutant(

@@ -42,14 +42,14 @@ MUTANTS = [
     Mutant(
         "stop: every model ends at a line break",
         "data/encode.py",
-        "if ASK in told else ()",
+        "if is_line else ()",
         "",
         f"{WRITE} -k only_conversations",
     ),
     Mutant(
         "stop: no model ends at a line break",
         "data/encode.py",
-        "if ASK in told else ()",
+        "if is_line else ()",
         "if False else ()",
         f"{WRITE} -k only_conversations",
     ),

@@ -12,10 +12,14 @@ from transfusion.data.errors import DataError
 from transfusion.data.layouts import CAPTIONS_FILE, TABLES
 from transfusion.data.records.conversations import CONVERSATIONS_FILES, conversations
 from transfusion.data.records.edits import EDITS_FILES, edits, speaks_of_edits
+from transfusion.data.records.idx import IdxFiles, is_images
 from transfusion.data.records.interleaved import DOCUMENTS_FILE, Documents
 from transfusion.data.records.own import own
+from transfusion.data.records.places import Wanted, find_files
 from transfusion.data.records.record import Records
 from transfusion.data.records.rows import Row, Rows
+from transfusion.data.records.shards import Shards, is_tar
+from transfusion.data.records.table import SAVED_FILES, Table, has_picture_column, is_parquet
 from transfusion.data.settings import FolderConfig, Layout
 
 ROW_SUFFIXES = (".json", ".jsonl")
@@ -76,6 +80,27 @@ def _images(config: FolderConfig) -> Path:
     return config.images or (config.path if config.path.is_dir() else config.path.parent)
 
 
+def _placed(is_wanted: Wanted) -> Callable[[Path], str]:
+    """Look for files by their names, and nothing else beside them."""
+    return lambda path: next((place.name for place in find_files(path, is_wanted)), "")
+
+
+def _table(*, has_pictures: bool) -> Callable[[Path], str]:
+    """Look for a table, with a column of pictures or without."""
+
+    def evidence(path: Path) -> str:
+        saved = next((name for name in SAVED_FILES if (path / name).is_file()), "")
+        found = saved or _placed(is_parquet)(path)
+        return found if found and has_picture_column(path) == has_pictures else ""
+
+    return evidence
+
+
+def _opened_table(config: FolderConfig, *, has_pictures: bool) -> Records:
+    columns, is_named = (config.picture_column, config.text_column), config.layout != "auto"
+    return Table(config.path, columns=columns, has_pictures=has_pictures, images=config.images, is_named=is_named)
+
+
 FORMATS: dict[Layout, Format] = {
     "interleaved": Format(
         _either(_named(DOCUMENTS_FILE), _keyed("segments", "texts")),
@@ -94,6 +119,19 @@ FORMATS: dict[Layout, Format] = {
         lambda config: edits(_file(config, *EDITS_FILES), _images(config)),
     ),
     "own": Format(lambda _: "", lambda config: own(config.path, _images(config), config.reader)),
+    "shards": Format(_placed(is_tar), lambda config: Shards(config.path, is_named=config.layout != "auto")),
+    "table": Format(_table(has_pictures=True), lambda config: _opened_table(config, has_pictures=True)),
+    "table_text": Format(_table(has_pictures=False), lambda config: _opened_table(config, has_pictures=False)),
+    "idx": Format(_placed(is_images), lambda config: IdxFiles(config.path, is_named=config.layout != "auto")),
+}
+
+
+_WRITTEN = "write its pictures into a folder, with a captions.jsonl beside them"
+PACKED: dict[Layout, str] = {
+    "shards": "unpack each tar into a folder (tar -xf pets-000.tar -C pets), where pictures and their .txt are pairs",
+    "table": _WRITTEN,
+    "table_text": "text has none",
+    "idx": _WRITTEN,
 }
 
 
@@ -118,6 +156,20 @@ def format_of(path: Path, layout: Layout = "auto") -> Layout | None:
         choice = " or ".join(f"data.layout={name.split()[0]}" for name in told)
         raise DataError(f"{path} looks like two layouts at once, of {' and of '.join(told)}; say which one: {choice}")
     return next((name for name in FORMATS if name in evidence), None)
+
+
+def check_in_files(path: Path, layout: Layout = "auto") -> None:
+    """Refuse pictures within larger files where pictures in files of their own are needed.
+
+    Raises:
+        DataError: They are such; says what to do.
+    """
+    for name, remedy in PACKED.items():
+        if layout == name or (layout == "auto" and FORMATS[name].evidence(path)):
+            raise DataError(
+                f"{path} has layout {name}, and pictures in files of their own are needed here: {remedy}; or train "
+                "on it as it is, through any autoencoder (transfusion train folder autoencoder.kind=pretrained)"
+            )
 
 
 def open_records(config: FolderConfig, layout: Layout) -> Records:

@@ -20,6 +20,7 @@ from transfusion.data.errors import BrokenPicture, DataError, plain
 from transfusion.data.found import Found
 from transfusion.data.layouts import TABLES, holds_latents, lay_out, split_around
 from transfusion.data.readers import ImageFolder
+from transfusion.data.records.detect import check_in_files
 from transfusion.data.settings import FolderConfig, OneData, ShapesConfig
 from transfusion.data.shapes import render, sample_scene
 from transfusion.data.splits import TRAIN, choose, held_out_split
@@ -164,6 +165,7 @@ def picture_rows(config: FolderConfig) -> FolderCaptions:
             f"{config.path} holds latents, which an autoencoder has made of pictures: none can be trained on them; "
             "name the folder of pictures (data.path)"
         )
+    check_in_files(config.path, config.layout)
     try:
         layout = lay_out(config.path, config.layout).layout
     except DataError:

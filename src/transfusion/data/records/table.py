@@ -1,0 +1,287 @@
+"""Tables of captioned pictures, or of texts: Parquet files, and what the ``datasets`` library of Hugging Face saves.
+
+    train-00000-of-00002.parquet      a folder of such files; files or folders called as splits are these
+    test-00000-of-00001.parquet
+    saved/dataset_info.json ...       Dataset.save_to_disk, or DatasetDict.save_to_disk
+
+A row has a picture (a column of type Image, or of bytes) and a text; a list of texts is a record each; a class label is
+told by its name:
+
+    image                    text
+    {"bytes": ..., "path"}   "a cat on a sofa"
+
+Of a table without pictures each row is a text. The library reads the files, Parquet through its cache (as large as they
+are unpacked, in HF_DATASETS_CACHE), so that any row is found by its number. It is an extra.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from transfusion.data.decode import Held, PictureSource
+from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.found import Found
+from transfusion.data.records.columns import Columns, Features, choose_columns, is_called, kind_of, texts_of
+from transfusion.data.records.places import find_files
+from transfusion.data.records.record import Captioned, Interleaved, Record
+from transfusion.data.records.tally import Tally, mark_of, mark_of_picture
+from transfusion.data.records.within import picture_at, split_of
+
+PARQUET = ".parquet"
+SAVED_FILES = ("dataset_dict.json", "state.json")  # of several splits, and of one
+EXTRA = "pip install 'transfusion[datasets]'"
+NUM_SCANNED = 512  # rows at once
+SPLIT = "split"
+BLANK, BARE, NOTHING = "row without a caption", "row without a picture", "row that holds nothing"
+
+
+class Part(NamedTuple):
+    """Rows of one split, as the library holds them."""
+
+    split: str | None
+    rows: Any  # datasets.Dataset, which is imported when it is needed
+
+
+def is_parquet(name: str) -> bool:
+    """Return whether a file is called as Parquet."""
+    return name.lower().endswith(PARQUET)
+
+
+def is_saved(path: Path) -> bool:
+    """Return whether a folder was saved by the library."""
+    return any((path / name).is_file() for name in SAVED_FILES)
+
+
+def has_picture_column(path: Path) -> bool:
+    """Return whether a table has a column of pictures, without reading its rows.
+
+    Raises:
+        DataError: The library is absent, or the file is no table; or they lie in several folders.
+    """
+    return any(kind_of(feature) == "picture" or is_called(name, feature) for name, feature in _features(path).items())
+
+
+def _features(path: Path) -> Features:
+    """Return the columns of a table and their types."""
+    datasets = _library(path)
+    if is_saved(path):
+        return dict(open_parts(path)[0].rows.features)
+    import pyarrow.parquet  # as the library itself does
+
+    file = find_files(path, is_parquet)[0].file
+    try:
+        return dict(datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file)))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: no Parquet file, or damaged ({_first_line(error)}); copy it again") from error
+
+
+def open_parts(path: Path, *, is_named: bool = False) -> list[Part]:
+    """Open a table.
+
+    Args:
+        path: A file, or a folder.
+        is_named: See ``find_files``.
+
+    Raises:
+        DataError: There is none, it cannot be read, or the library is absent.
+    """
+    datasets = _library(path)
+    is_shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        if is_saved(path):
+            told = datasets.load_from_disk(str(path))
+            return (
+                [Part(str(name), rows) for name, rows in told.items()] if isinstance(told, dict) else [Part(None, told)]
+            )
+        files: dict[str | None, list[str]] = {}
+        for place in find_files(path, is_parquet, is_named=is_named):
+            files.setdefault(place.split, []).append(str(place.file))
+        return [Part(split, datasets.Dataset.from_parquet(names)) for split, names in files.items()]
+    except (OSError, ValueError, TypeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: the datasets library cannot read it ({_first_line(error)})") from error
+    finally:
+        if is_shown:
+            datasets.enable_progress_bars()
+
+
+def _library(path: Path) -> Any:  # noqa: ANN401 - a module
+    try:
+        import datasets  # seconds, and an extra
+    except ImportError as error:
+        raise DataError(f"{path} is a table, which is read by the datasets library: {EXTRA}") from error
+    return datasets
+
+
+def _first_line(error: BaseException) -> str:
+    """Return what an error says, and what it comes from where that says more."""
+    cause = error.__cause__
+    told = str(cause if cause is not None else error) or type(error).__name__
+    return told.splitlines()[0][:200]
+
+
+class Table:
+    """The rows of a table."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        columns: tuple[str | None, str | None] = (None, None),
+        has_pictures: bool = True,
+        images: Path | None = None,
+        is_named: bool = False,
+    ) -> None:
+        """Read the texts of every row, and the ends of its picture.
+
+        Args:
+            path: A file, or a folder.
+            columns: Those of pictures and of texts; None: the one that there is, or that is called as such.
+            has_pictures: Whether rows are captioned pictures, or a text each.
+            images: Folder that rows name pictures relative to, where they do not hold them; None: the table's.
+            is_named: See ``find_files``.
+
+        Raises:
+            DataError: It cannot be read, has no such columns, or no row that can be told.
+        """
+        self.kind: type[Record] = Captioned if has_pictures else Interleaved
+        self._images = images or (path if path.is_dir() else path.parent)
+        parts = open_parts(path, is_named=is_named)
+        if not parts:
+            raise DataError(f"{path} holds no table; expected files such as train-00000-of-00001{PARQUET}")
+        self._features: Features = dict(parts[0].rows.features)
+        found = choose_columns(self._features, *columns, str(path))
+        if has_pictures and found.picture is None:
+            raise DataError(f"{path} has no column of pictures; data.layout=table_text reads its texts alone")
+        self._columns: Columns = found if has_pictures else found._replace(picture=None)
+        self._parts = [self._narrowed(part, path) for part in parts]
+        self._tally = Tally(3)  # the part, the row, which of its texts
+        self._num_pictures = self._num_letters = 0
+        for number, part in enumerate(self._parts):
+            self._tally.begin(part.split or "")
+            self._scan(number, part)
+        left = dict(self._tally.left_out)
+        if not len(self._tally):
+            first = next(iter(left), "no rows")
+            raise DataError(f"{path} holds nothing to train on in column {found.text!r}; the first: {first}")
+        noted = f"columns {' and '.join(repr(name) for name in self._columns if name)}"
+        told = Found(str(path), "table" if has_pictures else "table_text", noted=noted, left_out=left)
+        count = len(self._tally)
+        self.found: Found = (
+            replace(told, pictures=self._num_pictures, captions=count)
+            if has_pictures
+            else replace(told, texts=count, letters=self._num_letters)
+        )
+
+    @property
+    def splits(self) -> Sequence[str | None]:
+        """The split of each record, by its row, or its file or folder."""
+        return self._tally.splits
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """A hash of each picture, or of each text."""
+        return self._tally.marks
+
+    @property
+    def quarantine(self) -> Mapping[str, str]:
+        """Rows that cannot be told."""
+        return self._tally.quarantine
+
+    def __getitem__(self, index: int) -> Captioned | Interleaved:
+        """Return a row, or one of its captions."""
+        number, place, which = self._tally.numbers(index)
+        columns, name = self._columns, self._tally.name(index)
+        row = self._parts[number].rows[place]
+        text = texts_of(self._features[columns.text], row[columns.text])[which]
+        if columns.picture is None:
+            return Interleaved(name, (text,))
+        return Captioned(name, " ".join(text.split()), self._picture(row[columns.picture], name))
+
+    def digest(self) -> str:
+        """Name rows, texts and the ends of pictures."""
+        return f"table:{self._columns.text}:{self._columns.picture}:{self._tally.digest()}"
+
+    def _narrowed(self, part: Part, path: Path) -> Part:
+        """Return the columns that are read of a part; pictures stay undecoded."""
+        import datasets
+
+        has_split = SPLIT in self._features and kind_of(self._features[SPLIT]) == "text"
+        wanted = [name for name in (*self._columns, SPLIT if has_split else None) if name]
+        if missing := [name for name in wanted if name not in part.rows.features]:
+            raise DataError(
+                f"{path}: split {part.split!r} has no column {missing[0]!r}, and another has; make them alike"
+            )
+        rows = part.rows.select_columns(list(dict.fromkeys(wanted)))
+        picture = self._columns.picture
+        if picture is not None and type(self._features[picture]).__name__ == "Image":
+            rows = rows.cast_column(picture, datasets.Image(decode=False))
+        return Part(part.split, rows)
+
+    def _scan(self, number: int, part: Part) -> None:
+        """Take the rows of a part."""
+        columns, place = self._columns, 0
+        for table in part.rows.with_format("arrow").iter(batch_size=NUM_SCANNED):
+            texts = table.column(columns.text).to_pylist()
+            marks = [None] * len(texts) if columns.picture is None else list(_marks(table.column(columns.picture)))
+            splits = table.column(SPLIT).to_pylist() if SPLIT in table.column_names else [None] * len(texts)
+            for value, mark, split in zip(texts, marks, splits, strict=True):
+                name = f"{part.split or 'row'}:{place}"
+                said = texts_of(self._features[columns.text], value)
+                self._take(name, (number, place), said, mark, split_of({SPLIT: split}, name) or part.split)
+                place += 1
+
+    def _take(self, name: str, at: tuple[int, int], texts: list[str], mark: int | None, split: str | None) -> None:
+        """Take the records of a row: a text each."""
+        has_pictures = self._columns.picture is not None
+        if has_pictures and mark is None:
+            self._tally.leave(name, "the row has no picture: neither bytes nor a path", BARE)
+            return
+        self._num_pictures += has_pictures
+        told = [(which, text) for which, text in enumerate(texts) if text.strip()]
+        if not told and has_pictures:
+            self._tally.leave(name, f"the caption is empty (column {self._columns.text!r})", BLANK)
+        elif not told:
+            self._tally.left_out[NOTHING] += 1
+        for which, text in told:
+            own = mark if mark is not None else mark_of(text.encode())
+            self._num_letters += len(text)
+            self._tally.add(f"{name}, caption {which + 1}" if which else name, (*at, which), own, text, split)
+
+    def _picture(self, value: object, name: str) -> PictureSource:
+        """Return the picture that a row holds, or names.
+
+        Raises:
+            BrokenPicture: It names one outside the folder.
+        """
+        if isinstance(value, bytes):
+            return Held(value, name)
+        held = cast(dict[str, object], value) if isinstance(value, dict) else {}
+        data, path = held.get("bytes"), held.get("path")
+        if isinstance(data, bytes):
+            return Held(data, f"{name} ({path})" if path else name)
+        try:
+            return picture_at(self._images, str(path), name)
+        except DataError as error:
+            raise BrokenPicture(str(error)) from error
+
+
+def _marks(column: Any) -> Iterator[int | None]:  # noqa: ANN401 - pyarrow.ChunkedArray
+    """Yield a hash of each picture of a column, or of the name of its file; None where there is neither."""
+    import pyarrow
+
+    for chunk in column.chunks:
+        fields = (
+            {chunk.type.field(number).name: field for number, field in enumerate(chunk.flatten())}
+            if pyarrow.types.is_struct(chunk.type)
+            else {"bytes": chunk}
+        )
+        paths = fields["path"].to_pylist() if "path" in fields else [None] * len(chunk)
+        for data, path in zip(fields["bytes"], paths, strict=True):
+            buffer = data.as_buffer()
+            yield (
+                mark_of_picture(memoryview(buffer)) if buffer is not None else mark_of(path.encode()) if path else None
+            )

@@ -1,0 +1,140 @@
+"""What is kept of records that a format scans: a few numbers each, names as bytes. It must not know formats.
+
+At 10 million records of 20 letters that are less than 1 GB in all.
+"""
+
+import hashlib
+import json
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from sys import intern
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfusion.data.errors import plain
+
+END_BYTES = 4096  # of a picture that are read to know it again, from each end
+
+
+class Tally:
+    """Records, one after another, and what was left out.
+
+    Attributes:
+        splits: The split that the data mark for each, if any.
+        quarantine: What is left out and why, by name.
+        left_out: What else is not taken, counted by why.
+    """
+
+    def __init__(self, width: int) -> None:
+        """Begin.
+
+        Args:
+            width: Numbers that say where a record lies.
+        """
+        self._width = width
+        self._numbers, self._marks, self._ends, self._names = array("q"), array("Q"), array("q", [0]), bytearray()
+        self.splits: list[str | None] = []
+        self.quarantine: dict[str, str] = {}
+        self.left_out: Counter[str] = Counter()
+        self._digest = hashlib.sha256()
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return len(self._marks)
+
+    def add(self, name: str, numbers: tuple[int, ...], mark: int, text: str, split: str | None) -> None:
+        """Take a record.
+
+        Args:
+            name: Names it among all.
+            numbers: Say where it lies.
+            mark: A hash of its picture, or of its text.
+            text: Its words.
+            split: The split that the data mark for it, if any.
+        """
+        assert len(numbers) == self._width, numbers
+        self._numbers.extend(numbers)
+        self._marks.append(mark)
+        self._names += name.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._names))
+        self.splits.append(split and intern(split))
+        self._digest.update(json.dumps([name, mark, text, split]).encode())
+
+    def begin(self, name: str) -> None:
+        """Say what the records that follow lie in, which belongs to what they are."""
+        self._digest.update(json.dumps([name]).encode())
+
+    def leave(self, name: str, why: str, kind: str) -> None:
+        """Leave something out: named with its reason, and counted by its kind."""
+        self.quarantine[plain(name)] = plain(why)
+        self.left_out[kind] += 1
+
+    def numbers(self, index: int) -> tuple[int, ...]:
+        """Return the numbers of a record."""
+        return tuple(self._numbers[index * self._width : (index + 1) * self._width])
+
+    def name(self, index: int) -> str:
+        """Return the name of a record."""
+        name = self._names[self._ends[index] : self._ends[index + 1]]
+        return name.decode("utf-8", "surrogateescape")
+
+    @property
+    def marks(self) -> "Marks":
+        """The hashes of all records."""
+        return Marks(np.frombuffer(self._marks, dtype=np.uint64))
+
+    def digest(self) -> str:
+        """Name all records, by their names, hashes, words and splits."""
+        return self._digest.hexdigest()
+
+
+class Marks(Sequence[str]):
+    """Hashes, 8 bytes each, that are read as strings."""
+
+    def __init__(self, values: NDArray[np.uint64]) -> None:
+        """Keep them, (records,) uint64."""
+        self._values = values
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._values)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Marks": ...
+    def __getitem__(self, index: int | slice) -> "str | Marks":
+        """Return one, as 16 digits, or some."""
+        return Marks(self._values[index]) if isinstance(index, slice) else f"{int(self._values[index]):016x}"
+
+
+def mark_of(*parts: bytes | memoryview) -> int:
+    """Return a hash of bytes: 64 bits, of which equal ones in data of 10 million are not to be expected.
+
+    >>> mark_of(b"a", b"b") == mark_of(b"ab"), mark_of(b"a") == mark_of(b"b")
+    (True, False)
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(part)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def mark_of_ends(size: int, beginning: bytes | memoryview, ending: bytes | memoryview) -> int:
+    """Return a hash of a picture's size and its first and last bytes: no more is read of millions before a run, and
+    pictures that are not one by these are not one.
+
+    Args:
+        size: Its bytes.
+        beginning: The first ``END_BYTES``, or all of it.
+        ending: The last ``END_BYTES``, or all of it.
+    """
+    return mark_of(size.to_bytes(8, "little"), beginning, ending)
+
+
+def mark_of_picture(data: memoryview) -> int:
+    """Return ``mark_of_ends`` of a picture in memory."""
+    return mark_of_ends(len(data), data[:END_BYTES], data[-END_BYTES:])
