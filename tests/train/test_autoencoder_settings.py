@@ -16,7 +16,7 @@ from tiny import mobile_tensors
 from transfusion.autoencoder_run import open_autoencoder, train_autoencoder
 from transfusion.config import ConfigError
 from transfusion.data.errors import DataError
-from transfusion.train.autoencoder.settings import AutoencoderRun, overridden
+from transfusion.train.autoencoder.settings import OF_RECORDS, AutoencoderRun, overridden
 from transfusion.train.tensors import save_tensors
 
 HERE = Path(mkdtemp())
@@ -78,6 +78,7 @@ EFFECTS: dict[str, list[tuple[tuple[str, ...], str] | tuple[tuple[str, ...], str
     "data.num_documents": [((), "3")],
     "data.path": [(FOLDER, str(HERE / "data" / "a"))],
     "data.layout": [(FOLDER, "captions", "not the layout")],
+    **{f"data.{name}": [(FOLDER, "x", "reaches nothing: pictures of folders")] for name in OF_RECORDS},
     "data.split": [((*FOLDER, "data.hold_out=0.5"), "test")],
     "data.hold_out": [(FOLDER, "0.5")],
     "data.crop": [(FOLDER, "0.5", "use augment.crop")],

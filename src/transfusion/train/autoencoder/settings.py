@@ -32,6 +32,8 @@ MOOT: Reach = {
     "discriminator.lr": ("losses.gan", 0.0),
 }
 
+OF_RECORDS = ("images", "reader", "picture_column", "text_column")  # settings of other data than folders of pictures
+
 
 class BackboneConfig(BaseModel):
     """A file of weights."""
@@ -135,6 +137,9 @@ class AutoencoderRun(BaseModel):
             raise ValueError(f"data.resolution {list(self.data.size)} is no square; give one side: it suits all sizes")
         if isinstance(self.data, FolderConfig) and unaugmented(self.data) != self.data:
             raise ValueError("data.crop and data.flip are of a transformer's training; use augment.crop, augment.flip")
+        given = [name for name in OF_RECORDS if getattr(self.data, name, None) is not None]
+        if given:
+            raise ValueError(f"data.{given[0]} reaches nothing: pictures of folders are read here; leave it out")
         factor = self.network.factor
         for name, side in (("data.resolution", self.resolution), ("augment.crop", self.side)):
             if side % factor:
