@@ -37,7 +37,9 @@ def fill(run: Path, names: tuple[str, ...]) -> None:
     """Write files as a run does."""
     for name in names:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text('{"step": 500, "total": 1.0, "losses": {"text": 1.0}, "geneval": 0.98}\n')
+        (run / name).write_text(
+            '{"step": 500, "total": 1.0, "losses": {"text": 1.0}, "loss/text": 1.0, "geneval": 0.98}\n'
+        )
 
 
 def found(run: Path) -> set[str]:
@@ -123,3 +125,17 @@ def killed(work: object, left: list[int]) -> object:
         return work(*arguments, **options)
 
     return called
+
+
+def test_numbers_of_another_tool_are_no_run(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 3, "accuracy": 0.91}\n{"step": 4, "accuracy": 0.9}\n')
+    (tmp_path / "scores.json").write_text('{"mine": 1}')
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events.out.tfevents.1.other").write_bytes(b"mine")
+    forget_before(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        *("events.out.tfevents.1.other", "metrics.jsonl", "scores.json", "tensorboard")
+    ]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 4, "loss/text": 0.9}\n')
+    forget_before(tmp_path)
+    assert not (tmp_path / "scores.json").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.evaluate.suite import SCORES_FILE
-from transfusion.files import PARTIAL, beside, sweep_unfinished
+from transfusion.files import PARTIAL, beside, read_rows, sweep_unfinished
 from transfusion.report import REPORT_FILE
 from transfusion.samples import SAMPLES, SAMPLES_FOLDER
 from transfusion.train.best import BEST_FILE
@@ -27,9 +27,12 @@ def forget_before(run: Path) -> None:
     """Delete what a training before left in a folder where one begins, but what it changed: that is told apart there.
 
     Its checkpoints must be set aside, and the run's lock be held. The numbers go last: they say that there was one, so
-    that what a kill leaves is deleted by who begins next; without them the files may be a user's, and stay.
+    that what a kill leaves is deleted by who begins next; without them the files may be a user's, and stay. Numbers
+    that another tool wrote by that name are none.
     """
-    if (run / METRICS_FILE).exists():
+    rows = read_rows(run / METRICS_FILE)
+    if any(isinstance(row.get("step"), int) and any("/" in name for name in row) for row in rows):
+        _log.info("%s tells of a training before; its samples, scores and curves are deleted", run)
         delete_written(run, (*SHOWN, METRICS_FILE))
 
 

@@ -15,6 +15,8 @@ from transfusion.config import override
 from transfusion.data.decode import BrokenPicture, Held, Slice, open_picture
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import DataError
+from transfusion.data.fit import FittedSource
+from transfusion.data.limit import Limit
 from transfusion.data.loader import Source
 from transfusion.data.records.pieces import Unit, plan_pieces
 from transfusion.data.records.rows import Rows
@@ -257,3 +259,25 @@ def test_too_many_broken_pictures_end_the_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"of 64 documents are broken, more than .* \(train.max_dropped 0.05"):
         list(train_run(state, source, tmp_path / "run", threading.Event()))
     assert state.step == 1
+
+
+def test_one_text_is_on_one_side_whatever_else_its_row_says(tmp_path: Path) -> None:
+    rows = [{"text": f"text {number % 40}", "id": number} for number in range(120)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    sides = [
+        {"".join(parts) for parts in told(opened(tmp_path / "a.jsonl", hold_out=0.3, split=split))}
+        for split in ("train", "test")
+    ]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 40
+
+
+def test_a_table_of_captions_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="is not a folder"):
+        opened(tmp_path / "metadata.jsonl")
+
+
+def test_rows_that_say_nothing_are_told_so(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "  "}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="holds nothing to train on"):
+        FittedSource(opened(tmp_path / "a.jsonl"), Limit(VOCABULARY, 32, "drop"), 0.05)

@@ -234,3 +234,11 @@ def test_what_is_not_held_out_is_told_why() -> None:
     few, many = (choose(found, [None] * len(found), None, 0.0, where=Path("x")) for found in names.values())
     assert choose(["0", "1", "2"], [None] * 3, None, None, where=Path("x")).told == few.told
     assert "3 records, fewer than 50" in few.told and many.told == "nothing is held out (data.hold_out=0)"
+
+
+def test_a_share_is_not_held_out_of_texts_that_are_splits(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text("".join(f"{split} line {i} of the text\n" for i in range(400)))
+    settled = open_reader(FolderConfig(path=tmp_path)).config
+    with pytest.raises(DataError, match="marks its splits itself"):
+        open_reader(settled.model_copy(update={"hold_out": 0.1}))

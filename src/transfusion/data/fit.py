@@ -43,6 +43,8 @@ class FittedSource:
         count = NUM_TRIED if size is None else size
         lengths = np.zeros(count, dtype=np.int32)
         faults = dict(_faults(source, limit, lengths))
+        if not count:
+            raise DataError(f"{source.found.where} holds nothing to train on: {source.found.line()}")
         if len(faults) == count or len(faults) > max_dropped * count:
             raise DataError(
                 f"{len(faults)} of {count} documents are too long, more than the share that may be dropped "

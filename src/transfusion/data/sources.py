@@ -38,7 +38,7 @@ from transfusion.data.settings import (
     settled_like,
 )
 from transfusion.data.shapes import corpus, render, sample_scene
-from transfusion.data.splits import TRAIN
+from transfusion.data.splits import TRAIN, split_named
 from transfusion.keyed import generator
 
 __all__ = [
@@ -212,7 +212,8 @@ class TextReader:
         """
         check_alone(config, "text")
         is_asked_for = config.layout == "text"  # and not found: all texts are one, but for a split of theirs
-        is_whole = is_asked_for and (config.split is None or bool(config.hold_out))
+        is_share = bool(config.hold_out) and split_named(config.split or TRAIN) != TRAIN
+        is_whole = is_asked_for and (config.split is None or is_share)
         self._text = TextFile(config.path, split=config.split, hold_out=config.hold_out, is_whole=is_whole)
         split = TRAIN if self._text.is_named and config.split is None else config.split
         found = {"layout": "text", "hold_out": self._text.hold_out, "split": split}

@@ -47,10 +47,10 @@ def _keyed(*keys: str) -> Callable[[Path], str]:
 
 
 def _first(told: Callable[[Row], str]) -> Callable[[Path], str]:
-    """Look at the first row of a file of rows."""
+    """Look at the first row of a file of rows; of a table of captions, its folder is what is meant."""
 
     def evidence(path: Path) -> str:
-        if path.suffix.lower() not in ROW_SUFFIXES or not path.is_file():
+        if path.suffix.lower() not in ROW_SUFFIXES or not path.is_file() or path.name in TABLES:
             return ""
         status = path.stat()
         return told(_first_row(path, status.st_size, status.st_mtime_ns))

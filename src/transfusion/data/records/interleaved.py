@@ -7,6 +7,7 @@
 ``split`` is optional; other fields are passed over. Pictures are named relative to a folder.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -40,15 +41,18 @@ class Documents:
         self._rows, self._images, self._has_pictures = Rows(file), images, has_pictures
         self.quarantine: Mapping[str, str] = {}
         splits: list[str | None] = []
+        groups: list[str] = []
         num_pictures = num_letters = num_silent = 0
         for index, row in enumerate(self._rows):
             where = self._rows.where(index)
             parts = self._parts(row, where)
             splits.append(split_of(row, where))
+            groups.append(hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16])
             num_pictures += sum(not isinstance(part, str) for part in parts)
             num_letters += sum(len(part) for part in parts if isinstance(part, str))
             num_silent += not parts
         self.splits: Sequence[str | None] = splits
+        self.groups: Sequence[str] = groups  # of what the rows say, whatever else stands in them
         self.found = Found(
             str(file),
             "interleaved" if has_pictures else "lines",
@@ -57,11 +61,6 @@ class Documents:
             texts=len(self._rows),
             left_out={"row that holds nothing": num_silent} if num_silent else {},
         )
-
-    @property
-    def groups(self) -> Sequence[str]:
-        """A hash of what each row holds."""
-        return self._rows.marks
 
     def __getitem__(self, index: int) -> Interleaved:
         """Return the document of a row."""

@@ -102,7 +102,8 @@ class Own:
 
     def digest(self) -> str:
         """Name the function's file and its data: rows by what they hold, others by the records."""
-        told = [hashlib.sha256(self._file.read_bytes()).hexdigest(), *(rows.digest() for rows in self._rows)]
+        told = [hashlib.sha256(self._file.read_bytes()).hexdigest(), self._reader.rpartition(":")[2]]
+        told += [rows.digest() for rows in self._rows]
         if not self._rows:
             records = (self.made(index).record for index in range(len(self)))
             told += ["\0".join((repr(type(record)), *self._parts(record))) for record in records if record is not None]

@@ -18,7 +18,7 @@ from transfusion.data.errors import DataError
 from transfusion.data.formats import SUFFIXES
 from transfusion.data.found import listed
 from transfusion.data.layouts import TABLES, is_note
-from transfusion.data.splits import alike, split_named
+from transfusion.data.splits import TRAIN, alike, split_named
 from transfusion.data.tree import TEXT_SUFFIX
 
 DEEPEST = 4  # folders around the files, at most
@@ -100,7 +100,7 @@ def _listed(path: Path, is_wanted: Wanted, *, is_whole: bool) -> _Folder:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 inner.append(entry.name)
             elif is_wanted(entry.name):
                 files.append(entry.name)
@@ -109,6 +109,19 @@ def _listed(path: Path, is_wanted: Wanted, *, is_whole: bool) -> _Folder:
                 if not is_whole:
                     break
     return _Folder(sorted(files), sorted(inner), has_others)
+
+
+def _one_split(stem: str) -> str | None:
+    """Return the one split that a word of a stem names."""
+    found = {split for word in re.split(r"[._-]", stem) if (split := split_named(word))}
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _is_other(file: PurePosixPath) -> bool:
@@ -124,10 +137,15 @@ def splits_named(names: Sequence[str]) -> dict[str, str]:
     {'train-00000-of-00001.parquet': 'train', 'test-00000-of-00001-0123456789abcdef.parquet': 'test'}
     >>> splits_named(["pets-train-000.tar", "pets-val-000.tar"]), splits_named(["pets-000.tar", "train.tar"])
     ({'pets-train-000.tar': 'train', 'pets-val-000.tar': 'val'}, {})
+
+    Where one is named for a split that is held out, what is named for none is a split of its own, and not trained on:
+
+    >>> splits_named(["train_sft-0.parquet", "test_sft-0.parquet", "unsupervised-0.parquet"])
+    {'train_sft-0.parquet': 'train', 'test_sft-0.parquet': 'test', 'unsupervised-0.parquet': 'unsupervised'}
     """
     stems = {name: NUMBER.sub("", name.split(".")[0]) for name in names}
-    own = {name: split for name, stem in stems.items() if (split := split_named(stem))}
-    if len(own) == len(names):
-        return own
+    own = {name: split for name, stem in stems.items() if (split := _one_split(stem))}
+    if len(own) == len(names) or any(split != TRAIN for split in own.values()):
+        return {name: own.get(name, stem) for name, stem in stems.items()}
     by_stem = next((group for group in alike(stems.values()).values() if len(group) == len({*stems.values()})), {})
     return {name: by_stem[stem] for name, stem in stems.items()} if by_stem else {}
