@@ -90,7 +90,7 @@ def test_rows_mark_their_splits(tmp_path: Path) -> None:
         ("def record(row): return None", "gives no records"),
         (
             "from transfusion.data.records import *\n"
-            "def record(row): return Interleaved('a', ('b',)) if row['key'] == 'k2' else Captioned('a', 'b', 'c.png')",
+            "def record(row): return Interleaved('i', ('b',)) if row['key'] == 'k2' else Captioned(row['key'], 'b', 'c.png')",
             "line 3 is Interleaved, and those before are Captioned",
         ),
     ],
@@ -135,3 +135,12 @@ def test_a_run_goes_on_by_the_function_and_a_model_needs_none(tmp_path: Path) ->
     assert again.step == 2
     (folder / "mine.py").write_text("raise SystemExit('imported')")
     assert isinstance(Transfusion.from_pretrained(tmp_path / "run").ask(folder / "red.png", "What is it?"), str)
+
+
+def test_records_of_one_name_are_refused(tmp_path: Path) -> None:
+    imported = "from transfusion.data.records import Interleaved\n"
+    (tmp_path / "mine.py").write_text(f"{imported}def record(row):\n    return Interleaved('a', (row['t'],))\n")
+    (tmp_path / "rows.jsonl").write_text('{"t": "one"}\n{"t": "two"}\n')
+    config = FolderConfig(path=tmp_path / "rows.jsonl", layout="own", reader=f"{tmp_path / 'mine.py'}:record")
+    with pytest.raises(DataError, match="line 2: a record before it is called 'a', too"):
+        open_reader(config)

@@ -281,3 +281,11 @@ def test_rows_that_say_nothing_are_told_so(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "  "}\n', encoding="utf-8")
     with pytest.raises(DataError, match="holds nothing to train on"):
         FittedSource(opened(tmp_path / "a.jsonl"), Limit(VOCABULARY, 32, "drop"), 0.05)
+
+
+def test_a_folder_of_pictures_that_no_row_names_is_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "cat", "red")
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n', encoding="utf-8")
+    for path in (tmp_path / "cat", tmp_path / "a.jsonl"):
+        with pytest.raises(DataError, match="data.images reaches nothing with data.layout="):
+            opened(path, images=tmp_path)

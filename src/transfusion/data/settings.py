@@ -32,6 +32,7 @@ Layout = Literal[
     "idx",
 ]
 TEXT_ALONE: tuple[Layout, ...] = ("text", "lines", "table_text")  # without pictures
+NAMING: tuple[Layout, ...] = ("interleaved", "conversations", "edits", "own", "table")  # pictures by their names
 TABULAR: tuple[Layout, ...] = ("table", "table_text")  # of columns
 
 

@@ -64,13 +64,14 @@ class MappedRecords:
             images: Folder relative to which pictures are named, wherever it lies.
 
         Raises:
-            DataError: One cannot be made, they are of several kinds, or there are none.
+            DataError: One cannot be made, two are called alike, they are of several kinds, or there are none.
         """
         self._items, self._images = items, images
         self.quarantine: Mapping[str, str] = {}
         self._places, splits, groups = list[int](), list[str | None](), list[str]()
         num_pictures = num_letters = num_left_out = 0
         kind: type[Record] | None = None
+        names = set[str]()
         for index in range(len(items)):
             record, split = items.made(index)
             if record is None:
@@ -83,6 +84,12 @@ class MappedRecords:
                     f"{items.where(index)} {told}: records of one kind are wanted, in data of their own each"
                 )
             kind = type(record)
+            if record.name in names:
+                raise DataError(
+                    f"{items.where(index)}: a record before it is called {record.name!r}, too; a record's name is the "
+                    "key of all that is drawn for it: give each its own"
+                )
+            names.add(record.name)
             self._places.append(index)
             splits.append(split)
             groups.append(self._group(record))
