@@ -90,7 +90,8 @@ def test_rows_mark_their_splits(tmp_path: Path) -> None:
         ("def record(row): return None", "gives no records"),
         (
             "from transfusion.data.records import *\n"
-            "def record(row): return Interleaved('i', ('b',)) if row['key'] == 'k2' else Captioned(row['key'], 'b', 'c.png')",
+            "def record(row): return "
+            "Interleaved('i', ('b',)) if row['key'] == 'k2' else Captioned(row['key'], 'b', 'c.png')",
             "line 3 is Interleaved, and those before are Captioned",
         ),
     ],
@@ -144,3 +145,12 @@ def test_records_of_one_name_are_refused(tmp_path: Path) -> None:
     config = FolderConfig(path=tmp_path / "rows.jsonl", layout="own", reader=f"{tmp_path / 'mine.py'}:record")
     with pytest.raises(DataError, match="line 2: a record before it is called 'a', too"):
         open_reader(config)
+
+
+def test_another_function_of_the_file_makes_other_data(tmp_path: Path) -> None:
+    code = "from transfusion.data.records import Interleaved\ndef {}(row):\n    return Interleaved(row['t'], ('{}',))\n"
+    (tmp_path / "mine.py").write_text(code.format("one", "one") + code.format("two", "two"))
+    (tmp_path / "rows.jsonl").write_text('{"t": "one"}\n{"t": "two"}\n')
+    names = (f"{tmp_path / 'mine.py'}:{name}" for name in ("one", "two"))
+    readers = [open_reader(FolderConfig(path=tmp_path / "rows.jsonl", layout="own", reader=name)) for name in names]
+    assert readers[0].digest() != readers[1].digest()

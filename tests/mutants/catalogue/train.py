@@ -177,7 +177,7 @@ MUTANTS = [
     Mutant("anew: what is shown is of the run before", "run.py", "            forget_before(run)\n", "            pass\n", "test_written.py -k shows_nothing"),
     Mutant("anew: the sheets are of the autoencoder before", "autoencoder_run.py", "            forget_before(run)\n", "            pass\n",
            "train/test_autoencoder.py -k begun_anew"),
-    Mutant("anew: a user's scores go where nothing was trained", "written.py", "    if (run / METRICS_FILE).exists():\n", "    if True:\n",
+    Mutant("anew: a user's scores go where nothing was trained", "written.py", "    if any(isinstance(row.get(\"step\"), int)", "    if True or any(isinstance(row.get(\"step\"), int)",
            "test_written.py -k never_trained"),
     Mutant("anew: a kill leaves what nobody deletes", "written.py", "(*SHOWN, METRICS_FILE))\n", "(METRICS_FILE, *SHOWN))\n", "test_written.py -k kill"),
     Mutant("anew: each training forgets what it wrote itself", "train/folder.py", " and state.taken != run.resolve()", "", "test_written.py -k its_own"),

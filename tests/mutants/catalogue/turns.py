@@ -26,7 +26,7 @@ MUTANTS = [
     Mutant("edits: marked pictures come first, too", "data/records/edits.py", " if number not in numbers]", "]",
            "data/test_edits.py -k marked"),
     Mutant("own: the function's code is no data", "data/records/own.py",
-           "[hashlib.sha256(self._file.read_bytes()).hexdigest(), *", "[*", "data/test_own.py -k part_of_the_data"),
+           "[hashlib.sha256(self._file.read_bytes()).hexdigest(), self", "[self", "data/test_own.py -k part_of_the_data"),
     Mutant("own: whatever a function raises leaves", "data/records/own.py",
            "except Exception as error:  # whatever the user's code raises", "except ValueError as error:",
            "data/test_own.py -k named_with"),
