@@ -23,9 +23,7 @@ from transfusion.data.sources import FolderConfig, open_reader  # noqa: E402
 from transfusion.segments import Modality  # noqa: E402
 from transfusion.tokenizer import ByteTokenizer  # noqa: E402
 
-FASHION = next(
-    (up / "shared" / "data" / "fashion" for up in Path(__file__).parents if (up / "shared").is_dir()), Path()
-)
+FASHION = Path(__file__).parents[3] / "shared" / "data" / "fashion"
 Rows = Mapping[str, list[Any]]
 IMAGES = datasets.Image()
 
