@@ -57,10 +57,10 @@ def data() -> Path:
     part = {"type": "image", "file": "0.png"}
     (HERE / "rows.jsonl").write_text("".join(json.dumps({"segments": [part]}) + "\n" for _ in range(4)))
     said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
-    (HERE / "talks.json").write_text(json.dumps([{"image": "other/0.png", "conversations": said}] * 4))
-    code = (
-        "from transfusion.data.records import Captioned\ndef {}(row):\n    return Captioned('a', '{}', row['image'])\n"
+    (HERE / "talks.json").write_text(
+        json.dumps([{"id": i, "image": "other/0.png", "conversations": said} for i in "abcd"])
     )
+    code = "from transfusion.data.records import Captioned\ndef {}(row):\n    return Captioned(row['id'], '{}', row['image'])\n"
     (HERE / "mine.py").write_text(code.format("one", "one") + code.format("two", "two"))
     columns = {"image": [0, 2, 4], "other": [1, 3, 5]}
     held = {name: [{"bytes": (folder / f"{i}.png").read_bytes()} for i in found] for name, found in columns.items()}
