@@ -60,7 +60,8 @@ def data() -> Path:
     (HERE / "talks.json").write_text(
         json.dumps([{"id": i, "image": "other/0.png", "conversations": said} for i in "abcd"])
     )
-    code = "from transfusion.data.records import Captioned\ndef {}(row):\n    return Captioned(row['id'], '{}', row['image'])\n"
+    code = "from transfusion.data.records import Captioned\n"
+    code += "def {}(row):\n    return Captioned(row['id'], '{}', row['image'])\n"
     (HERE / "mine.py").write_text(code.format("one", "one") + code.format("two", "two"))
     columns = {"image": [0, 2, 4], "other": [1, 3, 5]}
     held = {name: [{"bytes": (folder / f"{i}.png").read_bytes()} for i in found] for name, found in columns.items()}
