@@ -11,11 +11,11 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from transfusion.data.errors import DataError, plain
+from transfusion.data.errors import DataError, has_lone_surrogates, plain
 from transfusion.data.found import Found, listed
 from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, TABLES, Laid, lay_out, split_around
 from transfusion.data.settings import Layout
-from transfusion.data.splits import TRAIN, choose, split_named
+from transfusion.data.splits import TRAIN, choose, split_marked
 from transfusion.data.tree import Tree
 
 
@@ -129,7 +129,7 @@ def all_captions(path: Path, layout: Layout = "auto") -> Told:
 
 def _split(row: CaptionRow) -> str | None:
     """Return the split of a row by the one name that it has: "Training" is "train"; what names none stays."""
-    return split_named(row.split.strip()) or row.split if row.split else None
+    return split_marked(row.split) if row.split else None
 
 
 def _splits_of(rows: Sequence[CaptionRow]) -> dict[str, str]:
@@ -273,7 +273,7 @@ def _told(file: Path, found: Iterator[_Row], key: str) -> Iterator[CaptionRow]:
         name, text, split = row[key], row["text"], row.get("split")
         if not text.strip():
             raise DataError(f"{where}: the caption of {name!r} is empty; write one or delete the row")
-        if "\0" in name or _has_lone_surrogates(name + text):
+        if "\0" in name or has_lone_surrogates(name + text):
             raise DataError(f"{where}: a null or half a surrogate pair in {shown!r}; write plain Unicode")
         normal = _relative(name, folders)
         if normal is None:
@@ -307,7 +307,7 @@ def _class_rows(tree: Tree, quarantine: dict[str, str], prefix: str) -> Iterator
         caption = re.sub("[_-]", " ", file.parts[0])
         if len(file.parts) == 1:
             continue
-        if caption.strip() and not _has_lone_surrogates(caption):
+        if caption.strip() and not has_lone_surrogates(caption):
             yield CaptionRow(file.as_posix(), caption)
         else:
             why = "not UTF-8" if caption.strip() else "blank"
@@ -324,10 +324,6 @@ def _relative(name: str, folders: Collection[str]) -> str | None:
         if normal.startswith(f"{folder}/"):
             return normal.removeprefix(f"{folder}/")
     return None if posixpath.isabs(normal) or normal.split("/")[0] == ".." else normal
-
-
-def _has_lone_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def utf8(file: Path) -> str:

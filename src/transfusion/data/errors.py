@@ -10,6 +10,11 @@ def plain(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+def has_lone_surrogates(text: str) -> bool:
+    """Return whether a text holds half a surrogate pair, which no file of UTF-8 can."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 class DataError(ValueError):
     """The data cannot be used; the message says what was expected, where, and what to do."""
 

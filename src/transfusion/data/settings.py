@@ -317,12 +317,17 @@ def held_out_of(config: FolderConfig, others: Mapping[str, int]) -> FolderConfig
     return None if split is None else unaugmented(config.model_copy(update={"split": split}))
 
 
-def check_columns(config: FolderConfig, layout: Layout) -> None:
-    """Refuse names of columns where there are none.
+def check_named(config: FolderConfig, layout: Layout) -> None:
+    """Refuse names of columns where there are none, and of a folder of pictures where no row names any.
 
     Raises:
-        DataError: Columns are named of what is no table.
+        DataError: They reach nothing in a layout.
     """
+    if config.images is not None and layout not in NAMING:
+        raise DataError(
+            f"data.images reaches nothing with data.layout={layout}, which has its pictures in {config.path} itself; "
+            "leave it out"
+        )
     if layout not in TABULAR and (config.picture_column or config.text_column):
         raise DataError(
             f"{config.path} is no table, its layout is {layout}: data.picture_column and data.text_column name columns "

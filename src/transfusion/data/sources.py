@@ -26,7 +26,6 @@ from transfusion.data.readers import ImageFolder, TextFile, sample_folder
 from transfusion.data.records.detect import format_of
 from transfusion.data.records.reader import RecordReader
 from transfusion.data.settings import (
-    NAMING,
     DataConfig,
     FolderConfig,
     Layout,
@@ -34,7 +33,7 @@ from transfusion.data.settings import (
     ShapesConfig,
     TaskWeights,
     check_alone,
-    check_columns,
+    check_named,
     held_out_of,
     settled_like,
 )
@@ -264,24 +263,14 @@ def open_reader(config: DataConfig, seed: int = 0) -> Reader:
         return ShapesReader(config, seed)
     if config.reader is not None and config.layout != "own":
         raise DataError(f"data.reader reaches nothing with data.layout={config.layout}; say data.layout=own")
-    if (found := format_of(config.path, config.layout)) is not None:
-        check_columns(config, found)
-        _check_images(config, found)
-        return RecordReader(config, found)
-    layout = layout_of(config.path, config.layout)
-    check_columns(config, layout)
-    _check_images(config, layout)
+    records = format_of(config.path, config.layout)
+    layout = records or layout_of(config.path, config.layout)
+    check_named(config, layout)
+    if records is not None:
+        return RecordReader(config, records)
     if layout == "latents":
         return LatentReader(config)
     return TextReader(config) if layout == "text" else PictureReader(config)
-
-
-def _check_images(config: FolderConfig, layout: Layout) -> None:
-    if config.images is not None and layout not in NAMING:
-        raise DataError(
-            f"data.images reaches nothing with data.layout={layout}, which has its pictures in {config.path} itself; "
-            "leave it out"
-        )
 
 
 def open_source(config: DataConfig, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> Source:

@@ -140,6 +140,15 @@ def split_named(name: str) -> str | None:
     return TRAIN if lowered in TRAINING else lowered if lowered in NAMES else None
 
 
+def split_marked(mark: str) -> str:
+    """Return the split that a record is marked for: marks of one meaning are one, and others stay as they are.
+
+    >>> split_marked("Training"), split_marked("test "), split_marked("fold1")
+    ('train', 'test', 'fold1')
+    """
+    return split_named(mark.strip()) or mark
+
+
 def alike(names: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
     """Return the names that differ in nothing but the split that a word of them names, "train" and another, by what
     stands before and after the word. A number behind it, that of a part, is no difference.

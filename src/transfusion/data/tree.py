@@ -233,7 +233,7 @@ def _listed(folder: Path, key: _Key, run_folders: Collection[str]) -> _Listing:
     for entry in found:
         if entry.name.startswith("."):
             num_hidden += 1
-        elif not _is_folder(entry):
+        elif not is_folder(entry):
             if _is_file(entry):
                 listing.files[entry.name] = entry.stat().st_ino if entry.is_symlink() else entry.inode()
         elif is_run(Path(entry.path)) or entry.name in run_folders:
@@ -248,7 +248,8 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in RUN_FILES) or any(True for _ in folder.glob(STEPS))
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself

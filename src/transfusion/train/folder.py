@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from transfusion.train.best import forget_best
 from transfusion.train.changes import Change, record_begin, record_changes
 from transfusion.train.checkpoint import CHECKPOINTS, checkpoints, retire
+from transfusion.train.endings import Kept
 from transfusion.train.lock import BusyError, RunLock, hold_run
 from transfusion.train.manifest import MANIFEST, reading
 from transfusion.train.metrics import Metrics
@@ -45,7 +46,7 @@ def check_untouched(run: Path, before: frozenset[Seen] | None) -> None:
         )
 
 
-class Trained(Protocol):
+class Trained(Kept, Protocol):
     """The state of a training, as far as its folder goes.
 
     Attributes:
@@ -57,21 +58,6 @@ class Trained(Protocol):
     changes: tuple[Change, ...]
     seen: frozenset[Seen] | None
     taken: Path | None
-
-    @property
-    def step(self) -> int:
-        """Steps that are done."""
-        ...
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it is after ``step`` steps, and not in between."""
-        ...
-
-    @property
-    def saved_step(self) -> int | None:
-        """Steps after which the newest checkpoint was taken; None while there is none."""
-        ...
 
     def begin_facts(self) -> dict[str, object] | None:
         """Return what the run's folder is told of what it begins from."""

@@ -28,13 +28,6 @@ MUTANTS = [
         f"{TESTS} -k are_none",
     ),
     Mutant(
-        "rows: alike only with the same line break",
-        ROWS,
-        "self.bytes(index).strip(BLANKS)",
-        "self.bytes(index)",
-        f"{TESTS} -k alike",
-    ),
-    Mutant(
         "pieces: a picture that does not fit stays",
         PIECES,
         "if unit.length > free and pieces[-1]:",

@@ -20,9 +20,9 @@ from typing import Literal, cast
 
 from transfusion.data.decode import Held, PictureSource
 from transfusion.data.errors import DataError
-from transfusion.data.records.mapped import Mapped, MappedRecords
+from transfusion.data.records.mapped import Mapped, MappedRecords, RowItems
 from transfusion.data.records.record import Conversation, Part, Turn
-from transfusion.data.records.rows import Row, Rows
+from transfusion.data.records.rows import Row
 from transfusion.data.records.within import picture_at, split_of
 from transfusion.data.turns import By
 
@@ -40,21 +40,8 @@ DATA_URL = re.compile(r"data:[\w/+.-]*;base64,")
 Content = list[str | PictureSource | None]  # None: the next picture of the row
 
 
-class Talks:
+class Talks(RowItems):
     """Rows of conversations."""
-
-    def __init__(self, file: Path, images: Path) -> None:
-        """Find the rows; pictures are named relative to ``images``."""
-        self._rows, self._images = Rows(file), images
-        self.digest = self._rows.digest
-
-    def __len__(self) -> int:
-        """Count the rows."""
-        return len(self._rows)
-
-    def where(self, index: int) -> str:
-        """Say where a row stands."""
-        return self._rows.where(index)
 
     def made(self, index: int) -> Mapped:
         """Return the conversation of a row."""

@@ -17,12 +17,11 @@ from transfusion.data.records.interleaved import DOCUMENTS_FILE, Documents
 from transfusion.data.records.own import own
 from transfusion.data.records.places import Wanted, find_files
 from transfusion.data.records.record import Records
+from transfusion.data.records.rows import SUFFIXES as ROW_SUFFIXES
 from transfusion.data.records.rows import Row, Rows
 from transfusion.data.records.shards import Shards, is_tar
 from transfusion.data.records.table import SAVED_FILES, Table, has_picture_column, is_parquet
 from transfusion.data.settings import FolderConfig, Layout
-
-ROW_SUFFIXES = (".json", ".jsonl")
 
 
 class Format(NamedTuple):

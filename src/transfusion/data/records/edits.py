@@ -15,9 +15,9 @@ from pathlib import Path
 from transfusion.data.errors import DataError
 from transfusion.data.formats import SUFFIXES
 from transfusion.data.records.conversations import names_of
-from transfusion.data.records.mapped import Mapped, MappedRecords
+from transfusion.data.records.mapped import Mapped, MappedRecords, RowItems
 from transfusion.data.records.record import Edit, Part
-from transfusion.data.records.rows import Row, Rows
+from transfusion.data.records.rows import Row
 from transfusion.data.records.within import picture_at, split_of
 
 EDITS_FILES = ("edits.json", "edits.jsonl")
@@ -31,21 +31,8 @@ PLACEHOLDER = re.compile(r"\s*(?:<img>\s*)?<\|image_(\d+)\|>(?:\s*</img>)?\s*")
 EXPECTED = '{"instruction": ..., "input_images": [...], "output_image": ...}'
 
 
-class Edits:
+class Edits(RowItems):
     """Rows of edits."""
-
-    def __init__(self, file: Path, images: Path) -> None:
-        """Find the rows; pictures are named relative to ``images``."""
-        self._rows, self._images = Rows(file), images
-        self.digest = self._rows.digest
-
-    def __len__(self) -> int:
-        """Count the rows."""
-        return len(self._rows)
-
-    def where(self, index: int) -> str:
-        """Say where a row stands."""
-        return self._rows.where(index)
 
     def made(self, index: int) -> Mapped:
         """Return the edit of a row."""

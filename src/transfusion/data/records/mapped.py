@@ -12,6 +12,7 @@ from transfusion.data.decode import Held
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.records.record import Part, Record, pictures, words
+from transfusion.data.records.rows import Rows
 from transfusion.data.settings import Layout
 
 
@@ -49,6 +50,23 @@ class Items(Protocol):
     def digest(self) -> str:
         """Name what they hold and what is made of it."""
         ...
+
+
+class RowItems:
+    """Items that are the rows of a file; what is made of one is told by who extends it."""
+
+    def __init__(self, file: Path, images: Path) -> None:
+        """Find the rows; pictures are named relative to ``images``."""
+        self._rows, self._images = Rows(file), images
+        self.digest = self._rows.digest
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self._rows)
+
+    def where(self, index: int) -> str:
+        """Say where a row stands."""
+        return self._rows.where(index)
 
 
 class MappedRecords:

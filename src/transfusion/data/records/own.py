@@ -33,10 +33,10 @@ from transfusion.data.decode import Held, PictureSource, Slice
 from transfusion.data.errors import DataError
 from transfusion.data.records.mapped import Mapped, MappedRecords, part_name
 from transfusion.data.records.record import Captioned, Conversation, Edit, Interleaved, Part, Record
+from transfusion.data.records.rows import SUFFIXES as ROW_SUFFIXES
 from transfusion.data.records.rows import Rows
 from transfusion.data.records.within import split_of
 
-ROW_SUFFIXES = (".json", ".jsonl")
 KINDS = (Captioned, Interleaved, Conversation, Edit)
 PATH_MARKS = (Path, "Path", "pathlib.Path")
 Function = Callable[[object], object]

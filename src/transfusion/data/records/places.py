@@ -19,7 +19,7 @@ from transfusion.data.formats import SUFFIXES
 from transfusion.data.found import listed
 from transfusion.data.layouts import TABLES, is_note
 from transfusion.data.splits import TRAIN, alike, split_named
-from transfusion.data.tree import TEXT_SUFFIX
+from transfusion.data.tree import TEXT_SUFFIX, is_folder
 
 DEEPEST = 4  # folders around the files, at most
 NUMBER = re.compile(r"[._-]?\d+(?:[._-]of[._-]\d+)?(?:-[0-9a-f]{16})?$")  # of a part, and the hash that the hub adds
@@ -100,7 +100,7 @@ def _listed(path: Path, is_wanted: Wanted, *, is_whole: bool) -> _Folder:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if _is_folder(entry):
+            if is_folder(entry):
                 inner.append(entry.name)
             elif is_wanted(entry.name):
                 files.append(entry.name)
@@ -115,13 +115,6 @@ def _one_split(stem: str) -> str | None:
     """Return the one split that a word of a stem names."""
     found = {split for word in re.split(r"[._-]", stem) if (split := split_named(word))}
     return found.pop() if len(found) == 1 else None
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
 
 
 def _is_other(file: PurePosixPath) -> bool:

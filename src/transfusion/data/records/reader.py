@@ -1,7 +1,6 @@
 """The reader of records of any format: what is asked of data before and beside training. It must not know models."""
 
 from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +53,13 @@ class RecordReader:
             return None
         found, first = list[NDArray[np.uint8]](), "no record that was looked at has one"
         for place in spread(len(self._chosen.places), NUM_MEASURED):
-            for picture in islice(pictures(self._records[self._chosen.places[place]]), 1):
-                try:
-                    found.append(open_picture(picture, self.config.size))
-                except BrokenPicture as error:
-                    first = str(error)
+            picture = next(pictures(self._records[self._chosen.places[place]]), None)
+            if picture is None:
+                continue
+            try:
+                found.append(open_picture(picture, self.config.size))
+            except BrokenPicture as error:
+                first = str(error)
         if not found:
             raise DataError(f"none of the pictures tried of {self.config.path} can be read: {first}")
         return np.stack(found)

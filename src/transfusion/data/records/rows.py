@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from transfusion.data.errors import DataError
 
+SUFFIXES = (".json", ".jsonl")
 BLOCK = 2**20
 BLANKS = b" \t\r\n"
 MARK = b"\xef\xbb\xbf"  # of the byte order, which some editors write before UTF-8
@@ -76,11 +76,6 @@ class Rows:
         """Say where a row stands."""
         what = f"element {index + 1}" if self.is_array else f"line {self._places[index, 2]}"
         return f"{self.file}, {what}"
-
-    @cached_property
-    def marks(self) -> tuple[str, ...]:
-        """A hash of what each row holds: rows that are alike have the same."""
-        return tuple(hashlib.sha256(self.bytes(index).strip(BLANKS)).hexdigest()[:16] for index in range(len(self)))
 
     def digest(self) -> str:
         """Name what the file holds."""

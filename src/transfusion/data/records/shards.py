@@ -15,18 +15,17 @@ damaged or cut short the records before that are read; it is named and counted.
 """
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from transfusion.data.decode import Slice
-from transfusion.data.errors import DataError, plain
+from transfusion.data.errors import DataError, has_lone_surrogates, plain
 from transfusion.data.formats import NUM_TOLD, SUFFIXES, begins_picture
 from transfusion.data.found import Found
 from transfusion.data.records.places import Place, find_files
 from transfusion.data.records.record import Captioned
 from transfusion.data.records.rows import Row
-from transfusion.data.records.tally import END_BYTES, Tally, mark_of_ends
+from transfusion.data.records.tally import END_BYTES, Tallied, Tally, mark_of_ends
 from transfusion.data.records.tar import Member, check_plain, members
 from transfusion.data.records.within import split_of
 
@@ -52,7 +51,7 @@ def is_tar(name: str) -> bool:
     return name.lower().endswith((TAR, *COMPRESSED))
 
 
-class Shards:
+class Shards(Tallied):
     """The captioned pictures of tars."""
 
     kind = Captioned
@@ -84,21 +83,6 @@ class Shards:
             raise DataError(f"{path} holds no captioned pictures in its tars; {EXPECTED}; the first: {first}")
         pictures, captions = self._num_pictures, len(self._tally)
         self.found = Found(str(path), "shards", pictures=pictures, captions=captions, left_out=left_out)
-
-    @property
-    def splits(self) -> Sequence[str | None]:
-        """The split of each record, by its JSON or its tar."""
-        return self._tally.splits
-
-    @property
-    def groups(self) -> Sequence[str]:
-        """A hash of each picture."""
-        return self._tally.marks
-
-    @property
-    def quarantine(self) -> Mapping[str, str]:
-        """Tars that are damaged, and captions that cannot be read."""
-        return self._tally.quarantine
 
     def __getitem__(self, index: int) -> Captioned:
         """Return a captioned picture."""
@@ -233,7 +217,7 @@ def _listed(row: Row, where: str) -> list[str]:
     found = [" ".join(text.split()) for text in texts if isinstance(text, str)]
     if not texts or len(found) < len(texts) or not all(found):
         raise DataError(f"{where}: expected a caption, or a list of them; got {value!r:.80}")
-    if any("\ud800" <= letter <= "\udfff" for text in found for letter in text):
+    if any(map(has_lone_surrogates, found)):
         raise DataError(f"{where}: half a surrogate pair in {value!r:.80}; write plain Unicode")
     return found
 

@@ -13,7 +13,7 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from transfusion.data.augment import WHOLE, View, draw_view, seen
+from transfusion.data.augment import View, draw_view, seen
 from transfusion.data.decode import PictureSource, open_picture
 from transfusion.data.encode import IMAGE, Encoder, Shown
 from transfusion.data.errors import DataError
@@ -58,8 +58,7 @@ class RecordSource:
         self.left_for_others = chosen.left
         self._remembered: OrderedDict[int, Interleaved] = OrderedDict()
         self._pieces = self._planned(room) if records.kind is Interleaved else None
-        found = replace(records.found, splits=chosen.counts, held_out=chosen.told)
-        self.found = replace(found, records=self.size)
+        self.found = replace(records.found, records=self.size, splits=chosen.counts, held_out=chosen.told)
 
     @property
     def size(self) -> int:
@@ -103,7 +102,7 @@ class RecordSource:
         """Name what the data hold."""
         return self._records.digest()
 
-    def _seen(self, picture: PictureSource, view: View = WHOLE) -> Shown:
+    def _seen(self, picture: PictureSource, view: View) -> Shown:
         return seen(open_picture(picture, self.config.size, crop=self.config.crop), view, self.config.size)
 
     def _at(self, index: int) -> tuple[Record, Piece | None]:

@@ -14,7 +14,7 @@ Of a table without pictures each row is a text. The library reads the files, Par
 are unpacked, in HF_DATASETS_CACHE), so that any row is found by its number. It is an extra.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -25,7 +25,7 @@ from transfusion.data.found import Found
 from transfusion.data.records.columns import Columns, Features, choose_columns, is_called, kind_of, texts_of
 from transfusion.data.records.places import find_files
 from transfusion.data.records.record import Captioned, Interleaved, Record
-from transfusion.data.records.tally import Tally, mark_of, mark_of_picture
+from transfusion.data.records.tally import Tallied, Tally, mark_of, mark_of_picture
 from transfusion.data.records.within import picture_at, split_of
 
 PARQUET = ".parquet"
@@ -123,7 +123,7 @@ def _first_line(error: BaseException) -> str:
     return told.splitlines()[0][:200]
 
 
-class Table:
+class Table(Tallied):
     """The rows of a table."""
 
     def __init__(
@@ -175,21 +175,6 @@ class Table:
             if has_pictures
             else replace(told, texts=count, letters=self._num_letters)
         )
-
-    @property
-    def splits(self) -> Sequence[str | None]:
-        """The split of each record, by its row, or its file or folder."""
-        return self._tally.splits
-
-    @property
-    def groups(self) -> Sequence[str]:
-        """A hash of each picture, or of each text."""
-        return self._tally.marks
-
-    @property
-    def quarantine(self) -> Mapping[str, str]:
-        """Rows that cannot be told."""
-        return self._tally.quarantine
 
     def __getitem__(self, index: int) -> Captioned | Interleaved:
         """Return a row, or one of its captions."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from sys import intern
 from typing import overload
 
@@ -138,3 +138,24 @@ def mark_of_ends(size: int, beginning: bytes | memoryview, ending: bytes | memor
 def mark_of_picture(data: memoryview) -> int:
     """Return ``mark_of_ends`` of a picture in memory."""
     return mark_of_ends(len(data), data[:END_BYTES], data[-END_BYTES:])
+
+
+class Tallied:
+    """Records that a tally keeps."""
+
+    _tally: Tally
+
+    @property
+    def splits(self) -> Sequence[str | None]:
+        """The split that the data mark for each record, if any."""
+        return self._tally.splits
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """A hash of each picture, or of each text."""
+        return self._tally.marks
+
+    @property
+    def quarantine(self) -> Mapping[str, str]:
+        """What is left out and why, by name."""
+        return self._tally.quarantine

@@ -3,9 +3,9 @@
 import posixpath
 from pathlib import Path
 
-from transfusion.data.errors import DataError
+from transfusion.data.errors import DataError, has_lone_surrogates
 from transfusion.data.records.rows import Row
-from transfusion.data.splits import split_named
+from transfusion.data.splits import split_marked
 
 
 def picture_at(folder: Path, name: str, where: str) -> Path:
@@ -20,7 +20,7 @@ def picture_at(folder: Path, name: str, where: str) -> Path:
         DataError: It is no name of a file, absolute, or leads out of the folder.
     """
     normal = posixpath.normpath(name)
-    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+    if "\0" in name or has_lone_surrogates(name):
         raise DataError(f"{where}: a null or half a surrogate pair in {name!r:.80}; write plain Unicode")
     if posixpath.isabs(normal) or normal.startswith("../") or normal == "..":
         raise DataError(f"{where}: {name!r} lies outside {folder}; name pictures relative to it (data.images names it)")
@@ -36,4 +36,4 @@ def split_of(row: Row, where: str) -> str | None:
     split = row.get("split")
     if split is not None and not isinstance(split, str):
         raise DataError(f"{where}: expected a string as 'split', such as \"train\"; got {split!r:.80}")
-    return (split_named(split) or split) if split else None
+    return split_marked(split) if split else None
