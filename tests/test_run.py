@@ -579,7 +579,7 @@ def far(state: TrainState, last: int) -> Generator[StepReport]:
     """Stand for a long training with a checkpoint at every step."""
     for step in range(1, last + 1):
         state.step = step
-        yield StepReport(step, {}, 1.0, 1.0, 1, 0, 1.0, Path("checkpoint"))
+        yield StepReport(step, {}, 1.0, 1.0, 1, 0, 1.0, 0.0, 1.0, Path("checkpoint"))
 
 
 def test_samples_take_no_more_than_their_share_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

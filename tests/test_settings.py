@@ -20,7 +20,7 @@ from tiny import randomise
 
 from transfusion.config import MOOT, NEEDS, ConfigError, RunConfig, override
 from transfusion.data.errors import DataError
-from transfusion.data.loader import LoaderConfig, Steps
+from transfusion.data.loader import Steps
 from transfusion.data.mixture import MixtureSource
 from transfusion.data.settings import SourceConfig
 from transfusion.objective import KeyedDraw
@@ -153,9 +153,8 @@ def batches(config: RunConfig) -> object:
     """Return the shapes and times of a step's micro-batches."""
     state, source = open_run(config, HERE / "none", is_resumed=False)
     train = config.train
-    loading = LoaderConfig(train.batch_size, train.accumulation, train.row_length, train.seed, train.too_long)
     draw = KeyedDraw(config.diffusion, train.seed)
-    found = Steps(source, loading, state.model.vocabulary, draw)[0]
+    found = Steps(source, loop.loading(train), state.model.vocabulary, draw)[0]
     return [(b.columns.tokens.shape, b.num_documents, [group.t.tolist() for group in b.spans]) for b in found]
 
 
@@ -406,6 +405,7 @@ EFFECTS: dict[str, list[Effect]] = {
         refused("*", "nothing is left to train"),
     ],
     "train.batch_size": [Effect("6", batches)],
+    "train.batch_unit": [Effect("rows", batches)],
     "train.accumulation": [Effect("2", batches)],
     "train.row_length": [Effect("400", batches, ["train.batch_size=8"]), refused("20", "more than the share")],
     "train.too_long": [

@@ -79,6 +79,11 @@ class Batch:
         """Number of slots that belong to a document."""
         return int((self.columns.document_ids >= 0).sum())
 
+    @property
+    def num_latents(self) -> int:
+        """Number of latents of all modalities."""
+        return sum(len(group.x_0) for group in self.spans)
+
     def to(self, device: torch.device | str) -> "Batch":
         """Move all tensors to a device."""
         return replace(

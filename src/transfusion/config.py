@@ -16,6 +16,7 @@ from pydantic_core import PydanticSerializationError
 from transfusion.autoencoder.settings import AutoencoderConfig, PixelsConfig, PretrainedConfig
 from transfusion.data.encode import EncodeConfig
 from transfusion.data.limit import TooLong
+from transfusion.data.plan import Unit
 from transfusion.data.settings import DataConfig, ShapesConfig, moved
 from transfusion.diffusion.process import DiffusionConfig
 from transfusion.generate.options import DenoisingOptions
@@ -65,7 +66,14 @@ class TrainConfig(BaseModel):
     freeze: tuple[str, ...] = Field(
         default=(), description='Parameters that no step moves, by name, such as ["trunk.*", "embed.weight"]'
     )
-    batch_size: int = Field(default=64, gt=0, description="Documents per step, over all micro-batches")
+    batch_size: int = Field(
+        default=64, gt=0, description="Documents per step, over all micro-batches; or rows, by train.batch_unit"
+    )
+    batch_unit: Unit = Field(
+        default="documents",
+        description="What a step is so many of: documents, packed into as few slots as they need; rows: of row_length "
+        "slots each, filled as the lengths of all documents plan it",
+    )
     accumulation: int = Field(default=1, gt=0, description="Micro-batches per step")
     row_length: int = Field(
         default=256,
@@ -123,7 +131,9 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
         if self.accumulation > self.batch_size:
-            raise ValueError(f"accumulation {self.accumulation} is more than the {self.batch_size} documents of a step")
+            raise ValueError(
+                f"accumulation {self.accumulation} is more than the {self.batch_size} {self.batch_unit} of a step"
+            )
         return self
 
 

@@ -116,7 +116,7 @@ One transformer that predicts text and denoises pictures in the same sequence (T
 
 * Tasks that it was told: {", ".join(tasks)}
 * Data: {told}, {size}
-* Parameters: {num_parameters / 1e6:.1f} M, {steps} of {config.train.batch_size} documents
+* Parameters: {num_parameters / 1e6:.1f} M, {steps} of {config.train.batch_size} {config.train.batch_unit}
 * Licence: to be stated by who publishes it
 
 ```python

@@ -17,7 +17,7 @@ from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.errors import DataError, UnreadableFile
 from transfusion.data.fit import FittedSource
-from transfusion.data.forecast import planned
+from transfusion.data.forecast import planned, rows_line
 from transfusion.data.latents_index import Psnr
 from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
@@ -199,8 +199,12 @@ def _fitted(state: TrainState, source: Source) -> Source:
     limit = Limit(state.model.vocabulary, train.row_length, train.too_long)
     try:
         if isinstance(source, MixtureSource):
-            return planned(source.fitted(limit, train.max_dropped), loading(train), train.steps)
-        return FittedSource(source, limit, train.max_dropped)
+            fitted = planned(source.fitted(limit, train.max_dropped), loading(train), train.steps)
+        else:
+            fitted = FittedSource(source, limit, train.max_dropped)
+        if told := rows_line(fitted, loading(train), state.model.vocabulary, train.steps):
+            _log.info("%s", told)
+        return fitted
     except DataError as error:
         raise ConfigError(str(error)) from error
 

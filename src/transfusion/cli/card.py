@@ -156,6 +156,7 @@ def _training(config: RunConfig, state: Mapping[str, Any]) -> dict[str, Any]:
         "wanted": train.steps,
         "seconds": state.get("train_seconds"),
         "batch_size": train.batch_size,
+        "batch_unit": train.batch_unit,
         "row_length": train.row_length,
         "precision": train.precision,
         "seed": train.seed,
@@ -198,7 +199,8 @@ def _rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", f"digest {data['digest']:.{SHOWN_DIGEST}}"
     yield "trained", _told_steps(training)
     optimizer = training["optimizer"]
-    yield "", f"{training['batch_size']} documents a step, rows of {training['row_length']}, {training['precision']}"
+    of_a_step = f"{training['batch_size']} {training['batch_unit']} a step"
+    yield "", f"{of_a_step}, rows of {training['row_length']}, {training['precision']}"
     yield "", f"{optimizer['kind']}, lr {optimizer['lr']:g}, {optimizer['schedule']}, seed {training['seed']}"
     if training["init"] is not None:
         yield "begun from", str(training["init"])

@@ -78,6 +78,16 @@ class FittedSource:
         left_out = {**found.left_out, **({why: self._num_too_long} if self._num_too_long else {})}
         return replace(found, records=self.size, left_out=left_out)
 
+    def slots_of(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return how many slots documents take at most.
+
+        Raises:
+            ValueError: There is no end of documents: they have no length before they are told.
+        """
+        if self._kept is None:
+            raise ValueError("documents of a source without end are not measured")
+        return self.lengths[indices]
+
     def name(self, index: int) -> str:
         """Name a document."""
         return self._source.name(index if self._kept is None else self._kept[index])

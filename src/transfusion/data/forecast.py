@@ -4,8 +4,13 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from transfusion.data.errors import DataError
-from transfusion.data.loader import LoaderConfig
+from transfusion.data.loader import LoaderConfig, Source, row_plan
 from transfusion.data.mixture import MixedOrder, MixtureSource
+from transfusion.data.order import Shuffled
+from transfusion.data.plan import Plan
+from transfusion.segments import Vocabulary
+
+FULL = 0.95  # share of the slots of rows from which nobody need think about their length
 
 
 class Forecast(NamedTuple):
@@ -43,31 +48,36 @@ def planned(source: MixtureSource, config: LoaderConfig, steps: int) -> MixtureS
     Raises:
         DataError: Its settings do not go with so many steps; says which, and what to do.
     """
-    if found := faults(source, config, steps):
+    order = source.order(config)
+    plan = source.plan(order, config)
+    if found := _faults(order, plan, steps):
         raise DataError("; ".join(found))
-    total = steps * config.batch_size
-    source.forecasts = {each.name: each.line(total) for each in forecast(source, config, steps)}
+    total = plan.before(steps)
+    source.forecasts = {each.name: each.line(total) for each in _forecast(order, total)}
     return source
 
 
 def forecast(source: MixtureSource, config: LoaderConfig, steps: int) -> list[Forecast]:
     """Return what so many steps take of each source."""
-    merged = source.order(config).merged
-    counts = merged.heads(steps * config.batch_size)
-    slots = [count * track.mean for count, track in zip(counts, merged.tracks, strict=True)]
-    parts = zip(source.each.items(), merged.tracks, counts, slots, strict=True)
+    order = source.order(config)
+    return _forecast(order, source.plan(order, config).before(steps))
+
+
+def _forecast(order: MixedOrder, total: int) -> list[Forecast]:
+    counts = order.merged.heads(total)
+    slots = [count * track.mean for count, track in zip(counts, order.merged.tracks, strict=True)]
+    parts = zip(order.source.each.items(), order.merged.tracks, counts, slots, strict=True)
     return [
         Forecast(name, part.size, track.mean, count, taken / sum(slots)) for (name, part), track, count, taken in parts
     ]
 
 
-def faults(source: MixtureSource, config: LoaderConfig, steps: int) -> list[str]:
+def _faults(order: MixedOrder, plan: Plan, steps: int) -> list[str]:
     """Say what is wrong with a mixture for a run of so many steps: records that are told more often than they may be,
     and weights that no step has.
     """
     found: list[str] = []
-    order = source.order(config)
-    last = order.merged.heads(steps * config.batch_size)
+    source, last = order.source, order.merged.heads(plan.before(steps))
     for place, (own, part, count) in enumerate(zip(source.config.sources, source.sources, last, strict=True)):
         where = f"data.sources.{place}"
         late = [step for step, _ in own.changes if step >= steps]
@@ -81,12 +91,28 @@ def faults(source: MixtureSource, config: LoaderConfig, steps: int) -> list[str]
         found.append(
             f"source {own.name!r} has {part.size} records, which would be told {count / part.size:.2f} times by the "
             f"last step, and more than {where}.max_repeats={own.max_repeats} times from step "
-            f"{_step_beyond(order, place, most, config, steps)} on; lower its weight ({where}.weight), train for fewer "
+            f"{_step_beyond(order, plan, place, most, steps)} on; lower its weight ({where}.weight), train for fewer "
             "steps, raise max_repeats, or bring more data"
         )
     return found
 
 
-def _step_beyond(order: MixedOrder, place: int, most: int, config: LoaderConfig, steps: int) -> int:
+def _step_beyond(order: MixedOrder, plan: Plan, place: int, most: int, steps: int) -> int:
     """Return the first step, from 0, that takes more than so many documents of a source."""
-    return bisect_right(range(steps), most, key=lambda step: order.merged.heads((step + 1) * config.batch_size)[place])
+    return bisect_right(range(steps), most, key=lambda step: order.merged.heads(plan.before(step + 1))[place])
+
+
+def rows_line(source: Source, config: LoaderConfig, vocabulary: Vocabulary, steps: int) -> str:
+    """Say how full the rows of a run are, and how often that many of them tell each record, as its first window has it;
+    "" where rows are not planned.
+    """
+    if config.unit == "documents" or source.size is None:
+        return ""
+    order = source.order(config) if isinstance(source, MixtureSource) else Shuffled(config.seed, source.size)
+    plan = row_plan(source, order, config, vocabulary)
+    total = steps * config.batch_size * plan.mean
+    advice = "" if plan.fill >= FULL else ": longer rows (train.row_length) waste less"
+    return (
+        f"rows of {config.row_length} slots, {plan.fill:.1%} full{advice}; {plan.mean:.1f} documents each, so the run "
+        f"tells each {total / source.size:.2f} times"
+    )

@@ -19,8 +19,9 @@ from transfusion.data.errors import DataError
 from transfusion.data.fit import FittedSource
 from transfusion.data.found import Found
 from transfusion.data.limit import Limit
-from transfusion.data.loader import LoaderConfig, Source
-from transfusion.data.order import Merged, Phase, Place, Shuffled, Track
+from transfusion.data.loader import LoaderConfig, Measured, Source
+from transfusion.data.order import Merged, Order, Phase, Place, Shuffled, Track
+from transfusion.data.plan import DocumentPlan, Plan, RowPlan
 from transfusion.data.reader import Pictures, Reader
 from transfusion.data.settings import TEXT_ALONE, FolderConfig, MixtureConfig, OneData, ShapesConfig
 from transfusion.data.splits import spread
@@ -252,17 +253,41 @@ class MixtureSource:
 
         Raises:
             ValueError: How long documents are has not been measured: see ``fitted``.
+            DataError: Steps are of rows, which are planned ahead, and a source has no end.
         """
         if not self.lengths:
             raise ValueError(
                 "a mixture is put in order by the lengths of its documents; take fitted(limit, max_dropped)"
             )
+        if config.unit == "rows" and self._endless:
+            raise DataError(
+                f"source {self.names[self._endless[0]]!r} of the mixture has no end, so its documents have no lengths "
+                "before they are told, and no rows of it and others can be planned: take train.batch_unit=documents"
+            )
         tracks = [
             Track(Shuffled(config.seed, source.size, name), lengths)
             for (name, source), lengths in zip(self.each.items(), self.lengths, strict=True)
         ]
-        phases = [Phase(step * config.batch_size, weights) for step, weights in self.config.phases]
+        phases = list[Phase]()
+        for step, weights in self.config.phases:  # where one begins follows from those before it
+            first = self.plan(MixedOrder(self, Merged(tracks, phases)), config).before(step) if phases else 0
+            phases.append(Phase(first, weights))
         return MixedOrder(self, Merged(tracks, phases))
+
+    def plan(self, order: Order, config: LoaderConfig) -> Plan:
+        """Return which places of its order each step takes."""
+        if config.unit == "documents":
+            return DocumentPlan(config.batch_size)
+        return RowPlan(order, self.slots_of, config.row_length, config.batch_size, config.seed)
+
+    def slots_of(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return how many slots documents take at most."""
+        slots, source = np.zeros(len(indices), np.int32), np.searchsorted(self._offsets, indices, side="right") - 1
+        for place in np.unique(source):
+            found = self.sources[self._finite[place]]
+            assert isinstance(found, Measured), "a mixture is fitted before its documents are measured"
+            slots[source == place] = found.slots_of(indices[source == place] - self._offsets[place])
+        return slots
 
     def fitted(self, limit: Limit, max_dropped: float) -> "MixtureSource":
         """Leave out what does not fit into a row, and measure the rest.
@@ -300,6 +325,10 @@ class MixedOrder:
         track, count = self.merged.place(number)
         record, visit = self.merged.tracks[track].shuffled.place(count)
         return Place(self.source.index(track, record), visit)
+
+    def places(self, first: int, last: int) -> NDArray[np.int64]:
+        """Return the records and visits of places."""
+        return np.array([self.place(number) for number in range(first, last)], np.int64).reshape(-1, 2)
 
 
 def told_lengths(source: FittedSource, limit: Limit) -> NDArray[np.float32]:

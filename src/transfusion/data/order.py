@@ -39,6 +39,10 @@ class Order(Protocol):
         """Return the record and the visit of a place, from 0."""
         ...
 
+    def places(self, first: int, last: int) -> NDArray[np.int64]:
+        """Return the records and visits of the places ``first`` to ``last - 1``, (count, 2)."""
+        ...
+
 
 class Shuffled:
     """The records of one source: all of them on every visit, each visit in another order; by number if without end."""
@@ -60,6 +64,18 @@ class Shuffled:
             return Place(number, 0)
         visit, place = divmod(number, self.size)
         return Place(int(self.order(visit)[place]), visit)
+
+    def places(self, first: int, last: int) -> NDArray[np.int64]:
+        """Return the records and visits of places."""
+        if self.size is None:
+            return np.stack([np.arange(first, last), np.zeros(last - first, np.int64)], axis=1)
+        parts: list[NDArray[np.int64]] = []
+        while first < last:
+            visit, place = divmod(first, self.size)
+            records = self.order(visit)[place : place + last - first].astype(np.int64)
+            parts.append(np.stack([records, np.full_like(records, visit)], axis=1))
+            first += len(records)
+        return np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
 
     def order(self, visit: int) -> NDArray[np.int32]:
         """Return the records in the order of a visit."""

@@ -31,6 +31,7 @@ def paper() -> RunConfig:
         train=TrainConfig(
             steps=250_000,
             batch_size=512,
+            batch_unit="rows",
             row_length=4096,
             ema_decay=None,
             preview_every=5000,

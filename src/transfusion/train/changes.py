@@ -53,6 +53,7 @@ OF_AUTOENCODERS = (
 )
 FIXED = {  # why other settings stay as they were when the run began
     "train.batch_size": "which documents a step takes follows from it",
+    "train.batch_unit": "which documents a step takes follows from it",
     "train.seed": "which documents a step takes follows from it",
     "train.row_length": "which documents fit follows from it",
     "train.too_long": "which documents fit follows from it",

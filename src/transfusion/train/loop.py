@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -39,6 +40,8 @@ class StepReport:
         lr_factor: Learning rates over their peaks.
         num_slots: Slots that the step trained on, without padding.
         num_dropped: Documents of the step that were too long for a row and left out.
+        fill: Share of the slots of the step's rows that documents take; the rest is padding.
+        latents_per_row: Pictures and the like in a row, on average.
         seconds: Time of the step, waiting for its data included; what is saved, drawn or evaluated between two steps
             is of neither.
         checkpoint: Folder published after the step, if any.
@@ -52,6 +55,8 @@ class StepReport:
     lr_factor: float
     num_slots: int
     num_dropped: int
+    fill: float
+    latents_per_row: float
     seconds: float
     checkpoint: Path | None = None
     broken: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -64,6 +69,8 @@ class StepReport:
             "gradient_norm": self.gradient_norm,
             "lr_factor": self.lr_factor,
             "slots_per_second": self.num_slots / self.seconds,
+            "row_fill": self.fill,
+            "latents_per_row": self.latents_per_row,
             **({"documents_dropped": self.num_dropped} if self.num_dropped else {}),
             **({"documents_broken": len(self.broken)} if self.broken else {}),
             **{f"{SHARE}{name}": share for name, share in self.shares.items()},
@@ -121,7 +128,7 @@ def _steps(
     begun, broken = time.perf_counter(), Broken(run, config.max_dropped)
     with closing(_batches(state, source)) as prepared:
         for batches in prepared:
-            broken.add(batches[0].broken, config.batch_size)
+            broken.add(batches[0].broken, _num_documents(batches))
             state.model.train()
             factor = lr_factor(config.optimizer, state.step, config.steps)
             losses = _accumulate(state.model, objective, batches, config.precision)
@@ -133,10 +140,7 @@ def _steps(
             state.train_seconds += seconds
             is_last = state.step == config.steps or stop.is_set()
             checkpoint = None
-            num_slots, num_dropped = (sum(counts) for counts in zip(*map(_sizes, batches), strict=True))
-            report = StepReport(
-                state.step, losses, norm, factor, num_slots, num_dropped, seconds, broken=batches[0].broken
-            )
+            report = StepReport(state.step, losses, norm, factor, *_sizes(batches), seconds, broken=batches[0].broken)
             report = replace(report, shares=state.count_slots(batches[0].slots))
             if is_last or state.step % config.log_every == 0:
                 metrics.write(state.step, report.numbers())
@@ -165,7 +169,9 @@ def _batches(state: TrainState, source: Source) -> Generator[list[Batch]]:
 
 def loading(config: TrainConfig) -> LoaderConfig:
     """Return what of the settings decides which documents a step takes, and how they are packed."""
-    return LoaderConfig(config.batch_size, config.accumulation, config.row_length, config.seed, config.too_long)
+    return LoaderConfig(
+        config.batch_size, config.accumulation, config.row_length, config.seed, config.too_long, config.batch_unit
+    )
 
 
 def _keep(state: TrainState, run: Path, error: BaseException, stop: threading.Event) -> None:
@@ -174,8 +180,30 @@ def _keep(state: TrainState, run: Path, error: BaseException, stop: threading.Ev
     keep(state, run, error, stop)
 
 
-def _sizes(batch: Batch) -> tuple[int, int]:
-    return batch.num_slots, batch.num_dropped
+def _num_documents(batches: Sequence[Batch]) -> int:
+    """Return how many documents a step was to tell, those included that could not be."""
+    first = batches[0]
+    return sum(batch.num_documents for batch in batches) + first.num_dropped + len(first.broken)
+
+
+class _Sizes(NamedTuple):
+    """Of a step: see ``StepReport``."""
+
+    num_slots: int
+    num_dropped: int
+    fill: float
+    latents_per_row: float
+
+
+def _sizes(batches: Sequence[Batch]) -> _Sizes:
+    tokens = [batch.columns.tokens for batch in batches]
+    num_slots = sum(batch.num_slots for batch in batches)
+    return _Sizes(
+        num_slots,
+        batches[0].num_dropped,
+        num_slots / sum(rows.numel() for rows in tokens),
+        sum(batch.num_latents for batch in batches) / sum(map(len, tokens)),
+    )
 
 
 def default_workers(device: torch.device) -> int:
