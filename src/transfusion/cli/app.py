@@ -14,6 +14,8 @@ from transfusion.cli.help import UNWRAPPED, fitted
 from transfusion.cli.json_text import json_text
 from transfusion.cli.named import folder as folder_of
 from transfusion.cli.named import text as text_of
+from transfusion.cli.options import AsJson, Device, say
+from transfusion.cli.preparing import preparing
 from transfusion.cli.streams import prepare_streams, telling
 from transfusion.memory import is_used_up
 
@@ -46,17 +48,10 @@ TARGET_HELP = (
 )
 
 Model = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run such as runs/demo")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON value to standard output")]
 Seed = Annotated[int, typer.Option(help="Key of all draws")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Picture to write")]
 Anew = Annotated[bool, typer.Option("--anew", help="Begin anew, deleting what a run before wrote into the folder")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; auto is the first of cuda, mps, cpu")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is bf16 where the device is faster by it")]
-
-
-def say(value: object, *, as_json: bool, text: str) -> None:
-    """Print a result, for a program or for a person."""
-    print(json_text(value) if as_json else text)
 
 
 @app.command()
@@ -328,49 +323,7 @@ def evaluate(
             write_whole(out, text + "\n")
 
 
-preparing = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Do once what training would do again.")
 app.add_typer(preparing, name="prepare")
-
-
-@preparing.callback()
-def prepare() -> None:
-    """Do once what training would do again."""
-
-
-@preparing.command()
-def latents(
-    data: Annotated[Path, typer.Argument(help="Folder of captioned pictures, in any layout")],
-    to: Annotated[
-        Path,
-        typer.Option(parser=folder_of, metavar="<path>", help="Folder to write; one that was begun is gone on with"),
-    ],
-    autoencoder: Annotated[
-        str, typer.Option(help="Its folder, a run that trained one, or a name on the hub", show_default=False)
-    ] = "",
-    like: Annotated[
-        Path | None,
-        typer.Option(
-            help="In place of --autoencoder: a run, checkpoint or folder of latents, of which autoencoder, "
-            "normalisation and size are taken"
-        ),
-    ] = None,
-    resolution: Annotated[
-        str | None, typer.Option(help="Side in pixels, or height x width as 96x128; else 128, or that of --like")
-    ] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Also encode the flipped pictures, for data.flip=true")] = False,
-    posterior: Annotated[
-        bool, typer.Option("--posterior", help="Also store spreads, for autoencoder.posterior=sample")
-    ] = False,
-    dtype: Annotated[str, typer.Option(help="fp32, or fp16 or bf16 for half the size")] = "fp32",
-    processes: Annotated[int, typer.Option(min=1, max=1024, help="How many processes encode")] = 1,
-    device: Device = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Encode a folder of pictures once: `transfusion train photos data.path=TO` then reads the latents."""
-    from transfusion.cli.prepare import Wanted, prepare_latents, told
-
-    made = prepare_latents(Wanted(data, autoencoder, to, resolution, flip, posterior, dtype, device, processes, like))
-    say(made, as_json=as_json, text=told(made))
 
 
 @app.command()

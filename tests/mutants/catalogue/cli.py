@@ -3,6 +3,12 @@
 from mutants.mutant import Mutant
 
 MUTANTS = [
+    Mutant("preview: what is only read is called learnt", "report/preview.py", "int(columns.targets[before]) == token", "int(columns.tokens[slot]) == token",
+           "report/test_preview.py -k learnt"),
+    Mutant("preview: notes are written over", "cli/preview.py", "(file.exists() and TITLE not in file.read_text(errors=\"replace\")[:HEAD])", "False",
+           "report/test_preview.py -k settings"),
+    Mutant("tokenizer: one that is there is written over", "cli/learn_tokenizer.py", "if file.exists():", "if False:", "cli/test_learn_tokenizer.py -k over"),
+    Mutant("tokenizer: fewer tokens than asked for", "cli/learn_tokenizer.py", "if tokenizer.size < size:", "if False:", "cli/test_learn_tokenizer.py -k more"),
     Mutant("notes: pictures say nothing", "cli/verbs.py", "        data = noted(single, registered_extensions()[file.suffix.lower()], note)",
            "        data = noted(single, registered_extensions()[file.suffix.lower()], None)", "cli/test_show.py -k chunks"),
     Mutant("show: a sheet drawn apart is drawn in company", "cli/show.py", 'told += ["--apart"] if found.is_apart and', 'told += ["--apart"] if False and', "cli/test_show.py -k apart"),
