@@ -89,6 +89,16 @@ class Tree:
 
         return Tree(self.path / name, inner(self.pictures), inner(self.texts), inner(self.others))
 
+    def read_as(self, file: PurePosixPath) -> PurePosixPath:
+        """Return the name that a file in a folder of several names is read by."""
+        known = {twice.name: twice.other for twice in self.repeated}
+        for _ in known:  # a link may lead to a folder within another that has several names
+            around = next((each for each in file.parents if each in known), None)
+            if around is None or (known[around].is_relative_to(around) and file.is_relative_to(known[around])):
+                break  # a folder may be read by a link within it
+            file = known[around] / file.relative_to(around)
+        return file
+
     def unknown(self, known: set[PurePosixPath]) -> dict[str, int]:
         """Count the files of no known kind by their endings; those without one by "no ending"."""
         found = Counter(file.suffix.lower() or "no ending" for file in self.others if file not in known)
