@@ -147,7 +147,7 @@ CHAINS: dict[str, Callable[[int], list[list[str]]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("kind", ["conversations", "messages", "edits"])
 @pytest.mark.parametrize("chain", CHAINS)
 def test_records_that_share_a_picture_are_on_one_side(tmp_path: Path, kind: str, chain: str) -> None:
     for number in range(40):
@@ -158,6 +158,12 @@ def test_records_that_share_a_picture_are_on_one_side(tmp_path: Path, kind: str,
     trained, held_out = sides(tmp_path)
     inodes = [{os.stat(name).st_ino if Path(name).exists() else name for name in side} for side in (trained, held_out)]
     assert trained and held_out and not inodes[0] & inodes[1]
+
+
+def test_a_picture_that_many_documents_show_does_not_tie_them(tmp_path: Path) -> None:
+    segments = [[*document(["logo.png"])["segments"], {"type": "text", "text": str(number)}] for number in range(60)]  # type: ignore # pyright: ignore
+    (tmp_path / "documents.jsonl").write_text("\n".join(json.dumps({"segments": each}) for each in segments))
+    assert len(kept(FolderConfig(path=tmp_path, split="test"))) >= 1
 
 
 def test_the_groups_of_records_do_not_depend_on_their_order(tmp_path: Path) -> None:

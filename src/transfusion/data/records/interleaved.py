@@ -41,7 +41,7 @@ class Documents:
         """
         self._rows, self._images, self._has_pictures = Rows(file), images, has_pictures
         self.quarantine: Mapping[str, str] = {}
-        sides = Sides(images)
+        sides = Sides(images, is_tied=False)
         num_pictures = num_letters = num_silent = 0
         for index, row in enumerate(self._rows):
             where = self._rows.where(index)

@@ -26,12 +26,15 @@ from transfusion.data.splits import by_folders, split_around, strictest
 class Sides:
     """The splits and the groups of records: 8 bytes a record and 16 a picture, and the names of marks."""
 
-    def __init__(self, images: Path) -> None:
+    def __init__(self, images: Path, *, is_tied: bool = True) -> None:
         """Begin.
 
         Args:
             images: Folder that pictures are named relative to; what it is called itself tells nothing.
+            is_tied: Whether records that share a picture are of one group. Documents are not: a picture that many show,
+                as a logo, would make one of them all.
         """
+        self._is_tied = is_tied
         self._prefix = f"{images}/"
         self._splits: list[str | None] = []
         self._folders: dict[int, str] = {}
@@ -51,8 +54,9 @@ class Sides:
         self._own.append(int(own, 16))
         self._splits.append(split and intern(split))
         for picture in pictures:
-            self._pictures.append(mark_of(_identity(picture)))
-            self._holders.append(number)
+            if self._is_tied:
+                self._pictures.append(mark_of(_identity(picture)))
+                self._holders.append(number)
             if around := self._split_around(picture):
                 found.add(around)
         if around := strictest(found):
