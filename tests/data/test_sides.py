@@ -107,6 +107,13 @@ def test_rows_that_mark_a_split_go_before_folders(tmp_path: Path) -> None:
     assert kept(FolderConfig(path=tmp_path)) == [["a/1.png"]]  # train alone is no mark
 
 
+def test_what_is_marked_for_both_is_told_by_name(tmp_path: Path) -> None:
+    made = [{**conversation([name]), "split": split} for split in ("train", "test") for name in ("1.png", "2.png")]
+    (tmp_path / "conversations.jsonl").write_text("\n".join(map(json.dumps, made)))
+    told = open_reader(FolderConfig(path=tmp_path))._chosen.told  # type: ignore # pyright: ignore
+    assert told == "in 'train' and in another split at once: conversations.jsonl:2, conversations.jsonl:3"
+
+
 def test_pictures_of_a_format_of_ones_own_and_of_another_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(f"from pathlib import Path\n{OWN}")
     made = [{"number": number, "pictures": names} for number, names in enumerate((["train/1.png"], ["test/1.png"]))]
@@ -161,8 +168,9 @@ def test_records_that_share_a_picture_are_on_one_side(tmp_path: Path, kind: str,
 
 
 def test_a_picture_that_many_documents_show_does_not_tie_them(tmp_path: Path) -> None:
-    segments = [[*document(["logo.png"])["segments"], {"type": "text", "text": str(number)}] for number in range(60)]  # type: ignore # pyright: ignore
-    (tmp_path / "documents.jsonl").write_text("\n".join(json.dumps({"segments": each}) for each in segments))
+    logo = {"type": "image", "file": "logo.png"}
+    made = [{"segments": [logo, {"type": "text", "text": str(number)}]} for number in range(60)]
+    (tmp_path / "documents.jsonl").write_text("\n".join(map(json.dumps, made)))
     assert len(kept(FolderConfig(path=tmp_path, split="test"))) >= 1
 
 

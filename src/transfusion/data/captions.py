@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -28,12 +28,19 @@ class CaptionRow:
         text: The caption.
         number: Which caption of this picture it is, from 0; with the file it names the record.
         split: The split that the row names, if any.
+        same: The one name of the picture, where it has several by links and this is another.
     """
 
     file: str
     text: str
     number: int = 0
     split: str | None = None
+    same: str | None = None
+
+    @property
+    def picture(self) -> str:
+        """The one name of its picture."""
+        return self.same or self.file
 
 
 @dataclass(frozen=True)
@@ -45,14 +52,12 @@ class Told:
         rows: They, in a fixed order.
         quarantine: Captions that cannot be read, and why, by name of the file.
         found: What the folder holds.
-        same: Another name of a picture that has several, for those that are one by links.
     """
 
     layout: Layout
     rows: list[CaptionRow]
     quarantine: dict[str, str]
     found: Found
-    same: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -119,11 +124,12 @@ def all_captions(path: Path, layout: Layout = "auto") -> Told:
         first = f"; the first: {next(iter(quarantine.values()))}" if quarantine else ""
         raise DataError(f"{path} holds no captioned pictures{first}")
     same = _same(laid.tree, {row.file for row in rows})
+    rows = [replace(row, same=one) if (one := same.get(row.file)) else row for row in rows]
     if laid.layout != "classes":
         rows = _split_by_folders(rows, same, path)
     marked = dict(Counter(split for row in rows if (split := _split(row)) is not None))
-    found = replace(_found(laid, {same.get(row.file, row.file) for row in rows}, rows, quarantine), splits=marked)
-    return Told(laid.layout, rows, {plain(name): plain(why) for name, why in quarantine.items()}, found, same)
+    found = replace(_found(laid, rows, quarantine), splits=marked)
+    return Told(laid.layout, rows, {plain(name): plain(why) for name, why in quarantine.items()}, found)
 
 
 def _split(row: CaptionRow) -> str | None:
@@ -132,13 +138,12 @@ def _split(row: CaptionRow) -> str | None:
 
 
 def _same(tree: Tree, named: Collection[str]) -> dict[str, str]:
-    """Return the one name of each picture that has several by links, of those that are named."""
-    shared = {twice.name: twice.other for twice in tree.shared}
-    read = {file: tree.read_as(PurePosixPath(file)) for file in named} if tree.repeated else {}
-    same = {file.as_posix(): other.as_posix() for file, other in shared.items()}
-    return same | {
-        file: other.as_posix() for file, name in read.items() if (other := shared.get(name, name)).as_posix() != file
-    }
+    """Return the one name of each picture that has several by links, by its others: by files', and by folders' that are
+    named.
+    """
+    shared = {twice.name.as_posix(): twice.other.as_posix() for twice in tree.shared}
+    read = {file: tree.read_as(PurePosixPath(file)).as_posix() for file in named} if tree.repeated else {}
+    return shared | {file: one for file, name in read.items() if (one := shared.get(name, name)) != file}
 
 
 def _split_by_folders(rows: list[CaptionRow], same: Mapping[str, str], path: Path) -> list[CaptionRow]:
@@ -150,13 +155,12 @@ def _split_by_folders(rows: list[CaptionRow], same: Mapping[str, str], path: Pat
     marks = [_split(row) for row in rows]
     folders: dict[int, str] = {}
     for number, row in enumerate(rows):
-        names = (row.file, other) if (other := same.get(row.file)) else (row.file,)
-        if split := strictest(split_around(name.rpartition("/")[0]) for name in names):
+        if split := strictest(split_around(name.rpartition("/")[0]) for name in {row.file, row.picture}):
             folders[number] = split
     splits = by_folders(marks, folders)
     if splits is marks:
         return rows
-    named = {same.get(row.file) for row in rows if row.file in same} | {row.file for row in rows}
+    named = {row.picture for row in rows}
     twice = [(PurePosixPath(name), PurePosixPath(other)) for name, other in same.items() if other in named]
     around = {name: split for names in twice for name in names if (split := split_around(name.parent.as_posix()))}
     check_one_split(path, twice, around)
@@ -176,7 +180,7 @@ def chosen_captions(path: Path, told: Told, split: str | None, hold_out: float |
         DataError: There is no such split.
     """
     rows = [row if row.split == _split(row) else replace(row, split=_split(row)) for row in told.rows]
-    groups = [told.same.get(row.file, row.file) for row in rows]
+    groups = [row.picture for row in rows]
     if told.layout == "pairs":  # one text is on one side
         groups = [PurePosixPath(file).with_suffix("").as_posix() for file in groups]
     chosen = choose(groups, [row.split for row in rows], split, hold_out, where=path)
@@ -193,9 +197,10 @@ def read_captions(
     return folder_captions(path, split, hold_out, layout).rows
 
 
-def _found(laid: Laid, captioned: Collection[str], rows: list[CaptionRow], quarantine: Collection[str]) -> Found:
+def _found(laid: Laid, rows: list[CaptionRow], quarantine: Collection[str]) -> Found:
     """Count what a folder of captioned pictures holds."""
     tree = laid.tree
+    captioned = {name for row in rows for name in (row.file, row.picture)}
     bare = [file for file in tree.pictures if file.as_posix() not in captioned]
     unnamed = sum(any(parent.as_posix() in quarantine for parent in file.parents) for file in bare)
     told: dict[Layout, set[str]] = {"captions": {CAPTIONS_FILE}, "metadata": {*METADATA_FILES}}

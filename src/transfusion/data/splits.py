@@ -6,12 +6,12 @@ It knows names and marks, and nothing of files.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transfusion.data.errors import DataError
-from transfusion.data.found import counted, listed
+from transfusion.data.found import MOST_LISTED, counted, listed
 from transfusion.keyed import stable_fraction
 
 TRAIN, TEST = "train", "test"
@@ -58,6 +58,7 @@ def choose(
     *,
     where: Path,
     unit: str = "record",
+    called: Callable[[int], str] | None = None,
 ) -> Chosen:
     """Choose the records of a split.
 
@@ -70,6 +71,7 @@ def choose(
             the data mark no splits, or "train" alone.
         where: The data, for errors.
         unit: What a record is called.
+        called: Names a record for a person, by its index; None: the names themselves do.
 
     Raises:
         DataError: The split does not exist or is empty; or the data mark splits, and a share shall be held out beside.
@@ -104,7 +106,11 @@ def choose(
         raise DataError(f"{where} has no {unit}s of split {wanted!r}; it has {_counted(filled)}; {hint}")
     left = dict(Counter(found for found in filled if found != wanted))
     num_held_out = f"{filled.count(TEST)} of {counted(len(names), unit)}"
-    told = _crossing(names, filled) if is_marked else f"{num_held_out} held out as split 'test' (data.hold_out=0: none)"
+    told = (
+        _crossing(names, filled, called)
+        if is_marked
+        else f"{num_held_out} held out as split 'test' (data.hold_out=0: none)"
+    )
     return Chosen(places, wanted, left, share, told)
 
 
@@ -218,10 +224,13 @@ def _filled(marks: Sequence[str | None]) -> list[str]:
     return [mark or TRAIN for mark in marks]
 
 
-def _crossing(names: Sequence[str], splits: Sequence[str]) -> str:
+def _crossing(names: Sequence[str], splits: Sequence[str], called: Callable[[int], str] | None) -> str:
     """Say which names are trained on and held out."""
     trained = {name for name, split in zip(names, splits, strict=True) if split == TRAIN}
-    both = sorted({name for name, split in zip(names, splits, strict=True) if split != TRAIN and name in trained})
+    places = {names[place]: place for place, split in enumerate(splits) if split != TRAIN and names[place] in trained}
+    both = sorted(places, key=None if called is None else places.__getitem__)
+    if called is not None:
+        both[:MOST_LISTED] = [called(places[name]) for name in both[:MOST_LISTED]]
     return f"in 'train' and in another split at once: {listed(both)}" if both else ""
 
 

@@ -128,7 +128,7 @@ MUTANTS = [
     Mutant("tree: what is in two splits is read by one", "data/layouts.py", "        if TRAIN in named and len(named) > 1:", "        if False:",
            "data/test_tree.py -k trained_on"),
     Mutant("tree: files by two names are not known", "data/tree.py", "            if known != file:", "            if False:", "data/test_tree.py -k hard"),
-    Mutant("splits: a linked picture is on both sides", "data/captions.py", "told.same.get(row.file, row.file)", "row.file", "data/test_tree.py -k one_side"),
+    Mutant("splits: a linked picture is on both sides", "data/captions.py", "groups = [row.picture for", "groups = [row.file for", "data/test_tree.py -k one_side"),
     Mutant("layouts: a word of a title is a split", "data/layouts.py",
            'if not after and not before.endswith(" ") and len(found)', "if len(found)", "data/test_layouts.py -k names_leave_open"),
     Mutant("layouts: titles with a split's word are splits", "data/splits.py", "setdefault((before, ", 'setdefault(("", ', "data/test_layouts.py -k title"),

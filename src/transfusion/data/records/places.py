@@ -82,7 +82,7 @@ def _found(path: Path, prefix: str, is_wanted: Wanted, is_named: bool, deepest: 
     if folder.files and within:
         raise DataError(
             f"{path} holds data of splits ({listed([f'{name}/' for name in within])}) and of data beside them "
-            f"({listed(folder.files)}); move what belongs to no split out, or name one of the folders (data.path)"
+            f"({listed(folder.files)}); move what belongs to no split out, or name one of them (data.path)"
         )
     if folder.files:
         splits = splits_named(folder.files)

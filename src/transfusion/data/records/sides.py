@@ -3,6 +3,7 @@
     test/1.png                in a folder called as a split: so is the record, where none is marked as held out
     train/1.png test/2.png    in several: it is of the strictest, and so it is not trained on
     a.png b.png, b.png        records that share a picture, by whatever name or link, are held out together
+                              (documents of text and pictures in turn are not)
 
 It must not open pictures, and asks the file system once about each that is named.
 """
