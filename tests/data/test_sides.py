@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from transfusion.data.decode import Slice
 from transfusion.data.errors import DataError
+from transfusion.data.records.mapped import part_name
 from transfusion.data.records.record import Record, Records, pictures
 from transfusion.data.records.sides import Sides
 from transfusion.data.settings import Layout
@@ -150,6 +152,7 @@ CHAINS: dict[str, Callable[[int], list[list[str]]]] = {
     "a later picture": lambda i: [[f"a{i}.png", f"b{i}.png"], [f"b{i}.png", f"b{i}.png"]],
     "a last picture": lambda i: [[f"a{i}.png", f"c{i}.png"], [f"b{i}.png", f"c{i}.png"]],
     "a link": lambda i: [[f"a{i}.png", f"r{i}.png"], [f"link/a{i}.png", f"q{i}.png"]],
+    "a link to a picture": lambda i: [[f"a{i}.png", f"r{i}.png"], [f"s{i}.png", f"q{i}.png"]],
     "a hard link": lambda i: [[f"p{i}.png", f"a{i}.png"], [f"q{i}.png", f"h{i}.png"]],
 }
 
@@ -160,6 +163,7 @@ def test_records_that_share_a_picture_are_on_one_side(tmp_path: Path, kind: str,
     for number in range(40):
         (tmp_path / f"a{number}.png").write_bytes(b"")
         (tmp_path / f"h{number}.png").hardlink_to(tmp_path / f"a{number}.png")
+        (tmp_path / f"s{number}.png").symlink_to(f"a{number}.png")
     (tmp_path / "link").symlink_to(".")
     ROWS[kind](tmp_path, [names for number in range(40) for names in CHAINS[chain](number)])
     trained, held_out = sides(tmp_path)
@@ -207,6 +211,11 @@ def test_words_of_folders_and_which_of_several_counts() -> None:
     assert by_folders([None, None], {0: "train"}) == [None, None]
     assert by_folders([None, None, "train"], {0: "train", 1: "test", 2: "test"}) == ["train", "test", "train"]
     assert by_folders([None, "val"], {0: "test"}) == [None, "val"]
+
+
+def test_a_part_of_a_file_is_called_alike_wherever_the_data_lie() -> None:
+    names = {part_name(Slice(Path(folder, "a.tar"), 3, 9, "one"), Path(folder)) for folder in ("here", "/there")}
+    assert len(names) == 1 and part_name(Slice(Path("here/a.tar"), 4, 9, "one"), Path("here")) not in names
 
 
 @pytest.mark.parametrize(("layout", "stem"), [("conversations", "conversations"), ("edits", "edits")])
