@@ -23,7 +23,7 @@ from transfusion.data.readers import ImageFolder
 from transfusion.data.records.detect import check_in_files
 from transfusion.data.settings import FolderConfig, OneData, ShapesConfig
 from transfusion.data.shapes import render, sample_scene
-from transfusion.data.splits import TRAIN, by_folders, choose, held_out_split, split_around
+from transfusion.data.splits import TRAIN, choose, held_out_split, split_around
 from transfusion.data.tree import Tree, scan
 from transfusion.keyed import generator
 from transfusion.train.autoencoder.settings import AutoencoderRun
@@ -172,8 +172,8 @@ def picture_rows(config: FolderConfig) -> FolderCaptions:
         if config.layout != "auto" or not config.path.is_dir() or not _is_alone(alone := scan(config.path)):
             raise
         names = [file.as_posix() for file in alone.pictures]
-        folders = {place: found for place, name in enumerate(names) if (found := split_around(name.rpartition("/")[0]))}
-        marks = by_folders([None] * len(names), folders)
+        marks = [split_around(file.parent.as_posix()) for file in alone.pictures]
+        marks = marks if TRAIN in marks else [None] * len(names)
         chosen = choose(names, marks, config.split, config.hold_out, where=config.path, unit="picture")
         rows = [CaptionRow(names[place], "") for place in chosen.places]
         told = Found(str(config.path), ALONE, pictures=len(names), splits=chosen.counts, held_out=chosen.told)
