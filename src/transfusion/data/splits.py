@@ -82,12 +82,7 @@ def choose(
     share = hold_out if hold_out is not None else 0.0 if is_marked else default_share(names)
     if not share and not is_marked:
         if split is None or (split == TRAIN and TRAIN in marks):
-            count = len(set(names))
-            told = counted(count, unit)
-            if count < len(names):
-                told = f"{counted(len(names), unit)} that share pictures or texts: {counted(count, 'group')}"
-            few = f"{told}, fewer than {FEWEST_NAMES}; data.hold_out=0.1 holds some out"
-            why = few if count < FEWEST_NAMES else "data.hold_out=0"
+            why = _too_few(names, unit) or "data.hold_out=0"
             own = TRAIN if TRAIN in marks else None
             return Chosen(list(range(len(names))), own, {}, told=f"nothing is held out ({why})")
         raise DataError(
@@ -207,6 +202,13 @@ def alike(names: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
             before, after = name[: word.start()].lower(), name[word.end() :].lower()
             found.setdefault((before, "" if _NUMBER.fullmatch(after) else after), {})[name] = split_named(word[0]) or ""
     return {key: group for key, group in found.items() if TRAIN in group.values() and len({*group.values()}) > 1}
+
+
+def _too_few(names: Sequence[str], unit: str) -> str:
+    """Say that so few names are not held out of by default; nothing where they are."""
+    count, told = len(set(names)), counted(len(names), unit)
+    told = f"{told} that share pictures or texts: {counted(count, 'group')}" if count < len(names) else told
+    return f"{told}, fewer than {FEWEST_NAMES}; data.hold_out=0.1 holds some out" if count < FEWEST_NAMES else ""
 
 
 def _held_out(names: Sequence[str], share: float) -> list[str]:

@@ -105,7 +105,7 @@ MUTANTS = [
            'if (caption := " ".join(line for line in lines if line)) is not None:', "data/test_layouts.py -k quarantined"),
     Mutant("text: one file that is not UTF-8 stops all", "data/text.py", "            if file.is_only:", "            if True:", "data/test_layouts.py -k unicode"),
     Mutant("layouts: a folder valid is a class", "data/splits.py", '("val", "validation", "valid", "dev", "eval", "evaluation")', '("val", "validation")', "data/test_layouts.py -k any_of_their_names"),
-    Mutant("splits: a run is told of a setting that nobody set", "data/splits.py", "why = few if count < FEWEST_NAMES else", "why = few if hold_out is None else",
+    Mutant("splits: a run is told of a setting that nobody set", "data/splits.py", "why = _too_few(names, unit) or", "why = (hold_out is None and _too_few(names, unit)) or",
            "data/test_splits.py -k told_why"),
     Mutant("splits: nothing is held out by default", "data/splits.py", "else default_share(names)", "else 0.0", "data/test_splits.py -k default"),
     Mutant("splits: more than five hundred are held out", "data/splits.py", "if len(fractions) > MOST_HELD_OUT else", "if False else",
