@@ -57,7 +57,62 @@ def test_a_table_without_marks_of_pictures_in_folders_of_splits(tmp_path: Path, 
     assert read(tmp_path) == ["train/1.png"] and read(tmp_path, "test") == ["Test/2.png"]
     save(tmp_path / "3.png")
     table(tmp_path, {"file": "train/1.png"}, {"file": "Test/2.png"}, {"file": "3.png"}, key=key)
-    assert len(read(tmp_path)) == 3  # the folders are of something else
+    assert read(tmp_path) == ["train/1.png", "3.png"] and read(tmp_path, "test") == ["Test/2.png"]
+    table(tmp_path, {"file": "Test/2.png"}, {"file": "3.png"}, {"file": "3.png", "split": "train"}, key=key)
+    assert read(tmp_path) == ["3.png", "3.png"]
+    table(tmp_path, {"file": "Test/2.png"}, {"file": "3.png", "split": "val"}, key=key)
+    assert read(tmp_path) == ["Test/2.png"]  # the data say themselves what is held out
+
+
+def test_pairs_in_folders_of_splits_that_are_asked_for_as_they_lie(tmp_path: Path) -> None:
+    for file in ("train/1", "test/2", "more/3"):
+        save(tmp_path / f"{file}.png")
+        (tmp_path / f"{file}.txt").write_text(file)
+    assert [row.text for row in folder_captions(tmp_path, layout="pairs").rows] == ["more/3", "train/1"]
+
+
+def test_tables_beside_each_other_have_one_rule(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "test" / "1.png", tmp_path / "b" / "2.png")
+    table(tmp_path / "a", {"file": "test/1.png"})
+    table(tmp_path / "b", {"file": "2.png"})
+    assert read(tmp_path) == ["b/2.png"]
+
+
+@pytest.mark.parametrize("link", ["more", "in/more"])
+def test_a_picture_named_by_a_folder_and_by_a_link_to_it_is_on_one_side(tmp_path: Path, link: str) -> None:
+    save(*(tmp_path / "all" / f"{number}.png" for number in range(60)))
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "all")
+    (tmp_path / "all" / "up").symlink_to(tmp_path)
+    names = [f"{folder}/{number}.png" for number in range(60) for folder in ("all", f"all/up/{link}", link)]
+    table(tmp_path, *({"file": name} for name in names))
+    sides = [
+        {os.path.realpath(tmp_path / row.file) for row in folder_captions(tmp_path, split, 0.3).rows}
+        for split in ("train", "test")
+    ]
+    assert all(sides) and not sides[0] & sides[1]
+    table(tmp_path, *({"file": f"{link}/{number}.png"} for number in range(60)))
+    assert "without a caption" not in folder_captions(tmp_path).found.line()
+
+
+@pytest.mark.parametrize(("of", "to"), [("test", "train"), ("test/1.png", "train/1.png")])
+@pytest.mark.parametrize("more", [[], ["2.png"]])
+def test_a_picture_of_a_table_that_is_in_two_splits_by_links_is_refused(
+    tmp_path: Path, of: str, to: str, more: list[str]
+) -> None:
+    save(tmp_path / "train" / "1.png", tmp_path / "2.png")
+    (tmp_path / of).parent.mkdir(exist_ok=True)
+    (tmp_path / of).symlink_to(tmp_path / to)
+    table(tmp_path, *({"file": name} for name in ["train/1.png", "test/1.png", *more]))
+    with pytest.raises(DataError, match=r"are one by links, and of two splits \((train, test|test, train)\)"):
+        folder_captions(tmp_path)
+
+
+def test_a_picture_that_a_link_puts_into_the_test_is_of_it(tmp_path: Path) -> None:
+    save(tmp_path / "all" / "1.png", tmp_path / "more" / "2.png")
+    (tmp_path / "test").symlink_to(tmp_path / "all")
+    table(tmp_path, {"file": "all/1.png"}, {"file": "more/2.png"})
+    assert read(tmp_path) == ["more/2.png"]
 
 
 def test_a_picture_of_two_splits_is_told(tmp_path: Path) -> None:

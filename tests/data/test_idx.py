@@ -74,6 +74,15 @@ def test_one_file_may_be_named_and_one_that_lies_twice_is_read_once(tmp_path: Pa
     assert list(IdxFiles(tmp_path / "t10k-images-idx3-ubyte").splits) == ["test"] * 3
 
 
+def test_folders_of_splits_are_these_and_each_is_read(tmp_path: Path) -> None:
+    for split, count, ending in (("train", 4, ""), ("test", 3, GZ)):
+        write(tmp_path / split, "", count, ending=ending)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    data = IdxFiles(tmp_path)
+    assert list(data.splits) == ["test"] * 3 + ["train"] * 4
+    assert len({data[index].name for index in range(7)}) == 7 and data[0].text == "a"
+
+
 def test_alike_pictures_are_of_one_group_and_changes_move_the_digest(tmp_path: Path) -> None:
     write(tmp_path, "train-", 4)
     first = IdxFiles(tmp_path).digest()

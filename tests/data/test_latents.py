@@ -226,6 +226,18 @@ def test_the_posterior_is_drawn_from_where_that_is_asked(tmp_path: Path) -> None
         assert torch.equal(latent.values, moments.draw(rng))
 
 
+def test_a_picture_of_two_names_is_on_one_side_as_it_was(tmp_path: Path) -> None:
+    data = save_pictures(tmp_path / "d", [f"cat/{number}.png" for number in range(20)])
+    (data / "pet").mkdir()
+    for number in range(20):
+        (data / "pet" / f"{number}.png").symlink_to(data / "cat" / f"{number}.png")
+    to = prepared(data, tmp_path / "l")
+    sides = [
+        {Path(row.file).name for row in LatentFolder(to, split=s, hold_out=0.3).captions} for s in ("train", "test")
+    ]
+    assert all(sides) and not sides[0] & sides[1]
+
+
 def test_neither_shards_nor_processes_move_a_bit(tmp_path: Path) -> None:
     source = captions(tmp_path / "pictures")
     one, two = (prepared(source, tmp_path / str(n), processes=n, has_std=True, space=Averages()) for n in (1, 2))

@@ -1,6 +1,7 @@
 """A format of one's own: functions of rows and of a path, what they may give, and what is said where they fail."""
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -75,6 +76,23 @@ def test_a_function_of_a_path_makes_all_records(tmp_path: Path) -> None:
 def test_rows_mark_their_splits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no records of split 'train'; it has 'test' \\(2\\)"):
         open_reader(opened(data(tmp_path, split="test")))
+
+
+def test_files_and_folders_called_as_splits_are_these(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from transfusion.data.records import Interleaved\n"
+        "def record(row: dict): return Interleaved(row['t'], (row['t'],))"
+    )
+    for names in (("train.jsonl", "test.jsonl", "rest.jsonl"), ("train/a.json", "test/a.json", "val/a.json")):
+        for name in names:
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            told = [{"t": f"{name} {number}", "split": "test" if number else None} for number in range(2)]
+            (tmp_path / "in" / name).write_text("\n".join(map(json.dumps, told)))
+        config = opened(tmp_path, path="in")
+        assert list(open_reader(config).texts()) == [f"{names[0]} 0"]
+        held_out = list(open_reader(config.model_copy(update={"split": "test"})).texts())
+        assert set(held_out) == {f"{names[1]} 0", *(f"{name} 1" for name in names)}
+        shutil.rmtree(tmp_path / "in")
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,56 @@ def test_a_column_marks_splits(tmp_path: Path) -> None:
     assert told(file) == ["one"] and told(file, split="test") == ["two"]
 
 
+def test_a_class_label_marks_splits_and_captions_nothing(tmp_path: Path) -> None:
+    labels = datasets.ClassLabel(names=["Training", "test"])
+    rows = {"image": images(1, 2, 3), "text": ["one", "two", "three"], "split": [0, 1, None]}
+    file = parquet(tmp_path / "a.parquet", rows, image=IMAGES, split=labels)
+    assert told(file) == ["one", "three"] and told(file, split="test") == ["two"]
+    kinds = datasets.ClassLabel(names=["cat", "dog"])
+    rows = {"image": images(1, 2), "kind": [1, 0], "split": [0, 1]}
+    assert told(parquet(tmp_path / "b.parquet", rows, image=IMAGES, split=labels, kind=kinds)) == ["dog"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [([0, 1], "int64"), ([True, False], "bool"), ([["train"], ["test"]], "List")]
+)
+def test_a_column_that_cannot_mark_splits_is_refused(tmp_path: Path, values: list[object], kind: str) -> None:
+    file = parquet(tmp_path / "a.parquet", {"text": ["one", "two"], "split": values})
+    with pytest.raises(DataError, match=rf"column 'split' holds {kind}.*expected strings, such as 'train'"):
+        told(file)
+
+
+def test_a_column_of_splits_without_values_marks_none(tmp_path: Path) -> None:
+    file = parquet(tmp_path / "a.parquet", {"text": ["one", "two"], "split": [None, None]})
+    assert told(file) == ["one", "two"]
+
+
+def test_strings_of_a_dictionary_mark_splits(tmp_path: Path) -> None:
+    marks = pyarrow.array(["train", "test"]).dictionary_encode()
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", "two"], "split": marks}), tmp_path / "a.parquet")
+    assert told(tmp_path / "a.parquet") == ["one"]
+
+
+def test_every_part_of_what_the_library_saves_has_its_own_column_of_splits(tmp_path: Path) -> None:
+    parts = {"a": made({"text": ["one"]}), "b": made({"text": ["two", "three"], "split": ["train", "test"]})}
+    datasets.DatasetDict({"Train": parts["a"], "more": parts["b"]}).save_to_disk(str(tmp_path / "d"))
+    assert told(tmp_path / "d") == ["one", "two"]
+
+
+def test_saved_splits_are_known_in_any_case(tmp_path: Path) -> None:
+    saved = {name: made({"text": [name]}) for name in ("Train", "Test", "fold1")}
+    datasets.DatasetDict(saved).save_to_disk(str(tmp_path / "d"))
+    assert told(tmp_path / "d") == ["Train"] and told(tmp_path / "d", split="test") == ["Test"]
+
+
+def test_pictures_named_in_folders_of_splits(tmp_path: Path) -> None:
+    names = ["train/1.png", "./test/2.png", "/dev/3.png"]
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    held = pyarrow.array([{"bytes": None, "path": name} for name in names], kind)
+    pyarrow.parquet.write_table(pyarrow.table({"image": held, "text": ["one", "two", "three"]}), tmp_path / "a.parquet")
+    assert list(Table(tmp_path / "a.parquet").splits) == ["train", "test", None]
+
+
 def test_texts_without_pictures_are_texts(tmp_path: Path) -> None:
     file = parquet(tmp_path / "a.parquet", {"text": ["one\n two", "", "three"]})
     reader = open_reader(FolderConfig(path=file, resolution=16))

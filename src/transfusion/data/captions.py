@@ -5,17 +5,17 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from transfusion.data.errors import DataError, has_lone_surrogates, plain
 from transfusion.data.found import Found, listed
-from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, TABLES, Laid, lay_out, split_around
+from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, TABLES, Laid, check_one_split, lay_out
 from transfusion.data.settings import Layout
-from transfusion.data.splits import TRAIN, choose, split_marked
+from transfusion.data.splits import by_folders, choose, split_around, split_marked, strictest
 from transfusion.data.tree import Tree
 
 
@@ -28,12 +28,19 @@ class CaptionRow:
         text: The caption.
         number: Which caption of this picture it is, from 0; with the file it names the record.
         split: The split that the row names, if any.
+        same: The one name of the picture, where it has several by links and this is another.
     """
 
     file: str
     text: str
     number: int = 0
     split: str | None = None
+    same: str | None = None
+
+    @property
+    def picture(self) -> str:
+        """The one name of its picture."""
+        return self.same or self.file
 
 
 @dataclass(frozen=True)
@@ -45,14 +52,12 @@ class Told:
         rows: They, in a fixed order.
         quarantine: Captions that cannot be read, and why, by name of the file.
         found: What the folder holds.
-        same: Another name of a picture that has several, for those that are one by links.
     """
 
     layout: Layout
     rows: list[CaptionRow]
     quarantine: dict[str, str]
     found: Found
-    same: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -113,18 +118,18 @@ def all_captions(path: Path, layout: Layout = "auto") -> Told:
     rows: list[CaptionRow] = []
     quarantine: dict[str, str] = {}
     for part in laid.parts:
-        own = list(_rows(laid.layout, part.tree, quarantine, part.prefix))
-        splits = _splits_of(own) if part.split is None and laid.layout != "classes" else {}
-        for row in own:
-            split = row.split or part.split or splits.get(row.file)
-            rows.append(replace(row, file=part.prefix + row.file, split=split))
+        for row in _rows(laid.layout, part.tree, quarantine, part.prefix):
+            rows.append(replace(row, file=part.prefix + row.file, split=row.split or part.split))
     if not rows:
         first = f"; the first: {next(iter(quarantine.values()))}" if quarantine else ""
         raise DataError(f"{path} holds no captioned pictures{first}")
+    same = _same(laid.tree, {row.file for row in rows})
+    rows = [replace(row, same=one) if (one := same.get(row.file)) else row for row in rows]
+    if laid.layout != "classes":
+        rows = _split_by_folders(rows, same, path)
     marked = dict(Counter(split for row in rows if (split := _split(row)) is not None))
-    same = {twice.name.as_posix(): twice.other.as_posix() for twice in laid.tree.shared}
     found = replace(_found(laid, rows, quarantine), splits=marked)
-    return Told(laid.layout, rows, {plain(name): plain(why) for name, why in quarantine.items()}, found, same)
+    return Told(laid.layout, rows, {plain(name): plain(why) for name, why in quarantine.items()}, found)
 
 
 def _split(row: CaptionRow) -> str | None:
@@ -132,13 +137,34 @@ def _split(row: CaptionRow) -> str | None:
     return split_marked(row.split) if row.split else None
 
 
-def _splits_of(rows: Sequence[CaptionRow]) -> dict[str, str]:
-    """Return the splits of the pictures of a table that marks none, where all lie in folders of splits, "train" and
-    another.
+def _same(tree: Tree, named: Collection[str]) -> dict[str, str]:
+    """Return the one name of each picture that has several by links, by its others: by files', and by folders' that are
+    named.
     """
-    found = {row.file: split_around(PurePosixPath(row.file).parent) or "" for row in rows}
-    is_marked = any(row.split for row in rows) or "" in found.values()
-    return found if not is_marked and TRAIN in found.values() and len({*found.values()}) > 1 else {}
+    shared = {twice.name.as_posix(): twice.other.as_posix() for twice in tree.shared}
+    read = {file: tree.read_as(PurePosixPath(file)).as_posix() for file in named} if tree.repeated else {}
+    return shared | {file: one for file, name in read.items() if (one := shared.get(name, name)) != file}
+
+
+def _split_by_folders(rows: list[CaptionRow], same: Mapping[str, str], path: Path) -> list[CaptionRow]:
+    """Return rows with the splits that the folders of their pictures are called as, where no row is marked otherwise.
+
+    Raises:
+        DataError: A picture is in training and in another split by links.
+    """
+    marks = [_split(row) for row in rows]
+    folders: dict[int, str] = {}
+    for number, row in enumerate(rows):
+        if split := strictest(split_around(name.rpartition("/")[0]) for name in {row.file, row.picture}):
+            folders[number] = split
+    splits = by_folders(marks, folders)
+    if splits is marks:
+        return rows
+    named = {row.picture for row in rows}
+    twice = [(PurePosixPath(name), PurePosixPath(other)) for name, other in same.items() if other in named]
+    around = {name: split for names in twice for name in names if (split := split_around(name.parent.as_posix()))}
+    check_one_split(path, twice, around)
+    return [row if row.split else replace(row, split=split) for row, split in zip(rows, splits, strict=True)]
 
 
 def chosen_captions(path: Path, told: Told, split: str | None, hold_out: float | None) -> FolderCaptions:
@@ -154,7 +180,7 @@ def chosen_captions(path: Path, told: Told, split: str | None, hold_out: float |
         DataError: There is no such split.
     """
     rows = [row if row.split == _split(row) else replace(row, split=_split(row)) for row in told.rows]
-    groups = [told.same.get(row.file, row.file) for row in rows]
+    groups = [row.picture for row in rows]
     if told.layout == "pairs":  # one text is on one side
         groups = [PurePosixPath(file).with_suffix("").as_posix() for file in groups]
     chosen = choose(groups, [row.split for row in rows], split, hold_out, where=path)
@@ -174,7 +200,7 @@ def read_captions(
 def _found(laid: Laid, rows: list[CaptionRow], quarantine: Collection[str]) -> Found:
     """Count what a folder of captioned pictures holds."""
     tree = laid.tree
-    captioned = {row.file for row in rows}
+    captioned = {name for row in rows for name in (row.file, row.picture)}
     bare = [file for file in tree.pictures if file.as_posix() not in captioned]
     unnamed = sum(any(parent.as_posix() in quarantine for parent in file.parents) for file in bare)
     told: dict[Layout, set[str]] = {"captions": {CAPTIONS_FILE}, "metadata": {*METADATA_FILES}}

@@ -291,7 +291,8 @@ _WRITTEN = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}  # as safetensors name
 
 def row_of_record(row: CaptionRow, place: Place | None) -> dict[str, object]:
     """Write a record as its row of JSON."""
-    named = {"file": row.file, "text": row.text, "number": row.number, "split": row.split}
+    named: dict[str, object] = {"file": row.file, "text": row.text, "number": row.number, "split": row.split}
+    named |= {"same": row.same} if row.same else {}
     return {**named, **({"broken": True} if place is None else place._asdict())}
 
 
@@ -314,7 +315,8 @@ def _record(row: Mapping[str, object], shards: Sequence[Shard], where: str) -> R
         raise DataError(f"{where}: expected 'file', 'text' and 'number'; got {row!s:.80}; {AGAIN}")
     if split is not None and not isinstance(split, str):
         raise DataError(f"{where}: expected a name as 'split'; got {split!r:.80}; {AGAIN}")
-    found = CaptionRow(file, text, number, split)
+    same = row.get("same")
+    found = CaptionRow(file, text, number, split, same if isinstance(same, str) else None)
     if row.get("broken") is True and any(plain(file) in shard.broken for shard in shards):
         return Record(found, None)
     shard, place = row.get("shard"), row.get("row")

@@ -17,14 +17,14 @@ asked for. It must not read what files hold.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from transfusion.data.errors import DataError
 from transfusion.data.found import counted, listed
 from transfusion.data.settings import Layout
-from transfusion.data.splits import NAMES, TRAIN, alike, split_named
+from transfusion.data.splits import NAMES, TRAIN, alike, split_around, split_named
 from transfusion.data.tree import TEXT_SUFFIX, Tree, folders, scan, top
 
 CAPTIONS_FILE = "captions.jsonl"
@@ -132,15 +132,33 @@ def _check_apart(laid: Laid) -> None:
     splits = text_splits(top(laid.tree.texts)) if laid.layout == "text" else {}
     if any(part.split for part in laid.parts):
         files = (name for twice in (*laid.tree.repeated, *laid.tree.shared) for name in twice[:2])
-        splits = {name: split for name in files if (split := split_around(name))}
+        splits = {name: split for name in files if (split := split_around(name.as_posix()))}
+    check_one_split(
+        laid.tree.path, ((name, other) for name, other, _ in (*laid.tree.repeated, *laid.tree.shared)), splits
+    )
+
+
+def check_one_split(
+    path: Path, twice: Iterable[tuple[PurePosixPath, PurePosixPath]], splits: Mapping[PurePosixPath, str]
+) -> None:
+    """Refuse what is in training and in another split by two of its names.
+
+    Args:
+        path: The data.
+        twice: Two names of a file or a folder, relative to them; the second is the same for all names of one.
+        splits: The splits of names.
+
+    Raises:
+        DataError: One is; says which.
+    """
     ones: dict[PurePosixPath, dict[str, PurePosixPath]] = {}  # the names of each file and folder, by their splits
-    for name, other, _ in (*laid.tree.repeated, *laid.tree.shared):
+    for name, other in twice:
         for each in (name, other):
             if each in splits:
                 ones.setdefault(other, {})[splits[each]] = each
     for named in ones.values():
         if TRAIN in named and len(named) > 1:
-            names = " and ".join(str(laid.tree.path / name) for name in named.values())
+            names = " and ".join(str(path / name) for name in named.values())
             raise DataError(
                 f"{names} are one by links, and of two splits ({', '.join(named)}): what is held out would be trained "
                 "on; take one away"
@@ -167,11 +185,6 @@ def layout_of(path: Path, layout: Layout = "auto") -> Layout:
             again = f"transfusion prepare latents DATA --to {path}"
             raise DataError(f"{path} holds latents that are not all encoded yet; go on by the same command ({again})")
     return lay_out(path, layout).layout
-
-
-def split_around(folder: PurePosixPath) -> str | None:
-    """Return the split that a folder, or the uppermost around it that does, is called as."""
-    return next((split for part in folder.parts if (split := split_named(part))), None)
 
 
 def is_note(text: PurePosixPath) -> bool:
@@ -353,7 +366,7 @@ def _splits_unread(parts: Sequence[Part]) -> str:
     if any(part.split for part in parts):
         return ""
     inner = {file for part in parts if not _has_table(part.tree) for file in part.tree.pictures if len(file.parts) > 1}
-    below = {file.parent for file in inner if split_around(PurePosixPath(*file.parts[1:-1])) not in (None, TRAIN)}
+    below = {file.parent for file in inner if split_around("/".join(file.parts[1:-1])) not in (None, TRAIN)}
     if below and below != {file.parent for file in inner}:
         return (
             f"folders of splits lie in others ({min(below)}), and are not read as such; put them on top "

@@ -6,12 +6,12 @@ It knows names and marks, and nothing of files.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transfusion.data.errors import DataError
-from transfusion.data.found import counted, listed
+from transfusion.data.found import MOST_LISTED, counted, listed
 from transfusion.keyed import stable_fraction
 
 TRAIN, TEST = "train", "test"
@@ -58,17 +58,20 @@ def choose(
     *,
     where: Path,
     unit: str = "record",
+    called: Callable[[int], str] | None = None,
 ) -> Chosen:
     """Choose the records of a split.
 
     Args:
-        names: Of all records; those of one name stay together.
+        names: Of all records; those of one name stay together. One that more than half of the records have, and a
+            larger share than is held out, is trained on whatever its hash is.
         marks: Split that the data name for each; None for none, which is "train" where others have one.
         split: What is wanted; None is "train" where there are splits, and everything where there are none.
         hold_out: Share of the names that become "test" by a hash that never changes; None: ``default_share`` where
             the data mark no splits, or "train" alone.
         where: The data, for errors.
         unit: What a record is called.
+        called: Names a record for a person, by its index; None: the names themselves do.
 
     Raises:
         DataError: The split does not exist or is empty; or the data mark splits, and a share shall be held out beside.
@@ -79,16 +82,14 @@ def choose(
     share = hold_out if hold_out is not None else 0.0 if is_marked else default_share(names)
     if not share and not is_marked:
         if split is None or (split == TRAIN and TRAIN in marks):
-            count = len(set(names))
-            few = f"{counted(count, unit)}, fewer than {FEWEST_NAMES}; data.hold_out=0.1 holds some out"
-            why = few if count < FEWEST_NAMES else "data.hold_out=0"
+            why = _too_few(names, unit) or "data.hold_out=0"
             own = TRAIN if TRAIN in marks else None
             return Chosen(list(range(len(names))), own, {}, told=f"nothing is held out ({why})")
         raise DataError(
             f"{where} has no splits, so there is no split {split!r} of it; train with data.hold_out=0.05 to hold out a "
             'share (it is the split "test" then, the rest "train"), or mark rows of a captions.jsonl with "split"'
         )
-    filled = _filled(marks) if is_marked else [TEST if _fraction(name) < share else TRAIN for name in names]
+    filled = _filled(marks) if is_marked else _held_out(names, share)
     if share and TEST not in filled:
         raise DataError(
             f"data.hold_out={share} holds out none of {counted(len(names), unit)} of {where}; hold more out"
@@ -100,7 +101,11 @@ def choose(
         raise DataError(f"{where} has no {unit}s of split {wanted!r}; it has {_counted(filled)}; {hint}")
     left = dict(Counter(found for found in filled if found != wanted))
     num_held_out = f"{filled.count(TEST)} of {counted(len(names), unit)}"
-    told = _crossing(names, filled) if is_marked else f"{num_held_out} held out as split 'test' (data.hold_out=0: none)"
+    told = (
+        _crossing(names, filled, called)
+        if is_marked
+        else f"{num_held_out} held out as split 'test' (data.hold_out=0: none)"
+    )
     return Chosen(places, wanted, left, share, told)
 
 
@@ -110,7 +115,8 @@ def default_share(names: Sequence[str]) -> float:
     At least one name is held out; of fewer than 50 names none. The share falls as records come, so none that was
     trained on is ever held out of more of them.
     """
-    fractions = sorted(_fraction(name) for name in names)
+    common = _most_common(names, 0.5)
+    fractions = sorted(_fraction(name) for name in names if name != common)
     distinct = sorted(set(fractions))
     if len(distinct) < FEWEST_NAMES:
         return 0.0
@@ -149,6 +155,40 @@ def split_marked(mark: str) -> str:
     return split_named(mark.strip()) or mark
 
 
+def split_around(folder: str) -> str | None:
+    """Return the split that a folder, or the uppermost around it that does, is called as.
+
+    >>> split_around("a/Test/train"), split_around("a/tests")
+    ('test', None)
+    """
+    return next((split for part in folder.split("/") if (split := split_named(part))), None)
+
+
+def strictest(splits: Iterable[str | None]) -> str | None:
+    """Return the split of a record that is of several: one for testing, else one for validation, else "train"."""
+    found = {*splits}
+    return next((split for split in (*TESTING, *VALIDATION, TRAIN) if split in found), None)
+
+
+def by_folders(marks: Sequence[str | None], folders: Mapping[int, str]) -> Sequence[str | None]:
+    """Return the splits of records: as they are marked; and where none is marked for a split that is held out, those
+    without a mark are of the split that the folders of their pictures are called as.
+
+    Args:
+        marks: The split that each is marked for, if any.
+        folders: The split that its folders are called as, by the record's number, where they are.
+
+    Returns:
+        The marks themselves, where no folder is called as a split that is held out.
+
+    >>> by_folders([None, None, "train"], {0: "test", 2: "test"})
+    ['test', None, 'train']
+    """
+    if any(mark not in (None, TRAIN) for mark in marks) or not {*folders.values()} - {TRAIN}:
+        return marks
+    return [mark or folders.get(number) for number, mark in enumerate(marks)]
+
+
 def alike(names: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
     """Return the names that differ in nothing but the split that a word of them names, "train" and another, by what
     stands before and after the word. A number behind it, that of a part, is no difference.
@@ -164,14 +204,35 @@ def alike(names: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
     return {key: group for key, group in found.items() if TRAIN in group.values() and len({*group.values()}) > 1}
 
 
+def _too_few(names: Sequence[str], unit: str) -> str:
+    """Say that so few names are not held out of by default; nothing where they are."""
+    count, told = len(set(names)), counted(len(names), unit)
+    told = f"{told} that share pictures or texts: {counted(count, 'group')}" if count < len(names) else told
+    return f"{told}, fewer than {FEWEST_NAMES}; data.hold_out=0.1 holds some out" if count < FEWEST_NAMES else ""
+
+
+def _held_out(names: Sequence[str], share: float) -> list[str]:
+    """Return the split of each name by its hash."""
+    common = _most_common(names, max(share, 0.5))
+    return [TEST if name != common and _fraction(name) < share else TRAIN for name in names]
+
+
+def _most_common(names: Sequence[str], share: float) -> str | None:
+    """Return the name that more than such a share of all has, if one does."""
+    return next((name for name, count in Counter(names).most_common(1) if count > share * len(names) > 1), None)
+
+
 def _filled(marks: Sequence[str | None]) -> list[str]:
     return [mark or TRAIN for mark in marks]
 
 
-def _crossing(names: Sequence[str], splits: Sequence[str]) -> str:
+def _crossing(names: Sequence[str], splits: Sequence[str], called: Callable[[int], str] | None) -> str:
     """Say which names are trained on and held out."""
     trained = {name for name, split in zip(names, splits, strict=True) if split == TRAIN}
-    both = sorted({name for name, split in zip(names, splits, strict=True) if split != TRAIN and name in trained})
+    places = {names[place]: place for place, split in enumerate(splits) if split != TRAIN and names[place] in trained}
+    both = sorted(places, key=None if called is None else places.__getitem__)
+    if called is not None:
+        both[:MOST_LISTED] = [called(places[name]) for name in both[:MOST_LISTED]]
     return f"in 'train' and in another split at once: {listed(both)}" if both else ""
 
 

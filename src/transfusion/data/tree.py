@@ -67,6 +67,11 @@ class Tree:
         texts = {text.with_suffix(""): text for text in self.texts}
         return {picture: texts[stem] for picture in self.pictures if (stem := picture.with_suffix("")) in texts}
 
+    @cached_property
+    def _read(self) -> dict[PurePosixPath, PurePosixPath]:
+        """The name that a folder is read by, by its others."""
+        return {twice.name: twice.other for twice in self.repeated}
+
     @property
     def passed_over(self) -> dict[str, int]:
         """What was not looked into, counted by why."""
@@ -88,6 +93,16 @@ class Tree:
             return tuple(file.relative_to(name) for file in files if file.parts[0] == name and len(file.parts) > 1)
 
         return Tree(self.path / name, inner(self.pictures), inner(self.texts), inner(self.others))
+
+    def read_as(self, file: PurePosixPath) -> PurePosixPath:
+        """Return the name that a file in a folder of several names is read by."""
+        known = self._read
+        for _ in known:  # a link may lead to a folder within another that has several names
+            around = next((each for each in file.parents if each in known), None)
+            if around is None or (known[around].is_relative_to(around) and file.is_relative_to(known[around])):
+                break  # a folder may be read by a link within it
+            file = known[around] / file.relative_to(around)
+        return file
 
     def unknown(self, known: set[PurePosixPath]) -> dict[str, int]:
         """Count the files of no known kind by their endings; those without one by "no ending"."""

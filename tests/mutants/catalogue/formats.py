@@ -111,9 +111,9 @@ MUTANTS = [
     ),
     Mutant(
         "idx: the test of MNIST is trained on",
-        IDX,
-        "TEST if TEN_THOUSAND in words else ",
-        "",
+        "data/records/places.py",
+        'WORDS = {"t10k": TEST}',
+        "WORDS: dict[str, str] = {}",
         "data/test_idx.py -k by_number",
     ),
     Mutant(
@@ -126,7 +126,7 @@ MUTANTS = [
     Mutant(
         "idx: a file that lies twice is read twice",
         IDX,
-        " if place.file.name.removesuffix(GZ) not in whole - {place.file.name}",
+        " if place.name.removesuffix(GZ) not in whole - {place.name}",
         "",
         "data/test_idx.py -k twice",
     ),

@@ -13,6 +13,7 @@ TEXT_NAMES = ("text", "texts", "txt", "caption", "captions", "sentence", "senten
 PICTURE_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
 STRINGS = ("string", "large_string", "string_view")
 BINARIES = ("binary", "large_binary", "binary_view")
+SPLIT = "split"
 LISTS = ("List", "LargeList", "Sequence")
 Features = Mapping[str, Any]
 
@@ -48,7 +49,7 @@ def choose_columns(features: Features, picture: str | None, text: str | None, wh
     """Choose the columns of pictures and texts.
 
     A picture is a column of type Image, or a struct with "bytes"; else a column of bytes that is called as one. A text
-    is a column of strings, or lists of them, that is called as one; else a class label.
+    is a column of strings, or lists of them, that is called as one; else a class label that marks no splits.
 
     Args:
         features: The columns, and their types.
@@ -64,7 +65,7 @@ def choose_columns(features: Features, picture: str | None, text: str | None, wh
     called = [name for name, feature in features.items() if is_called(name, feature)]
     pictures = _named(picture, kinds, ("picture", "bytes"), "picture", where) or typed or called
     texts = [name for name, kind in kinds.items() if kind in ("text", "texts") and name.lower() in TEXT_NAMES]
-    labels = [name for name, kind in kinds.items() if kind == "label"]
+    labels = [name for name, kind in kinds.items() if kind == "label" and name != SPLIT]
     texts = _named(text, kinds, ("text", "texts", "label"), "text", where) or texts or labels
     for setting, found in (("picture", pictures), ("text", texts)):
         if len(found) > 1:
@@ -90,6 +91,36 @@ def texts_of(feature: object, value: object) -> list[str]:
         return [text if isinstance(text, str) else "" for text in cast(list[object], value)]
     names = cast(Sequence[str], getattr(feature, "names", ()))
     return [names[value].replace("_", " ")] if isinstance(value, int) and 0 <= value < len(names) else []
+
+
+def check_splits(feature: object, where: str) -> bool:
+    """Return whether a column marks splits: it holds strings, or a class label; one without values marks none.
+
+    Args:
+        feature: The type of the column called "split"; None: there is none.
+        where: The table, for errors.
+
+    Raises:
+        DataError: It holds something else.
+    """
+    kind, dtype = kind_of(feature), getattr(feature, "dtype", None)
+    if feature is None or dtype == "null":
+        return False
+    if kind not in ("text", "label"):
+        told = dtype if isinstance(dtype, str) and type(feature).__name__ == "Value" else type(feature).__name__
+        raise DataError(
+            f"{where}: column {SPLIT!r} holds {told}, which marks no splits; expected strings, such as 'train', or a "
+            "class label: cast the column, or rename it where it means something else"
+        )
+    return True
+
+
+def split_said(feature: object, value: object) -> object:
+    """Return which split a column names in a row: a class label by its name."""
+    names = cast(Sequence[str], getattr(feature, "names", ()))
+    if names and isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else None
+    return value
 
 
 def _named(column: str | None, kinds: Mapping[str, str], expected: Sequence[str], what: str, where: str) -> list[str]:

@@ -69,9 +69,20 @@ def _either(*each: Callable[[Path], str]) -> Callable[[Path], str]:
 
 
 def _file(config: FolderConfig, *names: str) -> Path:
-    """Return the file of rows: the path, or the first of some names that lies in it."""
+    """Return the file of rows: the path, or the one of some names that lies in it.
+
+    Raises:
+        DataError: Several do.
+    """
     path = config.path
-    return next((path / name for name in names if (path / name).is_file()), path / names[0]) if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    found = [name for name in names if (path / name).is_file()]
+    if len(found) > 1:
+        raise DataError(
+            f"{path} holds both {' and '.join(found)}; take one of them away, or name one (data.path={path / found[0]})"
+        )
+    return path / (found or names)[0]
 
 
 def _images(config: FolderConfig) -> Path:

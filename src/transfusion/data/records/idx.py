@@ -2,9 +2,10 @@
 
     train-images-idx3-ubyte.gz    pictures, grey: 28 x 28 bytes each
     train-labels-idx1-ubyte.gz    a number each
-    t10k-images-idx3-ubyte.gz     "t10k" or "test" in the name is the split test, "train" the split train
+    t10k-images-idx3-ubyte.gz     "t10k" or "test" in the name is the split test; folders train/, test/ are, too
     t10k-labels-idx1-ubyte.gz
-    labels.txt                    names of the classes, a line each, which are the captions; or classes.txt
+    labels.txt                    names of the classes, a line each, which are the captions; or classes.txt; in the
+                                  folder of the pictures or in that which is named
 
 Without names the captions are the numbers. A file that is not compressed is mapped, one that is stands in memory:
 47 MB for the 60,000 of MNIST.
@@ -25,13 +26,11 @@ from transfusion.data.captions import utf8
 from transfusion.data.decode import Pixels
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found, listed
-from transfusion.data.records.places import find_files
+from transfusion.data.records.places import Place, find_files, splits_named
 from transfusion.data.records.record import Captioned
 from transfusion.data.records.tally import Marks, mark_of
-from transfusion.data.splits import TEST, split_named
 
-IMAGES = re.compile(r"(?P<set>.*?)[-._]?images?[-._]idx3[-._]ubyte(?P<gz>\.gz)?", re.IGNORECASE)
-TEN_THOUSAND = "t10k"  # what MNIST calls its test
+IMAGES = re.compile(r".*?[-._]?images?[-._]idx3[-._]ubyte(\.gz)?", re.IGNORECASE)
 NAMES_FILES = ("labels.txt", "classes.txt")
 UNSIGNED = b"\0\0\x08"  # how an idx file of bytes begins; behind it stands the number of its dimensions
 GZ = ".gz"
@@ -68,13 +67,17 @@ class IdxFiles:
             DataError: There are none, or one is no such file; names it.
         """
         places = find_files(path, is_images, is_named=is_named)
-        whole = {place.file.name for place in places}
-        files = [place.file for place in places if place.file.name.removesuffix(GZ) not in whole - {place.file.name}]
-        if not files:
+        whole = {place.name for place in places}
+        found = [place for place in places if place.name.removesuffix(GZ) not in whole - {place.name}]
+        if not found:
             raise DataError(f"{path} holds no idx files of pictures; expected files such as train-images-idx3-ubyte.gz")
-        self._sets = [_read_set(file) for file in files]
+        if not path.is_dir():  # a set is one by its file's name, also where that alone is named
+            found = [place._replace(split=splits_named([place.name]).get(place.name)) for place in found]
+        self._sets = [_read_set(place) for place in found]
         self._ends = np.cumsum([len(each.labels) for each in self._sets])
-        self._names = _class_names(files[0].parent, max(int(each.labels.max()) for each in self._sets))
+        self._names = _class_names(
+            _folder_of_names(found[0].file.parent, path), max(int(each.labels.max()) for each in self._sets)
+        )
         self.splits: Sequence[str | None] = [each.split for each in self._sets for _ in range(len(each.labels))]
         marks = [mark_of(picture.data) for each in self._sets for picture in each.pictures]
         self.groups: Sequence[str] = Marks(np.array(marks, dtype=np.uint64))
@@ -100,8 +103,9 @@ class IdxFiles:
         return f"idx:{digest.hexdigest()}"
 
 
-def _read_set(file: Path) -> _Set:
+def _read_set(place: Place) -> _Set:
     """Read pictures and the labels beside them."""
+    file = place.file
     beside = re.sub("idx3", "idx1", re.sub("image(s?)", r"label\1", file.name))
     other = beside.removesuffix(GZ) if beside.endswith(GZ) else beside + GZ
     labels = next((file.parent / name for name in (beside, other) if (file.parent / name).is_file()), None)
@@ -110,10 +114,7 @@ def _read_set(file: Path) -> _Set:
     pictures, numbers = read_idx(file, 3), read_idx(labels, 1)
     if len(pictures) != len(numbers) or not pictures.size:
         raise DataError(f"{file} holds {len(pictures)} pictures and {labels} {len(numbers)} labels; expected one each")
-    found = IMAGES.fullmatch(file.name)
-    words = re.split(r"[-._]", found["set"].lower()) if found else []
-    split = TEST if TEN_THOUSAND in words else next((named for word in words if (named := split_named(word))), None)
-    return _Set(file.name.removesuffix(GZ), split, pictures, numbers)
+    return _Set(place.name.removesuffix(GZ), place.split, pictures, numbers)
 
 
 def read_idx(file: Path, num_dimensions: int) -> NDArray[np.uint8]:
@@ -154,6 +155,11 @@ def read_idx(file: Path, num_dimensions: int) -> NDArray[np.uint8]:
 def _mapped(file: Path) -> NDArray[np.uint8]:
     """Map a file; an empty one cannot be."""
     return np.memmap(file, np.uint8, mode="r") if file.stat().st_size else np.zeros(0, np.uint8)
+
+
+def _folder_of_names(folder: Path, path: Path) -> Path:
+    """Return the folder that has the names of the classes: that of the pictures, or the one that is named."""
+    return next((each for each in (folder, path) if any((each / name).is_file() for name in NAMES_FILES)), folder)
 
 
 def _class_names(folder: Path, largest: int) -> list[str]:

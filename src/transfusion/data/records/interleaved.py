@@ -16,6 +16,7 @@ from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.records.record import Interleaved, Part
 from transfusion.data.records.rows import Row, Rows
+from transfusion.data.records.sides import Sides
 from transfusion.data.records.within import picture_at, split_of
 
 DOCUMENTS_FILE = "documents.jsonl"
@@ -40,25 +41,25 @@ class Documents:
         """
         self._rows, self._images, self._has_pictures = Rows(file), images, has_pictures
         self.quarantine: Mapping[str, str] = {}
-        splits: list[str | None] = []
-        groups: list[str] = []
+        sides = Sides(images, is_tied=False)
         num_pictures = num_letters = num_silent = 0
         for index, row in enumerate(self._rows):
             where = self._rows.where(index)
             parts = self._parts(row, where)
-            splits.append(split_of(row, where))
-            groups.append(hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16])
+            own = hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            sides.add(own, split_of(row, where), (part for part in parts if not isinstance(part, str)))
             num_pictures += sum(not isinstance(part, str) for part in parts)
             num_letters += sum(len(part) for part in parts if isinstance(part, str))
             num_silent += not parts
-        self.splits: Sequence[str | None] = splits
-        self.groups: Sequence[str] = groups  # of what the rows say, whatever else stands in them
+        self.splits: Sequence[str | None] = sides.splits
+        self.groups: Sequence[str] = sides.groups  # of what the rows say, whatever else stands in them
         self.found = Found(
             str(file),
             "interleaved" if has_pictures else "lines",
             pictures=num_pictures,
             letters=num_letters,
             texts=len(self._rows),
+            noted=sides.noted,
             left_out={"row that holds nothing": num_silent} if num_silent else {},
         )
 

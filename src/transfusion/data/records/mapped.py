@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from transfusion.data.decode import Held
+from transfusion.data.decode import Held, Slice
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.records.record import Part, Record, pictures, words
 from transfusion.data.records.rows import Rows
+from transfusion.data.records.sides import Sides
 from transfusion.data.settings import Layout
 
 
@@ -70,7 +71,9 @@ class RowItems:
 
 
 class MappedRecords:
-    """Records of items. Those about one picture are held out together, by its name; those without, by their words."""
+    """Records of items. Those that share a picture are held out together, by the name of one's first; those without
+    pictures by their words.
+    """
 
     def __init__(self, items: Items, layout: Layout, path: Path, images: Path) -> None:
         """Make every record once, to check it and to count.
@@ -86,7 +89,7 @@ class MappedRecords:
         """
         self._items, self._images = items, images
         self.quarantine: Mapping[str, str] = {}
-        self._places, splits, groups = list[int](), list[str | None](), list[str]()
+        self._places, sides = list[int](), Sides(images)
         num_pictures = num_letters = num_left_out = 0
         kind: type[Record] | None = None
         names = set[str]()
@@ -109,18 +112,23 @@ class MappedRecords:
                 )
             names.add(record.name)
             self._places.append(index)
-            splits.append(split)
-            groups.append(self._group(record))
+            sides.add(self._group(record), split, pictures(record))
             num_pictures += sum(1 for _ in pictures(record))
             num_letters += sum(map(len, words(record)))
         if kind is None:
             raise DataError(f"{path} gives no records")
         self.kind: type[Record] = kind
-        self.splits: Sequence[str | None] = splits
-        self.groups: Sequence[str] = groups
+        self.splits: Sequence[str | None] = sides.splits
+        self.groups: Sequence[str] = sides.groups
         left_out = {"row that its reader leaves out": num_left_out} if num_left_out else {}
         self.found = Found(
-            str(path), layout, pictures=num_pictures, letters=num_letters, texts=len(groups), left_out=left_out
+            str(path),
+            layout,
+            pictures=num_pictures,
+            letters=num_letters,
+            texts=len(self._places),
+            noted=sides.noted,
+            left_out=left_out,
         )
 
     def __getitem__(self, index: int) -> Record:
@@ -148,4 +156,6 @@ def part_name(part: Part, images: Path) -> str:
     """Name what a part holds, wherever the data lie."""
     if isinstance(part, Path):
         return str(part.relative_to(images)) if part.is_relative_to(images) else str(part)
+    if isinstance(part, Slice):
+        return f"{part_name(part.path, images)}, {part.begin}:{part.size}"
     return hashlib.sha256(part.data).hexdigest() if isinstance(part, Held) else str(part)

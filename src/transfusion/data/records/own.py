@@ -13,7 +13,8 @@
 
 Records are Captioned, Interleaved, Conversation or Edit, all of one kind. Their pictures are Paths, relative to
 data.images or to the data, or a Slice of a file, or a Held in memory. A function of rows leaves one out by returning
-None, and the row's "split" counts. An argument that is not marked is a row where data.path is a .json or .jsonl file.
+None. The row's "split" counts, or else the split that its file or folder is called as (train.jsonl, test/1.jsonl). An
+argument that is not marked is a row where data.path is a .json or .jsonl file.
 
 **This runs the file's code**: when a run opens its data, also when it goes on, for its settings name the file. Using a
 model (generate, from_pretrained) never imports it. What the file holds is part of the data: changed, they changed.
@@ -32,6 +33,7 @@ from typing import cast
 from transfusion.data.decode import Held, PictureSource, Slice
 from transfusion.data.errors import DataError
 from transfusion.data.records.mapped import Mapped, MappedRecords, part_name
+from transfusion.data.records.places import Place, find_files
 from transfusion.data.records.record import Captioned, Conversation, Edit, Interleaved, Part, Record
 from transfusion.data.records.rows import SUFFIXES as ROW_SUFFIXES
 from transfusion.data.records.rows import Rows
@@ -61,12 +63,14 @@ class Own:
             raise DataError(f"there is no {path}; data.path names what data.reader reads")
         self._function = _imported(reader)
         self._rows: list[Rows] = []
+        self._splits: list[str | None] = []
         self._all: Sequence[object] = ()
         if _takes_path(self._function, reader, path):
             self._all = self._sequence(path)
             self._where = f"{reader} of {path}"
         else:
-            self._rows = [Rows(file) for file in _files(path, reader)]
+            places = _files(path, reader)
+            self._rows, self._splits = [Rows(place.file) for place in places], [place.split for place in places]
         self._starts = [0]
         for rows in self._rows:
             self._starts.append(self._starts[-1] + len(rows))
@@ -79,16 +83,16 @@ class Own:
         """Say where one stands."""
         if not self._rows:
             return f"{self._where}, record {index}"
-        rows, place = self._at(index)
-        return rows.where(place)
+        number, place = self._at(index)
+        return self._rows[number].where(place)
 
     def made(self, index: int) -> Mapped:
         """Make the record of a row."""
         where, split, row = self.where(index), None, None
         if self._rows:
-            rows, place = self._at(index)
-            row = rows[place]
-            split = split_of(row, where)
+            number, place = self._at(index)
+            row = self._rows[number][place]
+            split = split_of(row, where) or self._splits[number]
         try:
             record = self._function(row) if self._rows else self._all[index]
         except Exception as error:  # whatever the user's code raises
@@ -112,9 +116,10 @@ class Own:
     def _parts(self, record: Record) -> list[str]:
         return [record.name, *(part_name(part, self._images) for part in record.parts)]
 
-    def _at(self, index: int) -> tuple[Rows, int]:
+    def _at(self, index: int) -> tuple[int, int]:
+        """Return which file a row stands in, and its place there."""
         number = next(number for number, start in enumerate(self._starts[1:]) if index < start)
-        return self._rows[number], index - self._starts[number]
+        return number, index - self._starts[number]
 
     def _sequence(self, path: Path) -> Sequence[object]:
         try:
@@ -181,15 +186,19 @@ def _takes_path(function: Function, reader: str, path: Path) -> bool:
     return first.annotation in PATH_MARKS
 
 
-def _files(path: Path, reader: str) -> list[Path]:
-    """Return the files of rows: the one, or all that lie in a folder, by name."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in ROW_SUFFIXES) if path.is_dir() else [path]
-    if not files:
+def _files(path: Path, reader: str) -> list[Place]:
+    """Return the files of rows: the one, or all that lie in a folder, by name, or in folders of splits."""
+    places = find_files(path, _is_rows, is_named=True) if path.is_dir() else [Place(path, path.name)]
+    if not places:
         raise DataError(
             f"{path} has no .json or .jsonl, of whose rows {reader} makes records; mark its argument as a Path to give "
             "it the folder"
         )
-    return files
+    return places
+
+
+def _is_rows(name: str) -> bool:
+    return name.lower().endswith(ROW_SUFFIXES)
 
 
 def _checked(record: object, images: Path) -> Record:

@@ -2,7 +2,7 @@
 
     shards/a-000.tar                     all in one
     shards/train/0.tar  test/0.tar       the folders' names are splits
-    data/train-00000-of-00002.parquet    so are the files', where all are named for one
+    data/train-00000-of-00002.parquet    so are the files', where all are named for one by a word of theirs
     photos/shards/a-000.tar              ``photos`` only wraps
 
 It must not read what files hold.
@@ -18,11 +18,12 @@ from transfusion.data.errors import DataError
 from transfusion.data.formats import SUFFIXES
 from transfusion.data.found import listed
 from transfusion.data.layouts import TABLES, is_note
-from transfusion.data.splits import TRAIN, alike, split_named
+from transfusion.data.splits import TEST, TRAIN, alike, split_named
 from transfusion.data.tree import TEXT_SUFFIX, is_folder
 
 DEEPEST = 4  # folders around the files, at most
 NUMBER = re.compile(r"[._-]?\d+(?:[._-]of[._-]\d+)?(?:-[0-9a-f]{16})?$")  # of a part, and the hash that the hub adds
+WORDS = {"t10k": TEST}  # what MNIST calls its test
 Wanted = Callable[[str], bool]
 
 
@@ -58,7 +59,7 @@ def find_files(path: Path, is_wanted: Wanted, *, is_named: bool = False) -> list
             pictures, texts or a table of captions mean that the folder holds something else.
 
     Raises:
-        DataError: They lie in several folders, and these are not named for splits.
+        DataError: They lie in several folders, and these are not named for splits; or beside folders that are.
     """
     if not path.is_dir():
         return [Place(path, path.name)] if path.is_file() and is_wanted(path.name) else []
@@ -70,16 +71,22 @@ def _found(path: Path, prefix: str, is_wanted: Wanted, is_named: bool, deepest: 
     folder = _listed(path, is_wanted, is_whole=is_named)
     if not is_named and (folder.has_others or (folder.files and folder.inner)):
         return None
-    if folder.files:
-        splits = splits_named(folder.files)
-        return [Place(path / name, prefix + name, splits.get(name)) for name in folder.files]
+    inner = [name for name in folder.inner if not folder.files or split_named(name)]
     within: dict[str, list[Place]] = {}
-    for name in folder.inner if deepest else ():
+    for name in inner if deepest else ():
         found = _found(path / name, f"{prefix}{name}/", is_wanted, is_named, deepest - 1)
         if found is None:
             return None
         if found:
             within[name] = found
+    if folder.files and within:
+        raise DataError(
+            f"{path} holds data of splits ({listed([f'{name}/' for name in within])}) and of data beside them "
+            f"({listed(folder.files)}); move what belongs to no split out, or name one of them (data.path)"
+        )
+    if folder.files:
+        splits = splits_named(folder.files)
+        return [Place(path / name, prefix + name, splits.get(name)) for name in folder.files]
     if within and all(map(split_named, within)):
         return [place._replace(split=split_named(name)) for name, places in within.items() for place in places]
     if len(within) > 1:
@@ -111,9 +118,9 @@ def _listed(path: Path, is_wanted: Wanted, *, is_whole: bool) -> _Folder:
     return _Folder(sorted(files), sorted(inner), has_others)
 
 
-def _one_split(stem: str) -> str | None:
-    """Return the one split that a word of a stem names."""
-    found = {split for word in re.split(r"[._-]", stem) if (split := split_named(word))}
+def _one_split(name: str) -> str | None:
+    """Return the one split that words of a name name."""
+    found = {split for word in re.split(r"[ ._-]", name) if (split := WORDS.get(word.lower()) or split_named(word))}
     return found.pop() if len(found) == 1 else None
 
 
@@ -136,8 +143,8 @@ def splits_named(names: Sequence[str]) -> dict[str, str]:
     >>> splits_named(["train_sft-0.parquet", "test_sft-0.parquet", "unsupervised-0.parquet"])
     {'train_sft-0.parquet': 'train', 'test_sft-0.parquet': 'test', 'unsupervised-0.parquet': 'unsupervised'}
     """
-    stems = {name: NUMBER.sub("", name.split(".")[0]) for name in names}
-    own = {name: split for name, stem in stems.items() if (split := _one_split(stem))}
+    stems = {name: NUMBER.sub("", PurePosixPath(name).stem) for name in names}
+    own = {name: split for name in names if (split := _one_split(name))}
     if len(own) == len(names) or any(split != TRAIN for split in own.values()):
         return {name: own.get(name, stem) for name, stem in stems.items()}
     by_stem = next((group for group in alike(stems.values()).values() if len(group) == len({*stems.values()})), {})

@@ -29,15 +29,21 @@ class RecordReader:
         """
         check_alone(config, layout)
         self._records: Records = open_records(config, layout)
-        self._chosen = choose(
-            self._records.groups, self._records.splits, config.split, config.hold_out, where=config.path
-        )
+        groups, splits = self._records.groups, self._records.splits
+        self._chosen = choose(groups, splits, config.split, config.hold_out, where=config.path, called=self._called)
         self.config: FolderConfig = config.model_copy(update={"layout": layout, "hold_out": self._chosen.hold_out})
 
     @property
     def held_out(self) -> FolderConfig | None:
         """Return the settings of the split that is held out."""
         return held_out_of(self.config, self._chosen.left)
+
+    def _called(self, place: int) -> str:
+        """Name a record, or its group where what it names is no picture."""
+        try:
+            return self._records[place].name
+        except BrokenPicture:
+            return self._records.groups[place]
 
     def texts(self) -> Iterator[str]:
         """Yield all words."""

@@ -9,6 +9,7 @@
 
 Members of one key, the name up to the first dot of its last part, are a record. A path is one tar, a folder of them, or
 of folders or tars that are called as splits (train/0.tar, pets-test-0.tar); what "split" in the JSON says goes first.
+Where neither says so, members in folders of splits (test/0001.jpg) are of these.
 
 Before a run the headers are read, the captions, and the ends of each picture, to know it again. Of a tar that is
 damaged or cut short the records before that are read; it is named and counted.
@@ -153,7 +154,8 @@ class Shards(Tallied):
         caption = said.member.begin, said.member.size
         for place, text in enumerate(said.texts, start=1):
             numbers = (number, picture.begin, picture.size, *caption, place if said.is_json else 0)
-            self._tally.add(picture.name, numbers, mark, text, split)
+            folder = picture.name.rpartition("/")[0]
+            self._tally.add(picture.name, numbers, mark, text, split, folder=folder)
 
 
 DAMAGED, AMBIGUOUS, UNREAD = "tar that is damaged", "record that is told twice", "caption that cannot be read"

@@ -22,17 +22,27 @@ from typing import Any, NamedTuple, cast
 from transfusion.data.decode import Held, PictureSource
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.found import Found
-from transfusion.data.records.columns import Columns, Features, choose_columns, is_called, kind_of, texts_of
+from transfusion.data.records.columns import (
+    SPLIT,
+    Columns,
+    Features,
+    check_splits,
+    choose_columns,
+    is_called,
+    kind_of,
+    split_said,
+    texts_of,
+)
 from transfusion.data.records.places import find_files
 from transfusion.data.records.record import Captioned, Interleaved, Record
 from transfusion.data.records.tally import Tallied, Tally, mark_of, mark_of_picture
 from transfusion.data.records.within import picture_at, split_of
+from transfusion.data.splits import split_marked
 
 PARQUET = ".parquet"
 SAVED_FILES = ("dataset_dict.json", "state.json")  # of several splits, and of one
 EXTRA = "pip install 'transfusion[datasets]'"
 NUM_SCANNED = 512  # rows at once
-SPLIT = "split"
 BLANK, BARE, NOTHING = "row without a caption", "row without a picture", "row that holds nothing"
 
 
@@ -93,7 +103,9 @@ def open_parts(path: Path, *, is_named: bool = False) -> list[Part]:
         if is_saved(path):
             told = datasets.load_from_disk(str(path))
             return (
-                [Part(str(name), rows) for name, rows in told.items()] if isinstance(told, dict) else [Part(None, told)]
+                [Part(split_marked(str(name)), rows) for name, rows in told.items()]
+                if isinstance(told, dict)
+                else [Part(None, told)]
             )
         files: dict[str | None, list[str]] = {}
         for place in find_files(path, is_parquet, is_named=is_named):
@@ -194,7 +206,7 @@ class Table(Tallied):
         """Return the columns that are read of a part; pictures stay undecoded."""
         import datasets
 
-        has_split = SPLIT in self._features and kind_of(self._features[SPLIT]) == "text"
+        has_split = check_splits(part.rows.features.get(SPLIT), str(path))
         wanted = [name for name in (*self._columns, SPLIT if has_split else None) if name]
         if missing := [name for name in wanted if name not in part.rows.features]:
             raise DataError(
@@ -211,17 +223,19 @@ class Table(Tallied):
         columns, place = self._columns, 0
         for table in part.rows.with_format("arrow").iter(batch_size=NUM_SCANNED):
             texts = table.column(columns.text).to_pylist()
-            marks = [None] * len(texts) if columns.picture is None else list(_marks(table.column(columns.picture)))
+            pictures = [_Mark()] * len(texts) if columns.picture is None else _marks(table.column(columns.picture))
             splits = table.column(SPLIT).to_pylist() if SPLIT in table.column_names else [None] * len(texts)
-            for value, mark, split in zip(texts, marks, splits, strict=True):
+            for value, picture, said in zip(texts, pictures, splits, strict=True):
                 name = f"{part.split or 'row'}:{place}"
-                said = texts_of(self._features[columns.text], value)
-                self._take(name, (number, place), said, mark, split_of({SPLIT: split}, name) or part.split)
+                split = split_of({SPLIT: split_said(part.rows.features.get(SPLIT), said)}, name) or part.split
+                told = texts_of(self._features[columns.text], value)
+                self._take(name, (number, place), told, picture._replace(split=split))
                 place += 1
 
-    def _take(self, name: str, at: tuple[int, int], texts: list[str], mark: int | None, split: str | None) -> None:
+    def _take(self, name: str, at: tuple[int, int], texts: list[str], picture: "_Mark") -> None:
         """Take the records of a row: a text each."""
         has_pictures = self._columns.picture is not None
+        mark, folder, split = picture
         if has_pictures and mark is None:
             self._tally.leave(name, "the row has no picture: neither bytes nor a path", BARE)
             return
@@ -234,7 +248,9 @@ class Table(Tallied):
         for which, text in told:
             own = mark if mark is not None else mark_of(text.encode())
             self._num_letters += len(text)
-            self._tally.add(f"{name}, caption {which + 1}" if which else name, (*at, which), own, text, split)
+            self._tally.add(
+                f"{name}, caption {which + 1}" if which else name, (*at, which), own, text, split, folder=folder
+            )
 
     def _picture(self, value: object, name: str) -> PictureSource:
         """Return the picture that a row holds, or names.
@@ -254,8 +270,22 @@ class Table(Tallied):
             raise BrokenPicture(str(error)) from error
 
 
-def _marks(column: Any) -> Iterator[int | None]:  # noqa: ANN401 - pyarrow.ChunkedArray
-    """Yield a hash of each picture of a column, or of the name of its file; None where there is neither."""
+class _Mark(NamedTuple):
+    """What a row is known by.
+
+    Attributes:
+        picture: A hash of its picture, or of the name of its file; None where there is neither.
+        folder: The folder of that file, where there is a name alone.
+        split: The split that the row is marked for.
+    """
+
+    picture: int | None = None
+    folder: str = ""
+    split: str | None = None
+
+
+def _marks(column: Any) -> Iterator[_Mark]:  # noqa: ANN401 - pyarrow.ChunkedArray
+    """Yield what is known of each picture of a column."""
     import pyarrow
 
     for chunk in column.chunks:
@@ -267,6 +297,9 @@ def _marks(column: Any) -> Iterator[int | None]:  # noqa: ANN401 - pyarrow.Chunk
         paths = fields["path"].to_pylist() if "path" in fields else [None] * len(chunk)
         for data, path in zip(fields["bytes"], paths, strict=True):
             buffer = data.as_buffer()
-            yield (
-                mark_of_picture(memoryview(buffer)) if buffer is not None else mark_of(path.encode()) if path else None
-            )
+            if buffer is not None:
+                yield _Mark(mark_of_picture(memoryview(buffer)))
+            elif path:
+                yield _Mark(mark_of(path.encode()), "" if path.startswith("/") else path.rpartition("/")[0])
+            else:
+                yield _Mark()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfusion.data.errors import plain
+from transfusion.data.splits import by_folders, split_around
 
 END_BYTES = 4096  # of a picture that are read to know it again, from each end
 
@@ -23,7 +24,6 @@ class Tally:
     """Records, one after another, and what was left out.
 
     Attributes:
-        splits: The split that the data mark for each, if any.
         quarantine: What is left out and why, by name.
         left_out: What else is not taken, counted by why.
     """
@@ -36,7 +36,8 @@ class Tally:
         """
         self._width = width
         self._numbers, self._marks, self._ends, self._names = array("q"), array("Q"), array("q", [0]), bytearray()
-        self.splits: list[str | None] = []
+        self._splits: list[str | None] = []
+        self._folders: dict[int, str] = {}
         self.quarantine: dict[str, str] = {}
         self.left_out: Counter[str] = Counter()
         self._digest = hashlib.sha256()
@@ -45,7 +46,9 @@ class Tally:
         """Count the records."""
         return len(self._marks)
 
-    def add(self, name: str, numbers: tuple[int, ...], mark: int, text: str, split: str | None) -> None:
+    def add(
+        self, name: str, numbers: tuple[int, ...], mark: int, text: str, split: str | None, *, folder: str = ""
+    ) -> None:
         """Take a record.
 
         Args:
@@ -54,13 +57,16 @@ class Tally:
             mark: A hash of its picture, or of its text.
             text: Its words.
             split: The split that the data mark for it, if any.
+            folder: Which its picture is named in; where it is called as a split, see ``by_folders``.
         """
+        if around := split_around(folder):
+            self._folders[len(self)] = intern(around)
         assert len(numbers) == self._width, numbers
         self._numbers.extend(numbers)
         self._marks.append(mark)
         self._names += name.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._names))
-        self.splits.append(split and intern(split))
+        self._splits.append(split and intern(split))
         self._digest.update(json.dumps([name, mark, text, split]).encode())
 
     def begin(self, name: str) -> None:
@@ -80,6 +86,11 @@ class Tally:
         """Return the name of a record."""
         name = self._names[self._ends[index] : self._ends[index + 1]]
         return name.decode("utf-8", "surrogateescape")
+
+    @property
+    def splits(self) -> Sequence[str | None]:
+        """The split of each record, if any."""
+        return by_folders(self._splits, self._folders)
 
     @property
     def marks(self) -> "Marks":
@@ -147,7 +158,7 @@ class Tallied:
 
     @property
     def splits(self) -> Sequence[str | None]:
-        """The split that the data mark for each record, if any."""
+        """The split of each record, if any."""
         return self._tally.splits
 
     @property

@@ -18,12 +18,12 @@ from transfusion.data.captions import CaptionRow, FolderCaptions, folder_caption
 from transfusion.data.documents import shapes_digest
 from transfusion.data.errors import BrokenPicture, DataError, plain
 from transfusion.data.found import Found
-from transfusion.data.layouts import TABLES, holds_latents, lay_out, split_around
+from transfusion.data.layouts import TABLES, holds_latents, lay_out
 from transfusion.data.readers import ImageFolder
 from transfusion.data.records.detect import check_in_files
 from transfusion.data.settings import FolderConfig, OneData, ShapesConfig
 from transfusion.data.shapes import render, sample_scene
-from transfusion.data.splits import TRAIN, choose, held_out_split
+from transfusion.data.splits import TRAIN, choose, held_out_split, split_around
 from transfusion.data.tree import Tree, scan
 from transfusion.keyed import generator
 from transfusion.train.autoencoder.settings import AutoencoderRun
@@ -172,7 +172,7 @@ def picture_rows(config: FolderConfig) -> FolderCaptions:
         if config.layout != "auto" or not config.path.is_dir() or not _is_alone(alone := scan(config.path)):
             raise
         names = [file.as_posix() for file in alone.pictures]
-        marks = [split_around(file.parent) for file in alone.pictures]
+        marks = [split_around(file.parent.as_posix()) for file in alone.pictures]
         marks = marks if TRAIN in marks else [None] * len(names)
         chosen = choose(names, marks, config.split, config.hold_out, where=config.path, unit="picture")
         rows = [CaptionRow(names[place], "") for place in chosen.places]
