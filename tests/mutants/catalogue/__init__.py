@@ -13,6 +13,7 @@ from mutants.catalogue import (
     mixture,
     model,
     records,
+    starts,
     train,
     turns,
     verbs,
@@ -34,5 +35,6 @@ MUTANTS: list[Mutant] = [
     *autoencoder_training.MUTANTS,
     *verbs.MUTANTS,
     *cli.MUTANTS,
+    *starts.MUTANTS,
     *turns.MUTANTS,
 ]

@@ -9,6 +9,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -68,7 +69,11 @@ class Documents:
 
     def digest(self) -> str:
         """Name what the rows hold."""
-        return f"documents:{self._rows.digest()}"
+        return f"documents:{self._digest}"
+
+    @cached_property
+    def _digest(self) -> str:
+        return self._rows.digest()
 
     def _parts(self, row: Row, where: str) -> tuple[Part, ...]:
         if not self._has_pictures:

@@ -5,6 +5,7 @@ It must not know what the items are.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -136,7 +137,11 @@ class MappedRecords:
 
     def digest(self) -> str:
         """Name what the items hold."""
-        return f"{self.found.layout}:{self._items.digest()}"
+        return f"{self.found.layout}:{self._digest}"
+
+    @cached_property
+    def _digest(self) -> str:
+        return self._items.digest()
 
     def _group(self, record: Record) -> str:
         first = next(pictures(record), None)

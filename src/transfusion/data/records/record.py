@@ -3,9 +3,9 @@
 A picture is named by where it lies and decoded when it is told. It must not know files' formats, tokens or models.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from transfusion.data.decode import PictureSource
 from transfusion.data.errors import DataError
@@ -152,6 +152,20 @@ class Records(Protocol):
     def digest(self) -> str:
         """Name what the data hold, but for the pixels of pictures in files of their own."""
         ...
+
+
+@runtime_checkable
+class Glanced(Protocol):
+    """Records that can be told but for their pictures, without reading these."""
+
+    def glance(self, index: int) -> Record:
+        """Return a record; its pictures are there, and may be empty."""
+        ...
+
+
+def glancing(records: Records) -> Callable[[int], Record]:
+    """Return what gives a record by its number where its words are wanted, and where pictures are, and not these."""
+    return records.glance if isinstance(records, Glanced) else records.__getitem__
 
 
 def words(record: Record) -> Iterator[str]:

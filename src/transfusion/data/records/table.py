@@ -178,17 +178,29 @@ class Table(Tallied):
 
     def __getitem__(self, index: int) -> Captioned | Interleaved:
         """Return a row, or one of its captions."""
+        record = self.glance(index)
+        if isinstance(record, Interleaved) or self._columns.picture is None:
+            return record
+        number, place, _ = self._tally.numbers(index)
+        value = self._value(number, place, self._columns.picture)
+        return replace(record, picture=self._picture(value, record.name))
+
+    def glance(self, index: int) -> Captioned | Interleaved:
+        """Return a row, or one of its captions; its picture is not read, and empty."""
         number, place, which = self._tally.numbers(index)
         columns, name = self._columns, self._tally.name(index)
-        row = self._parts[number].rows[place]
-        text = texts_of(self._features[columns.text], row[columns.text])[which]
+        text = texts_of(self._features[columns.text], self._value(number, place, columns.text))[which]
         if columns.picture is None:
             return Interleaved(name, (text,))
-        return Captioned(name, " ".join(text.split()), self._picture(row[columns.picture], name))
+        return Captioned(name, " ".join(text.split()), Held(b"", name))
 
     def digest(self) -> str:
         """Name rows, texts and the ends of pictures."""
         return f"table:{self._columns.text}:{self._columns.picture}:{self._tally.digest()}"
+
+    def _value(self, number: int, place: int, column: str) -> object:
+        """Return what a row holds in one column: the library's own way reads all of the row, its picture too."""
+        return self._parts[number].rows.data.column(column)[place].as_py()
 
     def _narrowed(self, part: Part, path: Path) -> Part:
         """Return the columns that are read of a part; pictures stay undecoded."""

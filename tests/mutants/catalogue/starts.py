@@ -1,0 +1,50 @@
+"""Bugs in what a start does with data, and with what lies in a run's folder."""
+
+from mutants.mutant import Mutant
+
+OWN, TABLES = "data/test_own.py -k once", "data/test_tables.py -k no_picture"
+
+MUTANTS = [
+    Mutant(
+        "starts: a split reads its records anew",
+        "data/sources.py",
+        "if isinstance(reader, RecordReader) and isinstance(config, FolderConfig):",
+        "if False:",
+        OWN,
+    ),
+    Mutant(
+        "starts: whoever asks opens the data anew",
+        "train/state.py",
+        "if self.opened is None or self.opened.reader.config != self.config.data:",
+        "if True:",
+        OWN,
+    ),
+    Mutant(
+        "starts: what began a run is opened again",
+        "train/opening.py",
+        "state.space, state.opened = latents, opened",
+        "state.space = latents",
+        OWN,
+    ),
+    Mutant(
+        "starts: each name of the data makes all records",
+        "data/records/mapped.py",
+        '        return f"{self.found.layout}:{self._digest}"',
+        '        return f"{self.found.layout}:{self._items.digest()}"',
+        OWN,
+    ),
+    Mutant(
+        "starts: how long a record is reads its picture",
+        "data/records/record.py",
+        "return records.glance if isinstance(records, Glanced) else records.__getitem__",
+        "return records.__getitem__",
+        TABLES,
+    ),
+    Mutant(
+        "starts: a text of a table is read with all of its row",
+        "data/records/table.py",
+        "self._parts[number].rows.data.column(column)[place].as_py()",
+        "self._parts[number].rows[place][column]",
+        TABLES,
+    ),
+]
