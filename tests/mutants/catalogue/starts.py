@@ -47,4 +47,32 @@ MUTANTS = [
         "self._parts[number].rows[place][column]",
         TABLES,
     ),
+    Mutant(
+        "starts: a document of which nothing is learnt is trained on",
+        "data/limit.py",
+        "            return document if has_targets(document) else None",
+        "            return document",
+        "data/test_limit.py -k nothing",
+    ),
+    Mutant(
+        "starts: a document that is cut to nothing is trained on",
+        "data/limit.py",
+        "        return shorter if has_targets(shorter) else None",
+        "        return shorter",
+        "data/test_limit.py -k nothing",
+    ),
+    Mutant(
+        "starts: an end behind a question is a target",
+        "layout.py",
+        "bool(document.segments) and document.segments[-1].is_target)",
+        "bool(document.segments))",
+        "test_layout.py -k has_targets",
+    ),
+    Mutant(
+        "starts: a model that says nothing is learnt from",
+        "data/records/mapped.py",
+        "if says_nothing(record):",
+        "if False:",
+        "data/test_conversations.py -k says_nothing",
+    ),
 ]

@@ -4,7 +4,8 @@ It must not know what the items are.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -12,9 +13,11 @@ from typing import NamedTuple, Protocol
 from transfusion.data.decode import Held
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.records.record import Part, Record, pictures, words
+from transfusion.data.records.record import Part, Record, pictures, says_nothing, words
 from transfusion.data.records.rows import Rows
 from transfusion.data.settings import Layout
+
+SKIPPED, SILENT = "row that its reader leaves out", "record in which nothing is said that a model would learn"
 
 
 class Mapped(NamedTuple):
@@ -86,15 +89,16 @@ class MappedRecords:
             DataError: One cannot be made, two are called alike, they are of several kinds, or there are none.
         """
         self._items, self._images = items, images
-        self.quarantine: Mapping[str, str] = {}
+        self.quarantine: dict[str, str] = {}
         self._places, splits, groups = list[int](), list[str | None](), list[str]()
-        num_pictures = num_letters = num_left_out = 0
+        num_pictures = num_letters = 0
+        left_out = Counter[str]()
         kind: type[Record] | None = None
         names = set[str]()
         for index in range(len(items)):
             record, split = items.made(index)
             if record is None:
-                num_left_out += 1
+                left_out[SKIPPED] += 1
                 continue
             if not isinstance(record, kind or type(record)):
                 assert kind is not None
@@ -109,19 +113,23 @@ class MappedRecords:
                     "key of all that is drawn for it: give each its own"
                 )
             names.add(record.name)
+            if says_nothing(record):
+                left_out[SILENT] += 1
+                self.quarantine[record.name] = f"{items.where(index)}: {SILENT}"
+                continue
             self._places.append(index)
             splits.append(split)
             groups.append(self._group(record))
             num_pictures += sum(1 for _ in pictures(record))
             num_letters += sum(map(len, words(record)))
-        if kind is None:
-            raise DataError(f"{path} gives no records")
+        if kind is None or not groups:
+            first = f"; the first: {next(iter(left_out))}" if left_out else ""
+            raise DataError(f"{path} gives no records{first}")
         self.kind: type[Record] = kind
         self.splits: Sequence[str | None] = splits
         self.groups: Sequence[str] = groups
-        left_out = {"row that its reader leaves out": num_left_out} if num_left_out else {}
         self.found = Found(
-            str(path), layout, pictures=num_pictures, letters=num_letters, texts=len(groups), left_out=left_out
+            str(path), layout, pictures=num_pictures, letters=num_letters, texts=len(groups), left_out=dict(left_out)
         )
 
     def __getitem__(self, index: int) -> Record:

@@ -176,3 +176,11 @@ def words(record: Record) -> Iterator[str]:
 def pictures(record: Record) -> Iterator[PictureSource]:
     """Yield the pictures of a record, in order."""
     return (part for part in record.parts if not isinstance(part, str))
+
+
+def says_nothing(record: Record) -> bool:
+    """Return whether a record holds nothing to learn: a conversation in which the model says nothing, or no part."""
+    if isinstance(record, Conversation):
+        told = (part for turn in record.turns if turn.by == "model" for part in turn.parts)
+        return all(isinstance(part, str) and not part.strip() for part in told)
+    return not record.parts
