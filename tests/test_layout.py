@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transfusion.layout import IGNORE, PADDING, PADDING_SLOT, Writer, has_targets, join, layout, num_slots, stack
@@ -203,6 +203,10 @@ def test_every_target_is_the_next_token_and_patches_and_begins_have_none(segment
         assert target not in (EOI, EOA, BOS)
 
 
+@example([prompt(1)], is_complete=True, next_token=None, next_latent=None)
+@example([prompt(1), text()], is_complete=True, next_token=None, next_latent=None)
+@example([prompt(1), image(is_target=False)], is_complete=False, next_token=None, next_latent=None)
+@example([], is_complete=True, next_token=None, next_latent=None)
 @given(SEGMENTS, st.booleans(), st.sampled_from([None, 3]), st.sampled_from([None, "image"]))
 def test_has_targets_says_whether_a_slot_or_a_latent_is_one(
     segments: list[Segment], is_complete: bool, next_token: int | None, next_latent: str | None

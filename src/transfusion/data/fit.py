@@ -47,7 +47,7 @@ class FittedSource:
         count = NUM_TRIED if size is None else size
         lengths = np.zeros(count, dtype=np.int32)
         found = list(_faults(source, limit, lengths))
-        faults = {fault.index: fault.reason for fault in found}
+        faults = {fault.place: fault.reason for fault in found}
         is_long = [fault.is_long for fault in found]
         if not count:
             raise DataError(f"{source.found.where} holds nothing to train on: {source.found.line()}")
@@ -115,7 +115,7 @@ class FittedSource:
 class _Fault(NamedTuple):
     """A record that is left out: which, why, and whether it is too long for a row."""
 
-    index: int
+    place: int
     reason: str
     is_long: bool
 
