@@ -203,10 +203,10 @@ def test_every_target_is_the_next_token_and_patches_and_begins_have_none(segment
         assert target not in (EOI, EOA, BOS)
 
 
-@example([prompt(1)], is_complete=True, next_token=None, next_latent=None)
-@example([prompt(1), text()], is_complete=True, next_token=None, next_latent=None)
-@example([prompt(1), image(is_target=False)], is_complete=False, next_token=None, next_latent=None)
-@example([], is_complete=True, next_token=None, next_latent=None)
+@example([prompt(1)], True, None, None)
+@example([prompt(1), text()], True, None, None)
+@example([prompt(1), image(is_target=False)], False, None, None)
+@example([], True, None, None)
 @given(SEGMENTS, st.booleans(), st.sampled_from([None, 3]), st.sampled_from([None, "image"]))
 def test_has_targets_says_whether_a_slot_or_a_latent_is_one(
     segments: list[Segment], is_complete: bool, next_token: int | None, next_latent: str | None
