@@ -290,3 +290,41 @@ def test_a_folder_of_pictures_that_no_row_names_is_refused(tmp_path: Path) -> No
     for path in (tmp_path / "cat", tmp_path / "a.jsonl"):
         with pytest.raises(DataError, match="data.images reaches nothing with data.layout="):
             opened(path, images=tmp_path)
+
+
+HALF = "one \\ud83d two"  # as JSON writes it
+HALVES = {
+    "lines": f'{{"text": "{HALF}"}}',
+    "interleaved": f'{{"segments": [{{"type": "text", "text": "{HALF}"}}]}}',
+    "conversations": f'{{"conversations": [{{"from": "human", "value": "a"}}, {{"from": "gpt", "value": "{HALF}"}}]}}',
+    "system": f'{{"messages": [{{"role": "system", "content": "{HALF}"}}, {{"role": "user", "content": "a"}}, '
+    '{"role": "assistant", "content": "b"}]}',
+    "edits": f'{{"instruction": "{HALF}", "output": "1.png"}}',
+    "own": f'{{"mine": "{HALF}"}}',
+}
+
+
+@pytest.mark.parametrize("layout", HALVES)
+def test_half_a_surrogate_pair_is_refused_with_its_line(tmp_path: Path, layout: str) -> None:
+    whole = HALVES[layout].replace(HALF, "one")
+    (tmp_path / "rows.jsonl").write_text(f"{whole}\n{HALVES[layout]}\n")
+    code = "from transfusion.data.records import Interleaved\ndef record(row: dict):\n"
+    (tmp_path / "mine.py").write_text(f"{code}    return Interleaved(repr(row), (row['mine'],))\n")
+    own = {"layout": "own", "reader": f"{tmp_path / 'mine.py'}:record"} if layout == "own" else {}
+    with pytest.raises(DataError, match=r"rows.jsonl, line 2: half a surrogate pair in 'one .+ud83d two'; write plain"):
+        open_reader(FolderConfig.model_validate({"path": tmp_path / "rows.jsonl", **own}))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('{"segments": null, "texts": ["a"], "images": [null]}', ["a"]),
+        ('{"conversations": null, "messages": [{"role": "user", "content": "a"}, '
+         '{"role": "assistant", "content": "b"}]}', ["a", "b"]),
+        ('{"messages": [{"role": "user", "content": [{"type": "image", "image": null, "url": "1.png"}]}, '
+         '{"role": "assistant", "content": "b"}]}', ["b"]),
+    ],
+)  # fmt: skip
+def test_a_null_is_no_value_and_the_next_key_is_read(tmp_path: Path, row: str, words: list[str]) -> None:
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n")
+    assert list(open_reader(FolderConfig(path=tmp_path / "rows.jsonl")).texts()) == words

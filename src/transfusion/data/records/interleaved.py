@@ -17,7 +17,7 @@ from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.records.record import Interleaved, Part
 from transfusion.data.records.rows import Row, Rows
-from transfusion.data.records.within import picture_at, split_of
+from transfusion.data.records.within import check_unicode, picture_at, split_of
 
 DOCUMENTS_FILE = "documents.jsonl"
 EXPECTED = '{"segments": [{"type": "text", "text": ...}, {"type": "image", "file": ...}]}'
@@ -47,6 +47,7 @@ class Documents:
         for index, row in enumerate(self._rows):
             where = self._rows.where(index)
             parts = self._parts(row, where)
+            check_unicode((part for part in parts if isinstance(part, str)), where)
             splits.append(split_of(row, where))
             groups.append(hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16])
             num_pictures += sum(not isinstance(part, str) for part in parts)
@@ -81,7 +82,7 @@ class Documents:
             if not isinstance(text, str):
                 raise DataError(f"{where}: expected a string as 'text'; got {text!r:.80}")
             return (text,) if text.strip() else ()
-        found = _segments(row, where) if "segments" in row else _aligned(row, where)
+        found = _segments(row, where) if row.get("segments") is not None else _aligned(row, where)
         return tuple(part if kind == "text" else picture_at(self._images, part, where) for kind, part in found if part)
 
 

@@ -15,6 +15,7 @@ from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.records.record import Part, Record, pictures, says_nothing, words
 from transfusion.data.records.rows import Rows
+from transfusion.data.records.within import check_unicode
 from transfusion.data.settings import Layout
 
 SKIPPED, SILENT = "row that its reader leaves out", "record in which nothing is said that a model would learn"
@@ -100,6 +101,7 @@ class MappedRecords:
             if record is None:
                 left_out[SKIPPED] += 1
                 continue
+            check_unicode(words(record), items.where(index))
             if not isinstance(record, kind or type(record)):
                 assert kind is not None
                 told = f"is {type(record).__name__}, and those before are {kind.__name__}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from transfusion.data.decode import Held, PictureSource
-from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.records.columns import Columns, Features, choose_columns, is_called, kind_of, texts_of
 from transfusion.data.records.places import find_files
@@ -34,6 +34,7 @@ EXTRA = "pip install 'transfusion[datasets]'"
 NUM_SCANNED = 512  # rows at once
 SPLIT = "split"
 BLANK, BARE, NOTHING = "row without a caption", "row without a picture", "row that holds nothing"
+OUTSIDE = "row whose picture lies outside the folder"
 
 
 class Part(NamedTuple):
@@ -223,20 +224,26 @@ class Table(Tallied):
         columns, place = self._columns, 0
         for table in part.rows.with_format("arrow").iter(batch_size=NUM_SCANNED):
             texts = table.column(columns.text).to_pylist()
-            marks = [None] * len(texts) if columns.picture is None else list(_marks(table.column(columns.picture)))
+            shown = [_Shown()] * len(texts) if columns.picture is None else _shown(table.column(columns.picture))
             splits = table.column(SPLIT).to_pylist() if SPLIT in table.column_names else [None] * len(texts)
-            for value, mark, split in zip(texts, marks, splits, strict=True):
+            for value, picture, split in zip(texts, shown, splits, strict=True):
                 name = f"{part.split or 'row'}:{place}"
                 said = texts_of(self._features[columns.text], value)
-                self._take(name, (number, place), said, mark, split_of({SPLIT: split}, name) or part.split)
+                self._take(name, (number, place), said, picture, split_of({SPLIT: split}, name) or part.split)
                 place += 1
 
-    def _take(self, name: str, at: tuple[int, int], texts: list[str], mark: int | None, split: str | None) -> None:
+    def _take(self, name: str, at: tuple[int, int], texts: list[str], picture: "_Shown", split: str | None) -> None:
         """Take the records of a row: a text each."""
-        has_pictures = self._columns.picture is not None
+        has_pictures, mark = self._columns.picture is not None, picture.mark
         if has_pictures and mark is None:
             self._tally.leave(name, "the row has no picture: neither bytes nor a path", BARE)
             return
+        if picture.path is not None:
+            try:
+                picture_at(self._images, picture.path, name)
+            except DataError as error:
+                self._tally.leave(name, str(error), OUTSIDE)
+                return
         self._num_pictures += has_pictures
         told = [(which, text) for which, text in enumerate(texts) if text.strip()]
         if not told and has_pictures:
@@ -249,25 +256,27 @@ class Table(Tallied):
             self._tally.add(f"{name}, caption {which + 1}" if which else name, (*at, which), own, text, split)
 
     def _picture(self, value: object, name: str) -> PictureSource:
-        """Return the picture that a row holds, or names.
-
-        Raises:
-            BrokenPicture: It names one outside the folder.
-        """
+        """Return the picture that a row holds, or names: where it lies was checked when the row was taken."""
         if isinstance(value, bytes):
             return Held(value, name)
         held = cast(dict[str, object], value) if isinstance(value, dict) else {}
         data, path = held.get("bytes"), held.get("path")
         if isinstance(data, bytes):
             return Held(data, f"{name} ({path})" if path else name)
-        try:
-            return picture_at(self._images, str(path), name)
-        except DataError as error:
-            raise BrokenPicture(str(error)) from error
+        return picture_at(self._images, str(path), name)
 
 
-def _marks(column: Any) -> Iterator[int | None]:  # noqa: ANN401 - pyarrow.ChunkedArray
-    """Yield a hash of each picture of a column, or of the name of its file; None where there is neither."""
+class _Shown(NamedTuple):
+    """The picture of a row: a hash of it, or of the name of its file, and that name where it is not held; None where
+    there is neither.
+    """
+
+    mark: int | None = None
+    path: str | None = None
+
+
+def _shown(column: Any) -> Iterator[_Shown]:  # noqa: ANN401 - pyarrow.ChunkedArray
+    """Yield what is shown of each picture of a column."""
     import pyarrow
 
     for chunk in column.chunks:
@@ -279,6 +288,7 @@ def _marks(column: Any) -> Iterator[int | None]:  # noqa: ANN401 - pyarrow.Chunk
         paths = fields["path"].to_pylist() if "path" in fields else [None] * len(chunk)
         for data, path in zip(fields["bytes"], paths, strict=True):
             buffer = data.as_buffer()
-            yield (
-                mark_of_picture(memoryview(buffer)) if buffer is not None else mark_of(path.encode()) if path else None
-            )
+            if buffer is not None:
+                yield _Shown(mark_of_picture(memoryview(buffer)))
+            else:
+                yield _Shown(mark_of(path.encode()), path) if path else _Shown()
