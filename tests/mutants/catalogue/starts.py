@@ -110,4 +110,25 @@ MUTANTS = [
         "            check_unicode((), items.where(index))\n",
         "data/test_records.py -k surrogate",
     ),
+    Mutant(
+        "starts: a file of settings with an override says the override alone",
+        "cli/places.py",
+        "return (*((WHOLE,) if is_file else ()), *said)",
+        "return tuple(said)",
+        "cli/test_going_on.py -k says_all",
+    ),
+    Mutant(
+        "starts: --anew asks for no sign of a run",
+        "cli/anew.py",
+        "if held and not has_any(folder) and not tells_of_a_training(folder):",
+        "if False:",
+        "cli/test_anew.py -k no_run",
+    ),
+    Mutant(
+        "starts: another tool's numbers are a sign of a run",
+        "written.py",
+        'any(isinstance(row.get("step"), int) and any("/" in name for name in row) for row in rows)',
+        "bool(rows)",
+        "cli/test_anew.py -k no_run",
+    ),
 ]

@@ -210,7 +210,7 @@ MUTANTS = [
            "train/test_endings.py -k outlives_a_kill"),
     Mutant("changes: what is said gives way to what the run took", "train/changes.py", " and not _is_said(path, said)}", "}",
            "train/test_changes.py -k said_wins"),
-    Mutant("changes: a tree of which a change is wanted gives way", "train/changes.py", "    if wanted.paths is None and is_change_wanted:\n", "    if False:\n",
+    Mutant("changes: a tree of which a change is wanted gives way", "train/changes.py", "    if WHOLE in said and is_change_wanted:\n", "    if False:\n",
            "train/test_changes.py -k said_wins"),
     Mutant("changes: a command line says nothing", "cli/places.py", "    return tuple(text.partition(\"=\")[0] for text in overrides) or (None if is_file else ())\n", "    return ()\n",
            "cli/test_going_on.py -k unsaved_change"),
