@@ -86,7 +86,7 @@ class Transfusion:
 
         Args:
             path: A checkpoint, or the folder of a run; what lies nowhere here and is a string ``"organisation/name"``
-                is fetched from the hub.
+                is fetched from the hub, but where the first part is a folder here: that is a path that is mistyped.
             device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; auto takes the fastest there is.
             precision: ``"fp32"``, ``"bf16"``, which halves the memory of the weights, or ``"auto"``: bf16 where the
                 device multiplies it faster.
@@ -298,6 +298,8 @@ def _found(path: str | Path, revision: str | None, token: str | None) -> Path:
     except CheckpointError as error:
         if not isinstance(path, str) or os.path.lexists(path) or not hub.is_name(path):
             raise
+        if hub.is_mistyped(path):
+            raise CheckpointError(f"{error}; it is taken for a path here, so that the hub is not asked") from error
         try:
             return find_checkpoint(hub.fetch(path, revision=revision, token=token))
         except CheckpointError as other:

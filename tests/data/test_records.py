@@ -22,11 +22,13 @@ from transfusion.data.records.pieces import Unit, plan_pieces
 from transfusion.data.records.rows import Rows
 from transfusion.data.sources import FolderConfig, open_reader
 from transfusion.data.tasks import told_tasks
+from transfusion.files import append_row
 from transfusion.layout import IGNORE, layout, num_slots
 from transfusion.recipes import RECIPES
 from transfusion.run import open_run, train_run
 from transfusion.segments import Latent, Modality, Text, Vocabulary
 from transfusion.tokenizer import ByteTokenizer
+from transfusion.train.broken import Broken
 
 IMAGE = Modality("image", 3, (8, 8), (2, 2))  # 4 patches: 6 slots a picture of 16 pixels
 VOCABULARY = Vocabulary(256, (IMAGE,))
@@ -250,6 +252,19 @@ def test_documents_with_broken_pictures_are_left_out_named_and_counted(tmp_path:
     assert [row["file"] for row in rows] == ["documents.jsonl:30 (30)"] and "blue.png" in rows[0]["reason"]
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert sum(row.get("documents_broken", 0) for row in metrics) >= 3
+
+
+def test_what_is_newly_broken_is_told_whatever_the_folder_knows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        append_row(tmp_path / "quarantine.jsonl", {"file": f"old {number}", "reason": "broken"})
+    broken = Broken(tmp_path, 1.0)
+    with caplog.at_level("WARNING"):
+        broken.add({"old 1": "broken", **{f"new {number}": "broken" for number in range(5)}}, 9)
+    assert [record.getMessage().split(" is ")[0] for record in caplog.records] == ["new 0", "new 1", "new 2"]
+    rows = (tmp_path / "quarantine.jsonl").read_text().splitlines()
+    assert len(rows) == 10
 
 
 def test_too_many_broken_pictures_end_the_run(tmp_path: Path) -> None:

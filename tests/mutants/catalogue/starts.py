@@ -131,4 +131,25 @@ MUTANTS = [
         "bool(rows)",
         "cli/test_anew.py -k no_run",
     ),
+    Mutant(
+        "starts: what a folder knows to be broken counts as told",
+        "train/broken.py",
+        "if self._num_told <= NUM_TOLD:",
+        "if len(self._known) <= NUM_TOLD:",
+        "data/test_records.py -k newly_broken",
+    ),
+    Mutant(
+        "starts: a state of another folder forgets nothing",
+        "train/folder.py",
+        "        state.saved_step = None  # its checkpoints lie in another folder\n",
+        "        pass\n",
+        "test_written.py -k elsewhere",
+    ),
+    Mutant(
+        "starts: the hub is asked for a mistyped path",
+        "hub.py",
+        "return os.path.lexists(Path(text).parts[0])",
+        "return False",
+        "test_hub.py -k never_asked",
+    ),
 ]
