@@ -152,4 +152,11 @@ MUTANTS = [
         "return False",
         "test_hub.py -k never_asked",
     ),
+    Mutant(
+        "starts: --like knows no name on the hub",
+        "cli/prepare.py",
+        "folder = find_model(path, hashed",
+        "folder = find_model(Path(path), hashed",
+        "cli/test_prepare.py -k said_once",
+    ),
 ]
