@@ -159,4 +159,11 @@ MUTANTS = [
         "folder = find_model(Path(path), hashed",
         "cli/test_prepare.py -k said_once",
     ),
+    Mutant(
+        "starts: two processes write pictures of one number",
+        "cli/targets.py",
+        'free.open("xb").close()',
+        'free.open("wb").close()',
+        "cli/test_targets.py -k meanwhile",
+    ),
 ]
