@@ -221,6 +221,21 @@ def test_what_is_nowhere_is_told(hub: Hub) -> None:
         MODEL.push_to_hub("a/b/c")
 
 
+def test_a_path_of_which_the_first_part_lies_here_is_never_asked_for(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del hub
+    monkeypatch.chdir(tmp_path)
+    asked: list[object] = []
+    monkeypatch.setattr("transfusion.hub.fetch", lambda *names, **more: asked.append(names))  # pyright: ignore
+    (tmp_path / "mine").mkdir()
+    for name in ("mine/dmo", "./runs/demo", "runs/demo/checkpoints", "/runs/demo", "../runs", "nowhere"):
+        with pytest.raises(CheckpointError, match="no checkpoint") as raised:
+            Transfusion.from_pretrained(name)
+        assert ("a path here, so that the hub is not asked" in str(raised.value)) == (name == "mine/dmo")
+    assert asked == []
+
+
 def test_a_hub_that_is_not_there_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     for ask in (lambda: Transfusion.from_pretrained(NAME), lambda: MODEL.push_to_hub(NAME)):

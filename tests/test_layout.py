@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from transfusion.layout import IGNORE, PADDING, PADDING_SLOT, Writer, join, layout, num_slots, stack
+from transfusion.layout import IGNORE, PADDING, PADDING_SLOT, Writer, has_targets, join, layout, num_slots, stack
 from transfusion.segments import Document, Latent, Modality, Segment, Text, Vocabulary, null_prompt
 
 # Text ids 0-9; BOS 10, EOS 11; image: BEGIN 12, END 13; sound: BEGIN 14, END 15.
@@ -201,6 +201,20 @@ def test_every_target_is_the_next_token_and_patches_and_begins_have_none(segment
         elif target != IGNORE:
             assert target == following[slot]
         assert target not in (EOI, EOA, BOS)
+
+
+@example([prompt(1)], True, None, None)
+@example([prompt(1), text()], True, None, None)
+@example([prompt(1), image(is_target=False)], False, None, None)
+@example([], True, None, None)
+@given(SEGMENTS, st.booleans(), st.sampled_from([None, 3]), st.sampled_from([None, "image"]))
+def test_has_targets_says_whether_a_slot_or_a_latent_is_one(
+    segments: list[Segment], is_complete: bool, next_token: int | None, next_latent: str | None
+) -> None:
+    document = Document(tuple(segments), (), is_complete, next_token, next_latent)
+    columns, spans = layout(document, VOCABULARY)
+    is_learnt = bool((columns.targets != IGNORE).any()) or any(span.latent.is_target for span in spans)
+    assert has_targets(document) == is_learnt
 
 
 @given(SEGMENTS, st.data())

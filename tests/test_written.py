@@ -9,10 +9,11 @@ import torch
 from test_run import settings
 from tiny import run_config
 
+from transfusion.config import override
 from transfusion.files import append_row, read_rows
 from transfusion.run import open_run, train_run
 from transfusion.train.best import read_best
-from transfusion.train.checkpoint import publish, step_directory, sweep
+from transfusion.train.checkpoint import checkpoints, publish, step_directory, sweep
 from transfusion.train.folder import seen, take_folder
 from transfusion.train.opening import begin
 from transfusion.train.state import TrainState
@@ -125,6 +126,21 @@ def killed(work: object, left: list[int]) -> object:
         return work(*arguments, **options)
 
     return called
+
+
+def test_a_state_that_was_trained_elsewhere_begins_in_another_folder(tmp_path: Path) -> None:
+    settings_ = override(settings(), ["train.steps=2"])
+    state, source = open_run(settings_, tmp_path / "one", is_resumed=True, device="cpu")
+    list(train_run(state, source, tmp_path / "one", threading.Event()))
+    state, source = open_run(override(settings_, ["train.steps=3"]), tmp_path / "one", is_resumed=True,
+                             device="cpu", is_change_wanted=True)  # fmt: skip
+    fill(tmp_path / "two", (*SHOWN, *MINE))
+    list(train_run(state, source, tmp_path / "two", threading.Event()))
+    assert {"samples/step_00000500.png", "best.json"} & found(tmp_path / "two") <= {"best.json"}
+    assert {*MINE} <= found(tmp_path / "two") and "scores.json" not in found(tmp_path / "two")
+    assert {row["step"] for row in read_rows(tmp_path / "two" / "metrics.jsonl")} == {3}
+    assert [path.name for path in checkpoints(tmp_path / "two")] == ["step_00000003"]
+    assert checkpoints(tmp_path / "one")[-1].name == "step_00000002"
 
 
 def test_numbers_of_another_tool_are_no_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 The library is imported when it is first needed. It must not know what is done with a model.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -25,6 +26,11 @@ USES = {
 def is_name(text: str) -> bool:
     """Return whether a text looks like the name of a model on the hub, ``organisation/name``."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None
+
+
+def is_mistyped(text: str) -> bool:
+    """Return whether a name of the hub is meant as a path here: its first part lies here, what follows does not."""
+    return os.path.lexists(Path(text).parts[0])
 
 
 def fetch(name: str, *, revision: str | None, token: str | None) -> Path:

@@ -185,6 +185,18 @@ def num_slots(document: Document, vocabulary: Vocabulary) -> int:
     return count
 
 
+def has_targets(document: Document) -> bool:
+    """Return whether a model learns anything of a document: a token, its end, what follows a cut, or a latent.
+
+    >>> has_targets(Document((Text((1, 2), is_target=False),))), has_targets(Document((Text((1,)),)))
+    (False, True)
+    """
+    if document.next_token is not None or document.next_latent is not None:
+        return True
+    learnt = (part.is_target and (isinstance(part, Latent) or bool(part.tokens)) for part in document.segments)
+    return any(learnt) or (document.is_complete and bool(document.segments) and document.segments[-1].is_target)
+
+
 def join(parts: Sequence[Columns], length: int) -> Columns:
     """Put columns one behind another and fill up with padding to ``length`` slots."""
     missing = length - sum(len(part.tokens) for part in parts)

@@ -7,7 +7,7 @@ must not know training; the format of a checkpoint is ``train.checkpoint``'s.
 import logging
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +86,7 @@ class Transfusion:
 
         Args:
             path: A checkpoint, or the folder of a run; what lies nowhere here and is a string ``"organisation/name"``
-                is fetched from the hub.
+                is fetched from the hub, but where the first part is a folder here: that is a path that is mistyped.
             device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; auto takes the fastest there is.
             precision: ``"fp32"``, ``"bf16"``, which halves the memory of the weights, or ``"auto"``: bf16 where the
                 device multiplies it faster.
@@ -101,7 +101,7 @@ class Transfusion:
         """
         where = find_device(str(device))
         chosen = choose_precision(precision, where)
-        folder = _found(path, revision, token)
+        folder = find_model(path, revision, token)
         is_averaged = use_ema and EMA_FILE in read_manifest(folder)
         file = folder / (EMA_FILE if is_averaged else MODEL_FILE)
         config, tokenizer = load_settings(folder)
@@ -291,15 +291,30 @@ class Transfusion:
         return self.asking.score(document if isinstance(content, Document) else all_targets(document))
 
 
-def _found(path: str | Path, revision: str | None, token: str | None) -> Path:
-    """Return the folder of a checkpoint: what lies here always comes first."""
+def find_model(
+    path: str | Path, revision: str | None = None, token: str | None = None, *, hashed: Collection[str] | None = None
+) -> Path:
+    """Return the folder of a checkpoint: what lies here always comes first, and then what the hub has.
+
+    Args:
+        path: As for ``Transfusion.from_pretrained``.
+        revision: Branch, tag or commit on the hub.
+        token: Key to the hub.
+        hashed: Files of which the content is checked, as for ``find_checkpoint``.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+        ConfigError: A revision is asked of a local path.
+    """
     try:
-        folder = find_checkpoint(Path(path))
+        folder = find_checkpoint(Path(path), hashed=hashed)
     except CheckpointError as error:
         if not isinstance(path, str) or os.path.lexists(path) or not hub.is_name(path):
             raise
+        if hub.is_mistyped(path):
+            raise CheckpointError(f"{error}; it is taken for a path here, so that the hub is not asked") from error
         try:
-            return find_checkpoint(hub.fetch(path, revision=revision, token=token))
+            return find_checkpoint(hub.fetch(path, revision=revision, token=token), hashed=hashed)
         except CheckpointError as other:
             raise CheckpointError(f"{error}; nor is it a model to be had from the hub: {other}") from other
     if revision is not None:

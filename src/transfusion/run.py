@@ -25,13 +25,7 @@ from transfusion.data.loader import Source
 from transfusion.data.mixture import MixtureSource
 from transfusion.data.readers import save_quarantine
 from transfusion.data.settings import FolderConfig, data_of
-from transfusion.data.sources import (
-    Reader,
-    held_out_config,
-    open_reader,
-    open_source,
-    prepared_latents,
-)
+from transfusion.data.sources import OpenedData, prepared_latents
 from transfusion.data.tasks import is_text_alone
 from transfusion.devices import PRECISIONS, find_device
 from transfusion.evaluate.losses import evaluate_losses, of_all, total_loss
@@ -123,21 +117,20 @@ def open_run(
 
 def _bound(state: TrainState, run: Path, *, is_change_wanted: bool) -> Source:
     """Open the data of a run, and bind its state to them."""
-    reader, source = _read(state, run)
-    held_out = _held_out_digest(reader) if evaluation_distance(state.config) else None
+    source = _read(state, run)
+    held_out = _held_out_digest(state.open_data()) if evaluation_distance(state.config) else None
     state.check_data(source.digest(), held_out, found=source.found, run=run, is_change_wanted=is_change_wanted)
     return _fitted(state, source)
 
 
-def _read(state: TrainState, run: Path) -> tuple[Reader, Source]:
+def _read(state: TrainState, run: Path) -> Source:
     """Open the data of a run.
 
     Raises:
         DataError: They cannot be used; of a run that goes on, which had data, that is said.
     """
     try:
-        reader = open_reader(state.config.data, state.config.train.seed)
-        return reader, reader.source(state.encoder, state.config.train.row_length - 1)
+        return state.open_data().reader.source(state.encoder, state.config.train.row_length - 1)
     except DataError as error:
         if state.data is None or isinstance(error, UnreadableFile):
             raise
@@ -147,10 +140,10 @@ def _read(state: TrainState, run: Path) -> tuple[Reader, Source]:
         ) from error
 
 
-def _held_out_digest(reader: Reader) -> str | None:
+def _held_out_digest(data: OpenedData) -> str | None:
     """Name what held-out losses are taken on; None where nothing is held out, or none of it can be read."""
     try:
-        return None if reader.held_out is None else open_reader(reader.held_out).measured_digest(NUM_HELD_OUT)
+        return None if data.held_out is None else data.held_out.measured_digest(NUM_HELD_OUT)
     except DataError:
         return None  # the run goes on without held-out losses, and says so
 
@@ -277,7 +270,7 @@ def train_run(
 
 def _show_reconstructions(state: TrainState, run: Path) -> None:
     """Say, before the first step, what the autoencoder itself loses: nothing that is drawn will be better."""
-    reader = open_reader(state.config.data, state.config.train.seed)
+    reader = state.open_data().reader
     if (latents := prepared_latents(reader)) is not None:
         psnr, sheet = latents.latents.psnr, latents.sheet()
         file = None if sheet is None else write_whole(run / SAMPLES_FOLDER / RECONSTRUCTIONS, sheet)
@@ -370,9 +363,9 @@ class _Between:
     def _opened(self) -> Source | None:
         """Open the documents that the run holds out; None where it holds out none."""
         state = self._state
-        config = held_out_config(state.config.data)
+        reader = state.open_data().held_out
         length = state.config.train.row_length - 1
-        return None if config is None else open_source(config, state.encoder, length, at_most=NUM_HELD_OUT)
+        return None if reader is None else reader.source(state.encoder, length, at_most=NUM_HELD_OUT)
 
     def _offer(self, losses: Mapping[str, float]) -> bool:
         """Let the present checkpoint be the best if it is."""

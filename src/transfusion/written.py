@@ -30,10 +30,22 @@ def forget_before(run: Path) -> None:
     that what a kill leaves is deleted by who begins next; without them the files may be a user's, and stay. Numbers
     that another tool wrote by that name are none.
     """
-    rows = read_rows(run / METRICS_FILE)
-    if any(isinstance(row.get("step"), int) and any("/" in name for name in row) for row in rows):
+    if _has_numbers(run):
         _log.info("%s tells of a training before; its samples, scores and curves are deleted", run)
         delete_written(run, (*SHOWN, METRICS_FILE))
+
+
+def tells_of_a_training(run: Path) -> bool:
+    """Return whether files of a folder tell of a training: by numbers of steps, or what it began from and changed."""
+    rows = read_rows(run / CHANGES_FILE)
+    kinds = ("begun", "stopped", "setting")
+    return _has_numbers(run) or any(isinstance(row.get("step"), int) and {*row} & {*kinds} for row in rows)
+
+
+def _has_numbers(run: Path) -> bool:
+    """Return whether a folder has the numbers of a training, and not of another tool."""
+    rows = read_rows(run / METRICS_FILE)
+    return any(isinstance(row.get("step"), int) and any("/" in name for name in row) for row in rows)
 
 
 def delete_written(run: Path, files: tuple[str, ...] = FILES) -> None:

@@ -4,8 +4,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from test_cli import call
 
-from transfusion.cli.anew import clear
+from transfusion.cli.anew import check_run, clear
 from transfusion.train.checkpoint import checkpoints, newest, publish, step_directory
 
 OURS = (
@@ -134,3 +135,36 @@ def test_linked_files_and_checkpoints(tmp_path: Path) -> None:
     clear(run)
     assert not (run / "metrics.jsonl").is_symlink() and found(elsewhere) == {"metrics.jsonl", "model/model.safetensors"}
     assert (run / "report.html").is_dir() and (run / "checkpoints" / "step_00000001").is_symlink()
+
+
+NUMBERS = '{"step": 2, "loss/text": 1.0}\n'
+BEGUN = '{"step": 0, "begun": true}\n'
+
+
+@pytest.mark.parametrize(
+    ("names", "is_run"),
+    [
+        ({}, True),
+        ({".training.lock": "", ".report.html.0123456789abcdef.partial": ""}, True),
+        ({"checkpoints/step_00000001/model.safetensors": "", "thesis.tex": ""}, True),
+        ({"checkpoints/.step_00000003.partial/model.safetensors": ""}, True),
+        ({"metrics.jsonl": NUMBERS, "report.html": ""}, True),
+        ({"changes.jsonl": BEGUN}, True),
+        ({"thesis.tex": ""}, False),
+        ({"report.html": "", "scores.json": "", "samples/step_00000001.png": "", "best.json": "{}"}, False),
+        ({"metrics.jsonl": '{"epoch": 3, "accuracy": 0.91}', "changes.jsonl": '{"step": "one", "begun": 1}'}, False),
+        ({"checkpoints/best/model.safetensors": "", "checkpoints/step_notes.txt": ""}, False),
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused_and_keeps_all(names: dict[str, str], is_run: bool, tmp_path: Path) -> None:
+    for name, text in names.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    if is_run:
+        check_run(tmp_path)
+        check_run(tmp_path / "not there")
+        return
+    command = ["--run", tmp_path, "--anew"]
+    for told in (["train", "tiny"], ["train", "autoencoder/vq"], ["demo"]):
+        assert "no sign of a run" in call(*told, *command, code=2).stderr
+    assert found(tmp_path) == {*names}

@@ -232,7 +232,7 @@ def test_own_pictures_and_text(tmp_path: Path) -> None:
     assert "was trained on" in other and "with 0.5" in other
     done = call("train", "folder", f"data.path={data}", *folder, "train.preview_every=4", "--run", tmp_path / "r")
     assert f"found in {data} (layout captions): 4 pictures, 4 captions, no splits; trains on 3 records" in done.stderr
-    assert "1 broken or too long are left out" in done.stderr and (tmp_path / "r" / "quarantine.jsonl").exists()
+    assert "1 record left out; " in done.stderr and (tmp_path / "r" / "quarantine.jsonl").exists()
     assert "image" in call("evaluate", tmp_path / "r").stdout
     assert "has no splits" in call("evaluate", tmp_path / "r", "data.split=test", code=1).stderr
     assert "no setting of the data" in call("evaluate", tmp_path / "r", "train.steps=1", code=2).stderr

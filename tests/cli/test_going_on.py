@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from transfusion.cli import main
+from transfusion.cli.places import said_paths
 from transfusion.cli.training import find_config
 from transfusion.config import ConfigError
 from transfusion.files import append_row
@@ -215,3 +216,16 @@ def test_going_on_elsewhere_again_is_no_other_training(run: Path, words: Path, t
     told = call("train", run, "--run", other, code=2)
     assert f"{other} has checkpoints already, and began from nothing, not from {run}" in told
     assert f"not from {other}; go on with it (transfusion train {new})" in call("train", other, "--run", new, code=2)
+
+
+def test_a_file_of_settings_says_all_of_them_also_with_an_override(run: Path) -> None:
+    lr = "train.optimizer.lr"
+    call("train", run, f"{lr}=0.0005", "train.steps=3", "--change")
+    row = {"step": 3, "setting": lr, "old": 0.0005, "new": 0.0001}
+    with (run / "changes.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    settings = run / "mine.json"
+    settings.write_text((last(run) / "config.json").read_text())
+    told = call("train", settings, "train.steps=4", "--run", run, "--change")
+    assert f"{lr} is 0.0005, was 0.0001" in told
+    assert said_paths(["train.steps = 4"], is_file=True) == ("", "train.steps") and said_paths([], is_file=False) == ()

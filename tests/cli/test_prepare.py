@@ -237,6 +237,12 @@ def test_whose_space_is_taken_is_said_once(tmp_path: Path, pictures: Path, autoe
     model = small().save_pretrained(tmp_path / "pixels")
     with pytest.raises(ConfigError, match="autoencoder.kind=pixels, and no autoencoder to encode pictures by"):
         prepare_latents(wanted._replace(autoencoder="", like=model))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transfusion.hub.fetch", lambda name, **more: {"people/model": model}[name])  # pyright: ignore
+        with pytest.raises(ConfigError, match="--like people/model: that model has autoencoder.kind=pixels"):
+            prepare_latents(wanted._replace(autoencoder="", like="people/model"))
+        with pytest.raises(CheckpointError, match="no checkpoint at people/model"):
+            prepare_latents(wanted._replace(autoencoder="", like=Path("people/model")))
     prepare_latents(wanted)
     with pytest.raises(ConfigError, match="holds latents, and no pictures; expected a folder of captioned pictures"):
         prepare_latents(wanted._replace(data=wanted.to, to=tmp_path / "b"))

@@ -8,7 +8,7 @@ from PIL import Image
 from test_cli import call
 from test_write import mixed as mixed  # a fixture
 
-from transfusion.cli.targets import targets
+from transfusion.cli.targets import claim, targets
 from transfusion.config import ConfigError
 
 
@@ -21,6 +21,12 @@ def test_one_name_is_a_sheet_and_a_folder_or_a_pattern_has_a_file_each(tmp_path:
     for bad in ("", f"{tmp_path}/out", f"{tmp_path}/{{}}.txt"):
         with pytest.raises(ConfigError):
             targets(bad, 2)
+
+
+def test_a_number_that_another_process_took_meanwhile_is_not_written_over(tmp_path: Path) -> None:
+    ours, theirs = targets(f"{tmp_path}/out/", 2), targets(f"{tmp_path}/out/", 2)  # before either is written
+    made = [claim(file).name for file in (ours[0], theirs[0], theirs[1], ours[1])]
+    assert made == ["001.png", "002.png", "003.png", "004.png"]
 
 
 def test_each_file_is_the_picture_of_its_prompt(mixed: Path, tmp_path: Path) -> None:

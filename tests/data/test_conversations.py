@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from transfusion.config import override
+from transfusion.config import ConfigError, override
 from transfusion.data.errors import DataError
 from transfusion.data.records.conversations import conversations
 from transfusion.data.records.record import Conversation
@@ -145,3 +145,33 @@ def test_a_model_is_trained_on_conversations_and_answers_as_it_was_told(tmp_path
     told, asked = ([p.tokens for p in s if isinstance(p, Text)] for s in (trained.segments[:answer], prompt.segments))
     assert told == asked and sum(isinstance(part, Latent) for part in prompt.segments) == 1
     assert isinstance(model.ask(tmp_path / "data/a.png", "What is it?"), str)
+
+
+def test_a_conversation_in_which_the_model_says_nothing_is_left_out_and_named(tmp_path: Path) -> None:
+    asked, silent = {"from": "human", "value": "Hi?"}, {"from": "gpt", "value": " \n"}
+    given = [
+        {"conversations": [asked, ANSWERED]},
+        {"conversations": [asked, silent]},
+        {"conversations": [asked, silent, asked, ANSWERED]},
+    ]
+    file = rows(tmp_path, *given)
+    records = conversations(file, tmp_path)
+    assert len(records.splits) == 2 and said(records[1])[1] == ("model", ())
+    assert records.found.left_out == {"record in which nothing is said that a model would learn": 1}
+    assert "talk.json, element 2: record in which nothing is said" in records.quarantine["talk.json:1"]
+    with pytest.raises(DataError, match="gives no records; the first: record in which nothing is said"):
+        conversations(rows(tmp_path / "all", {"conversations": [asked, silent]}), tmp_path)
+
+
+def test_what_the_preamble_fills_a_row_with_is_left_out(tmp_path: Path) -> None:
+    asked = [{"from": "human", "value": f"What is {i}?" * (9 if i == 3 else 1)} for i in range(5)]
+    given = [{"conversations": [each, {"from": "gpt", "value": "One more."}]} for each in asked]
+    wanted = ["data.hold_out=0", f"data.path={rows(tmp_path / 'data', *given)}", "tokenizer.kind=bytes"]
+    wanted += ["encode.turns=vicuna", "train.too_long=cut", "model.trunk.dim=32", "model.trunk.depth=1"]
+    config = override(RECIPES["folder"](), [*wanted, "train.row_length=220", "data.resolution=16"])
+    _, source = open_run(config, tmp_path / "run", is_resumed=False, device="cpu")
+    assert source.size == 4 and source.found.left_out == {"record of which nothing would be learnt": 1}
+    assert "raise train.row_length to at least" in source.quarantine["talk.json:3"]
+    config = override(config, ["train.row_length=96"])
+    with pytest.raises(ConfigError, match="nothing would be learnt of any of 5 documents; .* once it is cut"):
+        open_run(config, tmp_path / "none", is_resumed=False, device="cpu")

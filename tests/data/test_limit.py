@@ -166,6 +166,60 @@ def test_longer_documents_met_later_are_settled_by_the_settings() -> None:
         steps(Captions([90], is_endless=True), "drop")[0]
 
 
+QUESTION = Text(tuple(b"what is it? " * 3), is_target=False)
+ANSWERS = {
+    "long": (QUESTION, Text(tuple(b"a star" * 9))),
+    "asked long": (Text(QUESTION.tokens * 2, is_target=False), Text(tuple(b"a star"))),
+    "silent": (Text(tuple(b"what?"), is_target=False),),
+    "seen": (Latent(image(1).values, "image", is_target=False), Text(tuple(b"what?"), is_target=False)),
+    "empty": (),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "expected"),
+    [
+        ("long", "cut", True),
+        ("asked long", "cut", False),
+        ("silent", "cut", False),
+        ("silent", "drop", False),
+        ("silent", "refuse", False),
+        ("seen", "drop", False),
+        ("empty", "drop", False),
+    ],
+)
+def test_what_nothing_is_learnt_of_is_left_out_and_counted(name: str, policy: TooLong, expected: bool) -> None:
+    class Asked(ToySource):
+        def document(self, index: int, visit: int) -> Document:
+            answer = Text(tuple(b"yes"))
+            return Document(ANSWERS[name] if index % 3 == 1 else (answer,), ("asked", index, visit))
+
+    source = FittedSource(Asked(6), limit(40, policy), 0.0)
+    assert source.size == (6 if expected else 4)
+    assert source.found.left_out == ({} if expected else {"record of which nothing would be learnt": 2})
+    assert list(source.quarantine) == ([] if expected else ["toy 1", "toy 4"])
+    if not expected:
+        told = "raise train.row_length to at least 79" if name == "asked long" else "nothing that a model would learn"
+        assert told in source.quarantine["toy 1"]
+        with pytest.raises(DataError, match="nothing would be learnt of any of 2 documents; the first: document 0"):
+            FittedSource(Only(name), limit(40, policy), 1.0)
+    loaded = Steps(Asked(), LoaderConfig(6, 1, 40, 0, policy), VOCABULARY, draw)[0][0]
+    assert (loaded.num_documents, loaded.num_dropped) == ((6, 0) if expected else (4, 2))
+
+
+class Only(ToySource):
+    """Two documents of one kind."""
+
+    def __init__(self, name: str) -> None:
+        """Take the kind."""
+        super().__init__(2)
+        self._name = name
+
+    def document(self, index: int, visit: int) -> Document:
+        """Return one."""
+        return Document(ANSWERS[self._name], ("only", index, visit))
+
+
 def test_lengths_are_counted_in_tokens(tmp_path: Path) -> None:
     """A hundred Chinese letters are three hundred bytes."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")

@@ -172,3 +172,50 @@ def test_another_function_of_the_file_makes_other_data(tmp_path: Path) -> None:
     names = (f"{tmp_path / 'mine.py'}:{name}" for name in ("one", "two"))
     readers = [open_reader(FolderConfig(path=tmp_path / "rows.jsonl", layout="own", reader=name)) for name in names]
     assert readers[0].digest() != readers[1].digest()
+
+
+COUNTED = """
+from pathlib import Path
+from transfusion.data.records import Interleaved
+
+def note(folder, what):
+    with (folder / "calls.txt").open("a") as calls:
+        calls.write(f"{what}\\n")
+
+class All:
+    def __init__(self, path):
+        note(path, "all")
+        self.path = path
+    def __len__(self):
+        return 40
+    def __getitem__(self, i):
+        note(self.path, i)
+        return Interleaved(str(i), (f"text {i}",))
+
+def records(path: Path):
+    return All(path)
+
+def record(row: dict):
+    note(Path(__file__).parent, row["i"])
+    return Interleaved(str(row["i"]), (f"text {row['i']}",))
+"""
+
+
+@pytest.mark.parametrize("function", ["records", "record"])
+def test_a_start_reads_data_once_and_what_is_held_out_with_them(tmp_path: Path, function: str) -> None:
+    folder = data(tmp_path / "data", COUNTED)
+    (folder / "rows.jsonl").write_text("\n".join(f'{{"i": {i}}}' for i in range(40)))
+    small = ["data.resolution=16", "model.trunk.dim=32", "model.trunk.depth=1", "train.row_length=96", "train.steps=1"]
+    small += ["train.batch_size=4", "tokenizer.kind=bytes", f"data.path={folder}", "data.layout=own"]
+    small += ["data.hold_out=0.3", "train.evaluate_every=1", f"data.reader={folder / 'mine.py'}:{function}"]
+    for is_resumed in (False, True):
+        (folder / "calls.txt").unlink(missing_ok=True)
+        config = override(RECIPES["folder"](), small)
+        state, source = open_run(config, tmp_path / "run", is_resumed=is_resumed, device="cpu")
+        assert 20 < (source.size or 0) < 40 and state.held_out is not None
+        reports = list(train_run(state, source, tmp_path / "run", threading.Event()))
+        assert is_resumed or reports[0].held_out
+        calls = (folder / "calls.txt").read_text().split()
+        every = [str(i) for i in range(40)]  # in their order; what else is asked for are records of one split
+        times = sum(calls[place : place + 40] == every for place in range(len(calls)))
+        assert (calls.count("all"), times) == ((1, 2) if function == "records" else (0, 1))  # its digest takes them all

@@ -22,11 +22,13 @@ from transfusion.data.records.pieces import Unit, plan_pieces
 from transfusion.data.records.rows import Rows
 from transfusion.data.sources import FolderConfig, open_reader
 from transfusion.data.tasks import told_tasks
+from transfusion.files import append_row
 from transfusion.layout import IGNORE, layout, num_slots
 from transfusion.recipes import RECIPES
 from transfusion.run import open_run, train_run
 from transfusion.segments import Latent, Modality, Text, Vocabulary
 from transfusion.tokenizer import ByteTokenizer
+from transfusion.train.broken import Broken
 
 IMAGE = Modality("image", 3, (8, 8), (2, 2))  # 4 patches: 6 slots a picture of 16 pixels
 VOCABULARY = Vocabulary(256, (IMAGE,))
@@ -252,6 +254,19 @@ def test_documents_with_broken_pictures_are_left_out_named_and_counted(tmp_path:
     assert sum(row.get("documents_broken", 0) for row in metrics) >= 3
 
 
+def test_what_is_newly_broken_is_told_whatever_the_folder_knows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        append_row(tmp_path / "quarantine.jsonl", {"file": f"old {number}", "reason": "broken"})
+    broken = Broken(tmp_path, 1.0)
+    with caplog.at_level("WARNING"):
+        broken.add({"old 1": "broken", **{f"new {number}": "broken" for number in range(5)}}, 9)
+    assert [record.getMessage().split(" is ")[0] for record in caplog.records] == ["new 0", "new 1", "new 2"]
+    rows = (tmp_path / "quarantine.jsonl").read_text().splitlines()
+    assert len(rows) == 10
+
+
 def test_too_many_broken_pictures_end_the_run(tmp_path: Path) -> None:
     data = documents(tmp_path / "data", *[["one", "red"]] * 20, *[["two", "blue"]] * 20)
     (data / "jpg/blue.png").write_bytes(b"no picture")
@@ -290,3 +305,41 @@ def test_a_folder_of_pictures_that_no_row_names_is_refused(tmp_path: Path) -> No
     for path in (tmp_path / "cat", tmp_path / "a.jsonl"):
         with pytest.raises(DataError, match="data.images reaches nothing with data.layout="):
             opened(path, images=tmp_path)
+
+
+HALF = "one \\ud83d two"  # as JSON writes it
+HALVES = {
+    "lines": f'{{"text": "{HALF}"}}',
+    "interleaved": f'{{"segments": [{{"type": "text", "text": "{HALF}"}}]}}',
+    "conversations": f'{{"conversations": [{{"from": "human", "value": "a"}}, {{"from": "gpt", "value": "{HALF}"}}]}}',
+    "system": f'{{"messages": [{{"role": "system", "content": "{HALF}"}}, {{"role": "user", "content": "a"}}, '
+    '{"role": "assistant", "content": "b"}]}',
+    "edits": f'{{"instruction": "{HALF}", "output": "1.png"}}',
+    "own": f'{{"mine": "{HALF}"}}',
+}
+
+
+@pytest.mark.parametrize("layout", HALVES)
+def test_half_a_surrogate_pair_is_refused_with_its_line(tmp_path: Path, layout: str) -> None:
+    whole = HALVES[layout].replace(HALF, "one")
+    (tmp_path / "rows.jsonl").write_text(f"{whole}\n{HALVES[layout]}\n")
+    code = "from transfusion.data.records import Interleaved\ndef record(row: dict):\n"
+    (tmp_path / "mine.py").write_text(f"{code}    return Interleaved(repr(row), (row['mine'],))\n")
+    own = {"layout": "own", "reader": f"{tmp_path / 'mine.py'}:record"} if layout == "own" else {}
+    with pytest.raises(DataError, match=r"rows.jsonl, line 2: half a surrogate pair in 'one .+ud83d two'; write plain"):
+        open_reader(FolderConfig.model_validate({"path": tmp_path / "rows.jsonl", **own}))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('{"segments": null, "texts": ["a"], "images": [null]}', ["a"]),
+        ('{"conversations": null, "messages": [{"role": "user", "content": "a"}, '
+         '{"role": "assistant", "content": "b"}]}', ["a", "b"]),
+        ('{"messages": [{"role": "user", "content": [{"type": "image", "image": null, "url": "1.png"}]}, '
+         '{"role": "assistant", "content": "b"}]}', ["b"]),
+    ],
+)  # fmt: skip
+def test_a_null_is_no_value_and_the_next_key_is_read(tmp_path: Path, row: str, words: list[str]) -> None:
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n")
+    assert list(open_reader(FolderConfig(path=tmp_path / "rows.jsonl")).texts()) == words

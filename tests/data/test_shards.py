@@ -303,3 +303,11 @@ def test_photographs_of_caltech() -> None:
     first = shards[0]
     assert (first.text, shards.splits[0]) == ("kangaroo", "test")
     assert open_picture(first.picture, (128, 128)).shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize("row", [{"caption": None, "text": "a cat"}, {"text": None, "captions": ["a cat"]}])
+def test_a_null_is_no_caption(tmp_path: Path, row: object) -> None:
+    held = [("1.png", png(1)), ("1.json", json.dumps(row).encode()), ("2.png", png(2)), ("2.json", b'{"text": null}')]
+    shards = Shards(write_tar(tmp_path / "a.tar", held))
+    assert shards[0].text == "a cat" and len(shards.splits) == 1
+    assert shards.found.left_out == {"picture without a caption": 1} and not shards.quarantine

@@ -13,14 +13,16 @@ from PIL import Image
 datasets = pytest.importorskip("datasets")
 import pyarrow.parquet  # noqa: E402
 
-from transfusion.data.decode import BrokenPicture, Held, open_picture  # noqa: E402
+from transfusion.data.decode import Held, open_picture  # noqa: E402
 from transfusion.data.encode import EncodeConfig, Encoder  # noqa: E402
 from transfusion.data.errors import DataError  # noqa: E402
+from transfusion.data.fit import FittedSource  # noqa: E402
+from transfusion.data.limit import Limit  # noqa: E402
 from transfusion.data.records.detect import format_of  # noqa: E402
 from transfusion.data.records.record import Captioned, Interleaved  # noqa: E402
 from transfusion.data.records.table import Table  # noqa: E402
 from transfusion.data.sources import FolderConfig, open_reader  # noqa: E402
-from transfusion.segments import Modality  # noqa: E402
+from transfusion.segments import Latent, Modality, Vocabulary  # noqa: E402
 from transfusion.tokenizer import ByteTokenizer  # noqa: E402
 
 FASHION = Path(__file__).parents[3] / "shared" / "data" / "fashion"
@@ -130,8 +132,7 @@ def test_pictures_may_be_named_relative_to_the_table(tmp_path: Path) -> None:
         table = Table(file, images=images_folder)
         record = table[0]
         assert isinstance(record, Captioned) and open_picture(record.picture, 8)[0, 0, 0] == 7
-    with pytest.raises(BrokenPicture, match=r"'../1.png' lies outside"):
-        Table(file)[1]
+    assert len(table.splits) == 1 and "'../1.png' lies outside" in table.quarantine["row:1"]
 
 
 def test_captions_in_a_list_are_a_record_each_and_stay_together(tmp_path: Path) -> None:
@@ -314,3 +315,36 @@ def test_fashion_as_the_hub_has_it(tmp_path: Path) -> None:
     record = table[3]
     assert isinstance(record, Captioned) and record.text == "Ankle boot"
     np.testing.assert_array_equal(open_picture(record.picture, 28), pictures[3])
+
+
+def test_a_start_reads_no_picture_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"image": images(*range(12)), "text": [f"pet {i}" for i in range(12)]}
+    file = parquet(tmp_path / "a.parquet", rows, image=IMAGES)
+    read: list[int] = []
+    whole = Table.__getitem__
+    monkeypatch.setattr(Table, "__getitem__", lambda self, index: read.append(index) or whole(self, index))  # pyright: ignore
+    reader = open_reader(FolderConfig(path=file, resolution=16, hold_out=0.0))
+    modality = Modality("image", 3, (8, 8), (2, 2))
+    source = reader.source(Encoder(ByteTokenizer(), EncodeConfig(), 0, modality=modality), 99)
+    fitted = FittedSource(source, Limit(Vocabulary(256, (modality,)), 64, "drop"), 0.0)
+    assert fitted.size == 12 and len(list(reader.texts())) == 12 and fitted.preview_prompts() and fitted.name(3)
+    assert read == []
+    latent = next(part for part in source.document(3, 0).segments if isinstance(part, Latent))
+    assert read == [3] and latent.values.shape == (3, 16, 16)
+    counted: list[str] = []
+    row = datasets.Dataset.__getitem__
+    monkeypatch.setattr(datasets.Dataset, "__getitem__", lambda self, key: counted.append(key) or row(self, key))  # pyright: ignore
+    assert len(list(reader.texts())) == 12 and counted == []  # which takes all columns of a row
+
+
+@pytest.mark.parametrize("name", ["/etc/1.png", "../1.png", "a/../../1.png", "a\0.png"])
+def test_a_row_that_names_a_picture_outside_is_left_out_and_the_run_goes_on(tmp_path: Path, name: str) -> None:
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    held = [*images(1, 2), {"bytes": None, "path": name}, *images(3)]
+    table = pyarrow.table({"image": pyarrow.array(held, kind), "text": ["one", "two", "three", "four"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    reader = open_reader(FolderConfig(path=tmp_path / "a.parquet", resolution=16, hold_out=0.0))
+    assert list(reader.texts()) == ["one", "two", "four"] and len(reader.sample_pictures()) == 3  # pyright: ignore
+    found = Table(tmp_path / "a.parquet")
+    assert found.found.left_out == {"row whose picture lies outside the folder": 1} and found.found.pictures == 3
+    assert list(found.quarantine) == ["row:2"] and repr(name)[1:-1] in found.quarantine["row:2"]

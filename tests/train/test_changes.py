@@ -215,13 +215,20 @@ BACK = Change(LR, 0.001, 0.01)
         (["train.optimizer.l"], True, ()),
         (None, True, (BACK,)),  # a tree from Python, with the word that a change is wanted
         (None, False, ()),
+        (["", "train.log_every"], True, (BACK,)),  # a file, with an override
+        (["", "train.log_every"], False, ()),
+        (["", LR], False, None),  # refused: it is said, and no change is wanted
     ],
 )
 def test_what_is_said_wins_over_what_the_run_took(
-    tmp_path: Path, *, said: list[str] | None, is_change_wanted: bool, changes: tuple[Change, ...]
+    tmp_path: Path, *, said: list[str] | None, is_change_wanted: bool, changes: tuple[Change, ...] | None
 ) -> None:
     run = shutil.copytree(_run(tmp_path), tmp_path / "copy")
     recorded(run, f"{LR}=0.001")
+    if changes is None:
+        with pytest.raises(ConfigError, match="lr is 0.01, was 0.001"):
+            resume(Said(config(), said), run, CPU, is_change_wanted=is_change_wanted)
+        return
     state = resume(Said(config(), said), run, CPU, is_change_wanted=is_change_wanted)
     assert state is not None and state.changes == changes
     assert state.config.train.optimizer.lr == (0.01 if changes else 0.001)

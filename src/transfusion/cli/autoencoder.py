@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from transfusion.autoencoder_run import AutoencoderRunReport, OpenedAutoencoder, open_autoencoder, train_autoencoder
-from transfusion.cli.anew import clear
+from transfusion.cli.anew import check_run, clear
 from transfusion.cli.places import Asked, place_of, said_paths
 from transfusion.cli.signals import stop_on_signals
 from transfusion.cli.stepping import Shown, say_stopped, say_where_it_stands, show_steps
@@ -75,7 +75,9 @@ def run_autoencoder(
 ) -> int:
     """Train to the end or to Ctrl-C; return the exit code."""
     wanted, directory, goes_on_from = _asked(name, overrides, run, is_anew=is_anew)
-    if not is_anew:
+    if is_anew:
+        check_run(directory)
+    else:
         check_kind(directory, is_wanted=True)
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     with hold_run(directory) as lock:

@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple
 
 from transfusion.config import ConfigError, Tree
 from transfusion.train.best import meant
-from transfusion.train.changes import Said
+from transfusion.train.changes import WHOLE, Said
 from transfusion.train.checkpoint import CHECKPOINTS, newest
 from transfusion.train.saved import check_no_model
 
@@ -62,6 +62,7 @@ def place_of(named: Path, run: Path | None, *, is_anew: bool) -> Place:
     return Place(home)
 
 
-def said_paths(overrides: Sequence[str], *, is_file: bool) -> tuple[str, ...] | None:
-    """Return the paths of the settings that a command line says; None where a file of settings says all of them."""
-    return tuple(text.partition("=")[0] for text in overrides) or (None if is_file else ())
+def said_paths(overrides: Sequence[str], *, is_file: bool) -> tuple[str, ...]:
+    """Return the paths of the settings that a command line says, and ``WHOLE`` where a file of settings says all."""
+    said = (text.partition("=")[0].strip() for text in overrides)
+    return (*((WHOLE,) if is_file else ()), *said)

@@ -24,10 +24,11 @@ from transfusion.data.prepare import Held, Plan, held_settings, make_plan, prepa
 from transfusion.data.settings import FolderConfig
 from transfusion.data.sources import open_reader
 from transfusion.devices import find_device
+from transfusion.pretrained import find_model
 from transfusion.samples import reconstruction_sheet
 from transfusion.tokenizer import TOKENIZER_FILE
 from transfusion.train.lock import hold
-from transfusion.train.saved import find_checkpoint, load_settings
+from transfusion.train.saved import load_settings
 from transfusion.train.spaces import measured_pictures
 
 LOCK_FILE = ".preparing.lock"
@@ -48,7 +49,7 @@ class Wanted(NamedTuple):
         dtype: In which latents are stored.
         device: See ``devices.find_device``.
         processes: How many work at once.
-        like: A run, checkpoint or folder of latents, whose autoencoder and normalisation are taken.
+        like: A run, checkpoint, folder of latents or name on the hub, whose autoencoder and normalisation are taken.
     """
 
     data: Path
@@ -60,7 +61,7 @@ class Wanted(NamedTuple):
     dtype: str
     device: str
     processes: int
-    like: Path | None = None
+    like: str | Path | None = None
 
 
 class Space(NamedTuple):
@@ -164,16 +165,17 @@ def _like(wanted: Wanted) -> Space | None:
     return None if wanted.like is None else space_like(wanted.like)
 
 
-def space_like(path: Path) -> Space:
-    """Return the latent space of a run, a checkpoint, a saved model or a folder of latents.
+def space_like(path: str | Path) -> Space:
+    """Return the latent space of a run, a checkpoint, a saved model or a folder of latents; as a string also of a model
+    on the hub.
 
     Raises:
         CheckpointError: There is no model.
         ConfigError: It has no autoencoder.
     """
-    if (path / LATENTS_FILE).is_file():
-        return Space(space_of(path), read_latents(path).settings.size)
-    folder = find_checkpoint(path, hashed={CONFIG_FILE, TOKENIZER_FILE, *CARRIED_FILES})
+    if (latents := Path(path) / LATENTS_FILE).is_file():
+        return Space(space_of(latents.parent), read_latents(latents.parent).settings.size)
+    folder = find_model(path, hashed={CONFIG_FILE, TOKENIZER_FILE, *CARRIED_FILES})
     config = load_settings(folder).config
     own = config.autoencoder
     if not isinstance(own, PretrainedConfig):

@@ -31,10 +31,12 @@ def latents(
         str, typer.Option(help="Its folder, a run that trained one, or a name on the hub", show_default=False)
     ] = "",
     like: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="In place of --autoencoder: a run, checkpoint or folder of latents, of which autoencoder, "
-            "normalisation and size are taken"
+            parser=text_of,
+            metavar="<path>",
+            help="In place of --autoencoder: a run, checkpoint, folder of latents or name on the hub, of which "
+            "autoencoder, normalisation and size are taken",
         ),
     ] = None,
     resolution: Annotated[

@@ -1,5 +1,6 @@
 """Where several pictures go: one file as a sheet, or a file each."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -26,13 +27,28 @@ def targets(output: str, count: int) -> list[Path]:
         raise ConfigError("the output is empty; name a file such as star.png, or a folder such as out/")
     if PLACE in output:
         files = [Path(output.replace(PLACE, str(number))) for number in range(1, count + 1)]
-    elif output.endswith(("/", os.sep)) or Path(output).is_dir():
+    elif is_folder(output):
         files = list(itertools.islice(free_numbers(Path(output)), count))
     else:
         files = [Path(output)]
     for file in files:
         check_picture(file)
     return files
+
+
+def is_folder(output: str) -> bool:
+    """Return whether pictures go into a folder, under free numbers."""
+    return PLACE not in output and (output.endswith(("/", os.sep)) or Path(output).is_dir())
+
+
+def claim(file: Path) -> Path:
+    """Make a numbered file that was free, or the next that is where another process took it meanwhile."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for free in itertools.chain([file], free_numbers(file.parent)):
+        with contextlib.suppress(FileExistsError):
+            free.open("xb").close()
+            return free
+    raise AssertionError("numbers have no end")
 
 
 def free_numbers(folder: Path) -> Iterator[Path]:

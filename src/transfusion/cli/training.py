@@ -8,13 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from transfusion.cli.anew import clear
+from transfusion.cli.anew import check_run, clear
 from transfusion.cli.autoencoder import check_kind, is_autoencoder, run_autoencoder
 from transfusion.cli.places import Asked, place_of, run_of, said_paths
 from transfusion.cli.signals import stop_on_signals
 from transfusion.cli.stepping import Shown, say_stopped, say_where_it_stands, show_steps
 from transfusion.cli.verbs import check_num_prompts
 from transfusion.config import CONFIG_FILE, ConfigError, RunConfig, from_json, override
+from transfusion.data.found import counted
 from transfusion.data.loader import Source
 from transfusion.data.readers import QUARANTINE_FILE
 from transfusion.data.tasks import is_text_alone
@@ -126,7 +127,9 @@ def run_training(
     if is_autoencoder(name):
         return run_autoencoder(name, overrides, run, is_anew=is_anew, device=device, is_change_wanted=is_change_wanted)
     asked = _asked(name, overrides, run, is_anew=is_anew)
-    if not is_anew:
+    if is_anew:
+        check_run(asked.directory)
+    else:
         check_kind(asked.directory, is_wanted=False)
     console = _console()
     with hold_run(asked.directory) as lock:
@@ -167,6 +170,8 @@ def run_demo(
 ) -> int:
     """Train the tiny recipe, evaluate it, write scores and report; return the exit code."""
     check_num_prompts(num_prompts)
+    if is_anew:
+        check_run(run)
     with hold_run(run) as lock:
         return _demo(lock, is_anew=is_anew, steps=steps, num_prompts=num_prompts, device=device, as_json=as_json)
 
@@ -252,7 +257,7 @@ def _tell_left_out(source: Source, run: Path, console: Console) -> None:
     console.print(source.found.line())
     if source.quarantine:
         file = run / QUARANTINE_FILE  # the run writes it
-        console.print(f"{len(source.quarantine)} broken or too long are left out; see {file}")
+        console.print(f"{counted(len(source.quarantine), 'record')} left out; {file} says why")
 
 
 def _say_done(run: Path, console: Console) -> None:

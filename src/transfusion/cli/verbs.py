@@ -17,7 +17,7 @@ from transfusion.cli.json_text import json_text
 from transfusion.cli.output import check_picture
 from transfusion.cli.progress import drawing, working
 from transfusion.cli.signed import signer_of
-from transfusion.cli.targets import targets
+from transfusion.cli.targets import claim, is_folder, targets
 from transfusion.cli.texts import plain
 from transfusion.config import ConfigError, override
 from transfusion.data.errors import DataError
@@ -150,7 +150,7 @@ def draw(
     texts = [plain(prompt, "a prompt") for prompt in prompts for _ in range(num)]
     if sampling.negative is not None:
         plain(sampling.negative, "the negative prompt")
-    files = targets(output, len(texts))
+    files, is_numbered = targets(output, len(texts)), is_folder(output)
     model = load_for_pictures(use)
     denoising = model.denoising(guidance=sampling.guidance, steps=sampling.steps, sampler=sampling.sampler)
     sign = partial(
@@ -166,7 +166,7 @@ def draw(
     def finished(place: int, picture: Image) -> None:
         """Save a picture as soon as it is drawn: what ends the others does not cost it."""
         note = sign([texts[place]], seed=seed + place, beside=beside)
-        saved[place] = save([picture], files[place], note)
+        saved[place] = save([picture], claim(files[place]) if is_numbered else files[place], note)
 
     with drawing(len(texts), finished if len(files) > 1 else None) as follow:
         pictures = model.generate_images(
@@ -180,7 +180,7 @@ def draw(
             is_apart=sampling.is_apart,
         )
     if len(files) == 1:
-        return [save(pictures, files[0], sign(texts, seed=seed))]
+        return [save(pictures, claim(files[0]) if is_numbered else files[0], sign(texts, seed=seed))]
     return [saved[place] for place in range(len(files))]
 
 

@@ -12,7 +12,11 @@ def plain(name: str) -> str:
 
 def has_lone_surrogates(text: str) -> bool:
     """Return whether a text holds half a surrogate pair, which no file of UTF-8 can."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 class DataError(ValueError):

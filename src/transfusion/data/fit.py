@@ -1,27 +1,30 @@
-"""A source without the documents that do not fit into a row: settled by the outlines of all records before a run.
+"""A source without the documents that do not fit into a row, or of which nothing would be learnt: settled by the
+outlines of all records before a run.
 
 It must not know what documents hold, nor where they come from.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.limit import Limit, too_long
+from transfusion.data.limit import Limit, silent, too_long
 from transfusion.data.loader import Source
 from transfusion.layout import num_slots
 from transfusion.segments import Document
 
 TOO_LONG = "record too long for a row"
+SILENT = "record of which nothing would be learnt"
 NUM_TRIED = 64  # documents of a source without end that are looked at before a run
 
 
 class FittedSource:
-    """The documents of a source that fit; those that do not are named in its quarantine.
+    """The documents of a source that fit and that something is learnt of; the others are named in its quarantine.
 
     Attributes:
         lengths: Slots of each as long as it can be told, int32; of a source without end, of those that were looked at.
@@ -36,21 +39,27 @@ class FittedSource:
             max_dropped: Largest share of the documents that may be left out.
 
         Raises:
-            DataError: A record does not fit the model, or a row and the settings refuse that; or too many do not.
+            DataError: A record does not fit the model, or a row and the settings refuse that; or too many do not; or
+                of none would anything be learnt.
         """
         self._source = source
         size = source.size
         count = NUM_TRIED if size is None else size
         lengths = np.zeros(count, dtype=np.int32)
-        faults = dict(_faults(source, limit, lengths))
+        found = list(_faults(source, limit, lengths))
+        faults = {fault.place: fault.reason for fault in found}
+        is_long = [fault.is_long for fault in found]
         if not count:
             raise DataError(f"{source.found.where} holds nothing to train on: {source.found.line()}")
-        if len(faults) == count or len(faults) > max_dropped * count:
+        if (any(is_long) and len(faults) == count) or sum(is_long) > max_dropped * count:
+            first = next(fault.reason for fault in found if fault.is_long)
             raise DataError(
-                f"{len(faults)} of {count} documents are too long, more than the share that may be dropped "
-                f"(train.max_dropped {max_dropped}, which may be raised); the first: {next(iter(faults.values()))}"
+                f"{sum(is_long)} of {count} documents are too long, more than the share that may be dropped "
+                f"(train.max_dropped {max_dropped}, which may be raised); the first: {first}"
             )
-        self._num_too_long = len(faults)
+        if len(faults) == count:
+            raise DataError(f"nothing would be learnt of any of {count} documents; the first: {found[0].reason}")
+        self._counts = {TOO_LONG: sum(is_long), SILENT: len(found) - sum(is_long)}
         self.dropped = {} if size is None else faults
         self._kept = None if size is None else [index for index in range(size) if index not in faults]
         self.lengths = lengths[lengths > 0]
@@ -74,9 +83,9 @@ class FittedSource:
     def found(self) -> Found:
         """What the data hold, how many records of it fit and how many do not: where there is no end, of the first."""
         found = self._source.found
-        why = TOO_LONG if self.size is not None else f"{TOO_LONG}, of the first {NUM_TRIED}"
-        left_out = {**found.left_out, **({why: self._num_too_long} if self._num_too_long else {})}
-        return replace(found, records=self.size, left_out=left_out)
+        of = "" if self.size is not None else f", of the first {NUM_TRIED}"
+        left_out = {f"{why}{of}": count for why, count in self._counts.items() if count}
+        return replace(found, records=self.size, left_out={**found.left_out, **left_out})
 
     def slots_of(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return how many slots documents take at most.
@@ -113,7 +122,15 @@ class FittedSource:
         return self._source.digest()
 
 
-def _faults(source: Source, limit: Limit, lengths: NDArray[np.int32]) -> Iterator[tuple[int, str]]:
+class _Fault(NamedTuple):
+    """A record that is left out: which, why, and whether it is too long for a row."""
+
+    place: int
+    reason: str
+    is_long: bool
+
+
+def _faults(source: Source, limit: Limit, lengths: NDArray[np.int32]) -> Iterator[_Fault]:
     """Yield the records that are to be left out, and why; fill in the slots of the others."""
     for index in range(len(lengths)):
         outline = source.outline(index)
@@ -125,6 +142,8 @@ def _faults(source: Source, limit: Limit, lengths: NDArray[np.int32]) -> Iterato
         except (ValueError, KeyError) as error:
             raise DataError(f"{name} does not fit the model: {error}") from error
         if fitted is None:
-            yield index, too_long(name, num_slots(outline, limit.vocabulary), limit.row_length)
+            length = num_slots(outline, limit.vocabulary)
+            is_long = length > limit.row_length and limit.too_long == "drop"
+            yield _Fault(index, (too_long if is_long else silent)(name, length, limit.row_length), is_long)
         else:
             lengths[index] = num_slots(fitted, limit.vocabulary)

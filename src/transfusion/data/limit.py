@@ -1,4 +1,5 @@
-"""What becomes of a document that is longer than a row: it is left out, its text is cut, or it is refused.
+"""What becomes of a document that is longer than a row: it is left out, its text is cut, or it is refused; and one of
+which nothing would be learnt is left out.
 
 It knows documents and their slots, and not where they come from.
 """
@@ -7,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from transfusion.data.errors import DataError
-from transfusion.layout import num_slots
+from transfusion.layout import has_targets, num_slots
 from transfusion.segments import Document, Segment, Text, Vocabulary, unforetold
 
 TooLong = Literal["drop", "cut", "refuse"]
@@ -28,20 +29,32 @@ class Limit:
     too_long: TooLong
 
     def fitted(self, document: Document, name: str = "") -> Document | None:
-        """Return a document that fits into a row, or None for one to be left out; ``name`` is for errors.
+        """Return a document that fits into a row, or None for one to be left out: it is too long, or nothing is left of
+        it that a model would learn. ``name`` is for errors.
 
         Raises:
             DataError: It is too long, and the settings refuse such, or cutting its text is not enough.
         """
         length = num_slots(document, self.vocabulary)
         if length <= self.row_length:
-            return document
+            return document if has_targets(document) else None
         if self.too_long == "drop":
             return None
         shorter = cut(document, length - self.row_length) if self.too_long == "cut" else None
         if shorter is None:
             raise DataError(too_long(name or f"document {document.key}", length, self.row_length))
-        return shorter
+        return shorter if has_targets(shorter) else None
+
+
+def silent(name: str, length: int, row_length: int) -> str:
+    """Say that nothing of a document is learnt, and what to do where it was cut."""
+    told = f"{name} holds nothing that a model would learn"
+    if length <= row_length:
+        return f"{told}: no words of its own, no answer and no picture to draw"
+    return (
+        f"{told} once it is cut: of its {length} slots what comes before fills a row (train.row_length {row_length}); "
+        f"raise train.row_length to at least {length}"
+    )
 
 
 def too_long(name: str, length: int, row_length: int) -> str:

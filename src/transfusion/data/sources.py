@@ -47,6 +47,7 @@ __all__ = [
     "FolderSource",
     "Layout",
     "MixtureConfig",
+    "OpenedData",
     "Reader",
     "ShapesConfig",
     "ShapesSource",
@@ -56,6 +57,7 @@ __all__ = [
     "of_other_data",
     "open_reader",
     "open_source",
+    "open_split",
     "settled_like",
 ]
 NUM_MEASURED = 400
@@ -99,6 +101,8 @@ class ShapesReader:
 class PictureReader:
     """A folder of captioned pictures, in any layout."""
 
+    _fewer: tuple[int, ImageFolder] | None = None  # those of which few are decoded: they are asked for twice
+
     def __init__(self, config: FolderConfig) -> None:
         """Read the captions.
 
@@ -141,7 +145,10 @@ class PictureReader:
 
     def _few(self, count: int) -> ImageFolder:
         """Decode so many pictures."""
-        return ImageFolder(self.config.path, self.config.size, captions=self._captions, at_most=count)
+        if self._fewer is None or self._fewer[0] != count:
+            few = ImageFolder(self.config.path, self.config.size, captions=self._captions, at_most=count)
+            self._fewer = count, few
+        return self._fewer[1]
 
 
 class LatentReader:
@@ -271,6 +278,44 @@ def open_reader(config: DataConfig, seed: int = 0) -> Reader:
     if layout == "latents":
         return LatentReader(config)
     return TextReader(config) if layout == "text" else PictureReader(config)
+
+
+def open_split(reader: Reader, config: DataConfig, seed: int = 0) -> Reader:
+    """Open another split of the data that a reader reads; records are not read again for it.
+
+    Args:
+        reader: Reads a split of them.
+        config: Names the other split, as ``Reader.held_out`` does.
+        seed: As for ``open_reader``.
+
+    Raises:
+        DataError: As ``open_reader``.
+    """
+    if isinstance(reader, RecordReader) and isinstance(config, FolderConfig):
+        return reader.of_split(config)
+    if isinstance(reader, MixtureReader) and isinstance(config, MixtureConfig):
+        each = {source.name: open_split(reader.readers[source.name], source.data, seed) for source in config.sources}
+        return MixtureReader(config, each)
+    return open_reader(config, seed)
+
+
+class OpenedData:
+    """Data that are opened once, for all that a start asks of them and of what is held out of them."""
+
+    def __init__(self, config: DataConfig, seed: int = 0) -> None:
+        """Open the data; see ``open_reader``."""
+        self.reader: Reader = open_reader(config, seed)
+        self._seed = seed
+
+    @cached_property
+    def held_out(self) -> Reader | None:
+        """What is held out of them, opened when it is first asked for; None where nothing is.
+
+        Raises:
+            DataError: It cannot be used.
+        """
+        config = self.reader.held_out
+        return None if config is None else open_split(self.reader, config, self._seed)
 
 
 def open_source(config: DataConfig, encoder: Encoder, chunk_length: int, *, at_most: int | None = None) -> Source:

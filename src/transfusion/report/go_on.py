@@ -20,7 +20,7 @@ FILES = {
     "report.html": "this page",
     "scores.json": "the scores of an evaluation",
     "changes.jsonl": "settings that were changed while the run went on, and why they might be",
-    "quarantine.jsonl": "records that were left out, broken or too long, each with the reason",
+    "quarantine.jsonl": "records that were left out, each with the reason",
 }
 
 

@@ -25,7 +25,7 @@ class Broken:
         """
         self._file, self._max_share = run / QUARANTINE_FILE, max_share
         self._known = {str(row.get("file")) for row in read_rows(self._file)}
-        self._num_seen = self._num_broken = 0
+        self._num_seen = self._num_broken = self._num_told = 0
         self._last = ""
 
     def add(self, broken: Mapping[str, str], num_documents: int) -> None:
@@ -45,7 +45,8 @@ class Broken:
             if name not in self._known:
                 self._known.add(name)
                 append_row(self._file, {"file": name, "reason": reason})
-                if len(self._known) <= NUM_TOLD:
+                self._num_told += 1
+                if self._num_told <= NUM_TOLD:
                     _log.warning("%s is left out: %s", name, reason)
         if self._num_seen >= LEAST_SEEN and self._num_broken > self._max_share * self._num_seen:
             raise DataError(

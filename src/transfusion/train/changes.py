@@ -19,6 +19,7 @@ from transfusion.config import ConfigError, Tree, replaced
 from transfusion.files import append_row, read_rows
 
 CHANGES_FILE = "changes.jsonl"
+WHOLE = ""  # the path of a whole tree of settings
 RECOVERY = ("train.optimizer.lr", "train.optimizer.muon_lr", "train.optimizer.clip", "train.precision")
 CHANGEABLE = (
     *RECOVERY,
@@ -91,8 +92,9 @@ class Said(NamedTuple, Generic[Tree]):
 
     Attributes:
         config: All of them.
-        paths: Of those that are said, or of groups with them. None: all are meant as they stand if a change is wanted,
-            else those that differ from the checkpoint's.
+        paths: Of those that are said, or of groups with them; ``WHOLE`` among them: all are said, too, as in a file. If
+            a change is wanted, all are then meant as they stand, else those that differ from the checkpoint's. None:
+            only WHOLE.
     """
 
     config: Tree
@@ -243,9 +245,10 @@ def taken_again(wanted: Said[Tree], loaded: Tree, run: Path, step: int, *, is_ch
         ConfigError: As ``with_taken``.
     """
     last = with_taken(loaded, loaded, run, step)
-    if wanted.paths is None and is_change_wanted:
+    said = (WHOLE,) if wanted.paths is None else wanted.paths
+    if WHOLE in said and is_change_wanted:
         return TakenAgain(wanted.config, last)
-    return TakenAgain(with_taken(wanted.config, loaded, run, step, said=wanted.paths or ()), last)
+    return TakenAgain(with_taken(wanted.config, loaded, run, step, said=said), last)
 
 
 def may_change(run: Path, step: int) -> bool:

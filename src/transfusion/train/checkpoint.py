@@ -285,6 +285,12 @@ def _entries(run: Path) -> list[Path]:
         return list(folder.iterdir()) if folder.is_dir() else []
 
 
+def has_any(run: Path) -> bool:
+    """Return whether a folder has a checkpoint, damaged, kept or unfinished ones among them."""
+    patterns = (_STEP, _KEPT, _LEFT_OVER)
+    return any(path.is_dir() and any(each.fullmatch(path.name) for each in patterns) for path in _entries(run))
+
+
 def _step(directory: Path) -> int:
     left_over = _LEFT_OVER.fullmatch(directory.name)
     return int((left_over["name"] if left_over else directory.name).removeprefix(STEP_PREFIX))

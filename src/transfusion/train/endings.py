@@ -18,7 +18,13 @@ class NotFiniteError(FloatingPointError):
 
 
 class Kept(Protocol):
-    """The state of a training, as far as keeping it goes."""
+    """The state of a training, as far as keeping it goes.
+
+    Attributes:
+        saved_step: Steps after which the newest checkpoint was taken; None while there is none.
+    """
+
+    saved_step: int | None
 
     @property
     def step(self) -> int:
@@ -28,11 +34,6 @@ class Kept(Protocol):
     @property
     def is_whole(self) -> bool:
         """Whether all of it is after ``step`` steps, and not in between."""
-        ...
-
-    @property
-    def saved_step(self) -> int | None:
-        """Steps after which the newest checkpoint was taken; None while there is none."""
         ...
 
     def save(self, run: Path) -> Path:

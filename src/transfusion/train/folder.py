@@ -77,6 +77,8 @@ def take_folder(state: Trained, run: Path) -> bool:
     """
     check_no_model(run)
     check_untouched(run, state.seen)
+    if state.taken not in (None, run.resolve()):
+        state.saved_step = None  # its checkpoints lie in another folder
     is_begun = state.saved_step is None and state.taken != run.resolve()
     if state.saved_step is None:
         retire(run)  # first: whatever else is of the run before goes after it

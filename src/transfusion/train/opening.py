@@ -13,7 +13,7 @@ from transfusion.autoencoder.settings import filled
 from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.config import ConfigError, RunConfig, with_free_settings
 from transfusion.data.encode import settled_encode, with_template
-from transfusion.data.sources import open_reader, settled_like
+from transfusion.data.sources import OpenedData, settled_like
 from transfusion.devices import choose_precision
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer, build_tokenizer, check_tokenizer
@@ -69,7 +69,8 @@ def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None 
             that do), or nothing is left to train.
         CheckpointError: There are no such weights.
     """
-    reader = open_reader(config.data, config.train.seed)
+    opened = OpenedData(config.data, config.train.seed)
+    reader = opened.reader
     config = config.model_copy(update={"data": reader.config})
     train = config.train
     trained = None if train.init is None else load_trained(train.init, train.init_weights)
@@ -94,7 +95,7 @@ def begin(config: RunConfig, device: torch.device, *, space: LatentSpace | None 
     model.initialise_weights(resolved.train.seed)
     parts = [] if trained is None else fill(model, tokenizer, trained, resolved)
     state = _assembled(resolved, tokenizer, model.to(device))
-    state.space = latents
+    state.space, state.opened = latents, opened
     state.origin, state.parts = None if trained is None else trained.origin, tuple(parts)
     return state
 

@@ -19,6 +19,7 @@ from transfusion.data.encode import IMAGE, Encoder
 from transfusion.data.found import Found, counted
 from transfusion.data.mixture import changed_sources
 from transfusion.data.settings import TEXT_ALONE, FolderConfig, data_of
+from transfusion.data.sources import OpenedData
 from transfusion.model.grow import Part
 from transfusion.model.transfusion import TransfusionModel
 from transfusion.tokenizer import Tokenizer
@@ -78,6 +79,7 @@ class TrainState:
         slots: Slots that the steps took of each source of a mixture; None of other data.
         forgets_best: Whether the best checkpoint was chosen by losses on other held-out data.
         taken: The folder that is this training's; None: none yet.
+        opened: The data, opened; None: they are when they are first asked for.
     """
 
     config: RunConfig
@@ -100,6 +102,17 @@ class TrainState:
     slots: dict[str, int] | None = None
     forgets_best: bool = False
     taken: Path | None = None
+    opened: OpenedData | None = None
+
+    def open_data(self) -> OpenedData:
+        """Return the run's data, opened: once, for all that is asked of them.
+
+        Raises:
+            DataError: They cannot be used.
+        """
+        if self.opened is None or self.opened.reader.config != self.config.data:
+            self.opened = OpenedData(self.config.data, self.config.train.seed)
+        return self.opened
 
     @property
     def latents(self) -> LatentSpace:

@@ -14,6 +14,7 @@ from mutants.catalogue import (
     model,
     records,
     sides,
+    starts,
     train,
     turns,
     verbs,
@@ -36,5 +37,6 @@ MUTANTS: list[Mutant] = [
     *autoencoder_training.MUTANTS,
     *verbs.MUTANTS,
     *cli.MUTANTS,
+    *starts.MUTANTS,
     *turns.MUTANTS,
 ]

@@ -170,8 +170,8 @@ MUTANTS = [
     Mutant(
         "loader: broken ones count as too long",
         "data/loader.py",
-        "num_dropped=num_dropped, broken=broken",
-        "num_dropped=num_dropped",
+        "num_dropped=told.num_dropped, broken=told.broken",
+        "num_dropped=told.num_dropped",
         f"{TESTS} -k left_out",
     ),
     Mutant(

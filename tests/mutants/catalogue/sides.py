@@ -55,7 +55,7 @@ MUTANTS = [
     Mutant(
         "splits: pictures that a table names know no folders",
         "data/records/table.py",
-        '"" if path.startswith("/") else path.rpartition("/")[0]',
+        '"" if path is None or path.startswith("/") else path.rpartition("/")[0]',
         '""',
         "data/test_tables.py -k named_in_folders",
     ),

@@ -37,6 +37,7 @@ SIDES: dict[str, Literal["system", "person", "model"]] = {
     "assistant": "model",
 }
 DATA_URL = re.compile(r"data:[\w/+.-]*;base64,")
+PICTURE_KEYS = ("image", "image_url", "url", "path", "file")  # of a content's items
 Content = list[str | PictureSource | None]  # None: the next picture of the row
 
 
@@ -73,7 +74,7 @@ class Talks(RowItems):
 
     def _said(self, row: Row, where: str) -> Iterator[tuple[Literal["system", "person", "model"], Content]]:
         """Yield who says what."""
-        is_llava = "conversations" in row
+        is_llava = row.get("conversations") is not None
         name, by, what = ("conversations", "from", "value") if is_llava else ("messages", "role", "content")
         turns = row.get(name)
         if not isinstance(turns, list):
@@ -101,7 +102,7 @@ class Talks(RowItems):
                     found.append("\n")
                 found.append(text)
             elif kind in ("image", "image_url"):
-                name = next((told[key] for key in ("image", "image_url", "url", "path", "file") if key in told), None)
+                name = next((told[key] for key in PICTURE_KEYS if told.get(key) is not None), None)
                 name = cast(dict[str, object], name).get("url") if isinstance(name, dict) else name
                 if name is not None and not isinstance(name, str):
                     raise DataError(f"{where}: item {number} names a picture as {name!r:.80}; expected a file's name")

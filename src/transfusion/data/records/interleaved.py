@@ -9,6 +9,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +18,7 @@ from transfusion.data.found import Found
 from transfusion.data.records.record import Interleaved, Part
 from transfusion.data.records.rows import Row, Rows
 from transfusion.data.records.sides import Sides
-from transfusion.data.records.within import picture_at, split_of
+from transfusion.data.records.within import check_unicode, picture_at, split_of
 
 DOCUMENTS_FILE = "documents.jsonl"
 EXPECTED = '{"segments": [{"type": "text", "text": ...}, {"type": "image", "file": ...}]}'
@@ -46,6 +47,7 @@ class Documents:
         for index, row in enumerate(self._rows):
             where = self._rows.where(index)
             parts = self._parts(row, where)
+            check_unicode((part for part in parts if isinstance(part, str)), where)
             own = hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
             sides.add(own, split_of(row, where), (part for part in parts if not isinstance(part, str)))
             num_pictures += sum(not isinstance(part, str) for part in parts)
@@ -69,7 +71,11 @@ class Documents:
 
     def digest(self) -> str:
         """Name what the rows hold."""
-        return f"documents:{self._rows.digest()}"
+        return f"documents:{self._digest}"
+
+    @cached_property
+    def _digest(self) -> str:
+        return self._rows.digest()
 
     def _parts(self, row: Row, where: str) -> tuple[Part, ...]:
         if not self._has_pictures:
@@ -77,7 +83,7 @@ class Documents:
             if not isinstance(text, str):
                 raise DataError(f"{where}: expected a string as 'text'; got {text!r:.80}")
             return (text,) if text.strip() else ()
-        found = _segments(row, where) if "segments" in row else _aligned(row, where)
+        found = _segments(row, where) if row.get("segments") is not None else _aligned(row, where)
         return tuple(part if kind == "text" else picture_at(self._images, part, where) for kind, part in found if part)
 
 

@@ -4,17 +4,22 @@ It must not know what the items are.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from transfusion.data.decode import Held, Slice
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.records.record import Part, Record, pictures, words
+from transfusion.data.records.record import Part, Record, pictures, says_nothing, words
 from transfusion.data.records.rows import Rows
 from transfusion.data.records.sides import Sides
+from transfusion.data.records.within import check_unicode
 from transfusion.data.settings import Layout
+
+SKIPPED, SILENT = "row that its reader leaves out", "record in which nothing is said that a model would learn"
 
 
 class Mapped(NamedTuple):
@@ -88,16 +93,18 @@ class MappedRecords:
             DataError: One cannot be made, two are called alike, they are of several kinds, or there are none.
         """
         self._items, self._images = items, images
-        self.quarantine: Mapping[str, str] = {}
+        self.quarantine: dict[str, str] = {}
         self._places, sides = list[int](), Sides(images)
-        num_pictures = num_letters = num_left_out = 0
+        num_pictures = num_letters = 0
+        left_out = Counter[str]()
         kind: type[Record] | None = None
         names = set[str]()
         for index in range(len(items)):
             record, split = items.made(index)
             if record is None:
-                num_left_out += 1
+                left_out[SKIPPED] += 1
                 continue
+            check_unicode(words(record), items.where(index))
             if not isinstance(record, kind or type(record)):
                 assert kind is not None
                 told = f"is {type(record).__name__}, and those before are {kind.__name__}"
@@ -111,16 +118,20 @@ class MappedRecords:
                     "key of all that is drawn for it: give each its own"
                 )
             names.add(record.name)
+            if says_nothing(record):
+                left_out[SILENT] += 1
+                self.quarantine[record.name] = f"{items.where(index)}: {SILENT}"
+                continue
             self._places.append(index)
             sides.add(self._group(record), split, pictures(record))
             num_pictures += sum(1 for _ in pictures(record))
             num_letters += sum(map(len, words(record)))
-        if kind is None:
-            raise DataError(f"{path} gives no records")
+        if kind is None or not self._places:
+            first = f"; the first: {next(iter(left_out))}" if left_out else ""
+            raise DataError(f"{path} gives no records{first}")
         self.kind: type[Record] = kind
         self.splits: Sequence[str | None] = sides.splits
         self.groups: Sequence[str] = sides.groups
-        left_out = {"row that its reader leaves out": num_left_out} if num_left_out else {}
         self.found = Found(
             str(path),
             layout,
@@ -128,7 +139,7 @@ class MappedRecords:
             letters=num_letters,
             texts=len(self._places),
             noted=sides.noted,
-            left_out=left_out,
+            left_out=dict(left_out),
         )
 
     def __getitem__(self, index: int) -> Record:
@@ -144,7 +155,11 @@ class MappedRecords:
 
     def digest(self) -> str:
         """Name what the items hold."""
-        return f"{self.found.layout}:{self._items.digest()}"
+        return f"{self.found.layout}:{self._digest}"
+
+    @cached_property
+    def _digest(self) -> str:
+        return self._items.digest()
 
     def _group(self, record: Record) -> str:
         first = next(pictures(record), None)

@@ -9,7 +9,7 @@ from transfusion.data.decode import open_picture
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.records.detect import open_records
-from transfusion.data.records.record import Records, pictures, words
+from transfusion.data.records.record import Records, glancing, pictures, words
 from transfusion.data.records.source import RecordSource
 from transfusion.data.settings import TEXT_ALONE, FolderConfig, Layout, check_alone, held_out_of
 from transfusion.data.splits import choose, spread
@@ -21,14 +21,20 @@ Pictures = NDArray[np.uint8]
 class RecordReader:
     """Records of any format: see ``records``."""
 
-    def __init__(self, config: FolderConfig, layout: Layout) -> None:
+    def __init__(self, config: FolderConfig, layout: Layout, records: Records | None = None) -> None:
         """Read which records there are.
+
+        Args:
+            config: The data, and which split of them.
+            layout: The format.
+            records: They, where they were read already.
 
         Raises:
             DataError: They cannot be read, or there is no such split; or text shall be cropped or flipped.
         """
         check_alone(config, layout)
-        self._records: Records = open_records(config, layout)
+        self._layout: Layout = layout
+        self._records: Records = open_records(config, layout) if records is None else records
         groups, splits = self._records.groups, self._records.splits
         self._chosen = choose(groups, splits, config.split, config.hold_out, where=config.path, called=self._called)
         self.config: FolderConfig = config.model_copy(update={"layout": layout, "hold_out": self._chosen.hold_out})
@@ -37,6 +43,14 @@ class RecordReader:
     def held_out(self) -> FolderConfig | None:
         """Return the settings of the split that is held out."""
         return held_out_of(self.config, self._chosen.left)
+
+    def of_split(self, config: FolderConfig) -> "RecordReader":
+        """Read another split of the same records, which are not read again.
+
+        Raises:
+            DataError: There is no such split.
+        """
+        return RecordReader(config, self._layout, self._records)
 
     def _called(self, place: int) -> str:
         """Name a record, or its group where what it names is no picture."""
@@ -47,7 +61,8 @@ class RecordReader:
 
     def texts(self) -> Iterator[str]:
         """Yield all words."""
-        return (text for place in self._chosen.places for text in words(self._records[place]))
+        glance = glancing(self._records)
+        return (text for place in self._chosen.places for text in words(glance(place)))
 
     def sample_pictures(self) -> Pictures | None:
         """Decode the first pictures of records spread over the data; broken ones are passed over.

@@ -3,9 +3,9 @@
 A picture is named by where it lies and decoded when it is told. It must not know files' formats, tokens or models.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from transfusion.data.decode import PictureSource
 from transfusion.data.errors import DataError
@@ -154,6 +154,20 @@ class Records(Protocol):
         ...
 
 
+@runtime_checkable
+class Glanced(Protocol):
+    """Records that can be told but for their pictures, without reading these."""
+
+    def glance(self, index: int) -> Record:
+        """Return a record; its pictures are there, and may be empty."""
+        ...
+
+
+def glancing(records: Records) -> Callable[[int], Record]:
+    """Return what gives a record by its number where its words are wanted, and where pictures are, and not these."""
+    return records.glance if isinstance(records, Glanced) else records.__getitem__
+
+
 def words(record: Record) -> Iterator[str]:
     """Yield the words of a record, in order."""
     return (part for part in record.parts if isinstance(part, str))
@@ -162,3 +176,11 @@ def words(record: Record) -> Iterator[str]:
 def pictures(record: Record) -> Iterator[PictureSource]:
     """Yield the pictures of a record, in order."""
     return (part for part in record.parts if not isinstance(part, str))
+
+
+def says_nothing(record: Record) -> bool:
+    """Return whether a record holds nothing to learn: a conversation in which the model says nothing, or no part."""
+    if isinstance(record, Conversation):
+        told = (part for turn in record.turns if turn.by == "model" for part in turn.parts)
+        return all(isinstance(part, str) and not part.strip() for part in told)
+    return not record.parts

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from transfusion.data.decode import Slice
-from transfusion.data.errors import DataError, has_lone_surrogates, plain
+from transfusion.data.errors import DataError, plain
 from transfusion.data.formats import NUM_TOLD, SUFFIXES, begins_picture
 from transfusion.data.found import Found
 from transfusion.data.records.places import Place, find_files
@@ -28,7 +28,7 @@ from transfusion.data.records.record import Captioned
 from transfusion.data.records.rows import Row
 from transfusion.data.records.tally import END_BYTES, Tallied, Tally, mark_of_ends
 from transfusion.data.records.tar import Member, check_plain, members
-from transfusion.data.records.within import split_of
+from transfusion.data.records.within import check_unicode, split_of
 
 TAR = ".tar"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -193,7 +193,7 @@ def _captions(stream: BinaryIO, group: Group, row: Row, where: str) -> _Said | N
     for ending in ("txt", "caption"):
         if ending in group:
             return _Said(_texts(stream, group[ending], False, where), group[ending], False)
-    if any(key in row for key in CAPTION_KEYS):
+    if any(row.get(key) is not None for key in CAPTION_KEYS):
         return _Said(_listed(row, where), group["json"], True)
     return None
 
@@ -214,13 +214,12 @@ def _texts(stream: BinaryIO, member: Member, is_json: bool, where: str) -> list[
 
 def _listed(row: Row, where: str) -> list[str]:
     """Return the captions that JSON holds."""
-    value = next((row[key] for key in CAPTION_KEYS if key in row), None)
+    value = next((row[key] for key in CAPTION_KEYS if row.get(key) is not None), None)
     texts = cast(list[object], value) if isinstance(value, list) else [value]
     found = [" ".join(text.split()) for text in texts if isinstance(text, str)]
     if not texts or len(found) < len(texts) or not all(found):
         raise DataError(f"{where}: expected a caption, or a list of them; got {value!r:.80}")
-    if any(map(has_lone_surrogates, found)):
-        raise DataError(f"{where}: half a surrogate pair in {value!r:.80}; write plain Unicode")
+    check_unicode(found, where)
     return found
 
 

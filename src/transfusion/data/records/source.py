@@ -18,7 +18,17 @@ from transfusion.data.decode import PictureSource, open_picture
 from transfusion.data.encode import IMAGE, Encoder, Shown
 from transfusion.data.errors import DataError
 from transfusion.data.records.pieces import Piece, Unit, plan_pieces
-from transfusion.data.records.record import Captioned, Conversation, Edit, Interleaved, Part, Record, Records, words
+from transfusion.data.records.record import (
+    Captioned,
+    Conversation,
+    Edit,
+    Interleaved,
+    Part,
+    Record,
+    Records,
+    glancing,
+    words,
+)
 from transfusion.data.settings import FolderConfig
 from transfusion.data.splits import Chosen, spread
 from transfusion.data.turns import Turn
@@ -53,10 +63,12 @@ class RecordSource:
             room: Slots of a row behind BOS.
         """
         self.config, self.encoder, self._records = config, encoder, records
+        self._glance = glancing(records)
         self._places = np.array(chosen.places, dtype=np.int64)
         self.quarantine = dict(records.quarantine)
         self.left_for_others = chosen.left
         self._remembered: OrderedDict[int, Interleaved] = OrderedDict()
+        self._last: tuple[int, tuple[Record, Piece | None]] | None = None
         self._pieces = self._planned(room) if records.kind is Interleaved else None
         self.found = replace(records.found, records=self.size, splits=chosen.counts, held_out=chosen.told)
 
@@ -79,24 +91,24 @@ class RecordSource:
 
     def outline(self, index: int, visit: int | None = None) -> Document:
         """Return a record as long as it is told, or as it is told on a visit, without its pixels."""
-        record, piece = self._at(index)
+        record, piece = self._glanced(index)
         size = self.encoder.outlined(self.config.size)
         encoder = self.encoder.without_dropout() if visit is None else self.encoder
         return _told(record, piece, encoder, _key(record, piece, visit or 0), lambda _: size)
 
     def name(self, index: int) -> str:
         """Name the record, and which piece of it, from the second on."""
-        record, piece = self._at(index)
+        record, piece = self._glanced(index)
         return f"{record.name}, piece {piece.number + 1}" if piece and piece.number else record.name
 
     def texts(self) -> Iterator[str]:
         """Yield all words."""
-        return (text for place in self._places.tolist() for text in words(self._records[place]))
+        return (text for place in self._places.tolist() for text in words(self._glance(place)))
 
     def preview_prompts(self) -> list[str]:
         """Return what is told before a picture to draw, of records spread over the data."""
         places = [self._places[place] for place in spread(len(self._places), NUM_PREVIEWS)]
-        return [prompt for place in places if (prompt := _prompt(self._records[int(place)]))]
+        return [prompt for place in places if (prompt := _prompt(self._glance(int(place))))]
 
     def digest(self) -> str:
         """Name what the data hold."""
@@ -111,6 +123,13 @@ class RecordSource:
             return self._records[int(self._places[index])], None
         place, *piece = self._pieces[index].tolist()
         return self._cut_record(place), Piece(*piece)
+
+    def _glanced(self, index: int) -> tuple[Record, Piece | None]:
+        """Return the same but for what its pictures hold; the last is remembered: its length and its name are asked."""
+        if self._last is None or self._last[0] != index:
+            is_whole = self._pieces is None
+            self._last = index, (self._glance(int(self._places[index])), None) if is_whole else self._at(index)
+        return self._last[1]
 
     def _cut_record(self, place: int) -> Interleaved:
         """Return a record of text and pictures in turn, its long texts cut; the last few are remembered."""

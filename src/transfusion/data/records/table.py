@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from transfusion.data.decode import Held, PictureSource
-from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.errors import DataError
 from transfusion.data.found import Found
 from transfusion.data.records.columns import (
     SPLIT,
@@ -44,6 +44,7 @@ SAVED_FILES = ("dataset_dict.json", "state.json")  # of several splits, and of o
 EXTRA = "pip install 'transfusion[datasets]'"
 NUM_SCANNED = 512  # rows at once
 BLANK, BARE, NOTHING = "row without a caption", "row without a picture", "row that holds nothing"
+OUTSIDE = "row whose picture lies outside the folder"
 
 
 class Part(NamedTuple):
@@ -190,17 +191,29 @@ class Table(Tallied):
 
     def __getitem__(self, index: int) -> Captioned | Interleaved:
         """Return a row, or one of its captions."""
+        record = self.glance(index)
+        if isinstance(record, Interleaved) or self._columns.picture is None:
+            return record
+        number, place, _ = self._tally.numbers(index)
+        value = self._value(number, place, self._columns.picture)
+        return replace(record, picture=self._picture(value, record.name))
+
+    def glance(self, index: int) -> Captioned | Interleaved:
+        """Return a row, or one of its captions; its picture is not read, and empty."""
         number, place, which = self._tally.numbers(index)
         columns, name = self._columns, self._tally.name(index)
-        row = self._parts[number].rows[place]
-        text = texts_of(self._features[columns.text], row[columns.text])[which]
+        text = texts_of(self._features[columns.text], self._value(number, place, columns.text))[which]
         if columns.picture is None:
             return Interleaved(name, (text,))
-        return Captioned(name, " ".join(text.split()), self._picture(row[columns.picture], name))
+        return Captioned(name, " ".join(text.split()), Held(b"", name))
 
     def digest(self) -> str:
         """Name rows, texts and the ends of pictures."""
         return f"table:{self._columns.text}:{self._columns.picture}:{self._tally.digest()}"
+
+    def _value(self, number: int, place: int, column: str) -> object:
+        """Return what a row holds in one column: the library's own way reads all of the row, its picture too."""
+        return self._parts[number].rows.data.column(column)[place].as_py()
 
     def _narrowed(self, part: Part, path: Path) -> Part:
         """Return the columns that are read of a part; pictures stay undecoded."""
@@ -223,28 +236,34 @@ class Table(Tallied):
         columns, place = self._columns, 0
         for table in part.rows.with_format("arrow").iter(batch_size=NUM_SCANNED):
             texts = table.column(columns.text).to_pylist()
-            pictures = [_Mark()] * len(texts) if columns.picture is None else _marks(table.column(columns.picture))
+            shown = [_Shown()] * len(texts) if columns.picture is None else _shown(table.column(columns.picture))
             splits = table.column(SPLIT).to_pylist() if SPLIT in table.column_names else [None] * len(texts)
-            for value, picture, said in zip(texts, pictures, splits, strict=True):
+            for value, picture, said in zip(texts, shown, splits, strict=True):
                 name = f"{part.split or 'row'}:{place}"
                 split = split_of({SPLIT: split_said(part.rows.features.get(SPLIT), said)}, name) or part.split
                 told = texts_of(self._features[columns.text], value)
-                self._take(name, (number, place), told, picture._replace(split=split))
+                self._take(name, (number, place), told, picture, split)
                 place += 1
 
-    def _take(self, name: str, at: tuple[int, int], texts: list[str], picture: "_Mark") -> None:
+    def _take(self, name: str, at: tuple[int, int], texts: list[str], picture: "_Shown", split: str | None) -> None:
         """Take the records of a row: a text each."""
-        has_pictures = self._columns.picture is not None
-        mark, folder, split = picture
+        has_pictures, mark, path = self._columns.picture is not None, picture.mark, picture.path
         if has_pictures and mark is None:
             self._tally.leave(name, "the row has no picture: neither bytes nor a path", BARE)
             return
+        if path is not None:
+            try:
+                picture_at(self._images, path, name)
+            except DataError as error:
+                self._tally.leave(name, str(error), OUTSIDE)
+                return
         self._num_pictures += has_pictures
         told = [(which, text) for which, text in enumerate(texts) if text.strip()]
         if not told and has_pictures:
             self._tally.leave(name, f"the caption is empty (column {self._columns.text!r})", BLANK)
         elif not told:
             self._tally.left_out[NOTHING] += 1
+        folder = "" if path is None or path.startswith("/") else path.rpartition("/")[0]
         for which, text in told:
             own = mark if mark is not None else mark_of(text.encode())
             self._num_letters += len(text)
@@ -253,39 +272,30 @@ class Table(Tallied):
             )
 
     def _picture(self, value: object, name: str) -> PictureSource:
-        """Return the picture that a row holds, or names.
-
-        Raises:
-            BrokenPicture: It names one outside the folder.
-        """
+        """Return the picture that a row holds, or names: where it lies was checked when the row was taken."""
         if isinstance(value, bytes):
             return Held(value, name)
         held = cast(dict[str, object], value) if isinstance(value, dict) else {}
         data, path = held.get("bytes"), held.get("path")
         if isinstance(data, bytes):
             return Held(data, f"{name} ({path})" if path else name)
-        try:
-            return picture_at(self._images, str(path), name)
-        except DataError as error:
-            raise BrokenPicture(str(error)) from error
+        return picture_at(self._images, str(path), name)
 
 
-class _Mark(NamedTuple):
-    """What a row is known by.
+class _Shown(NamedTuple):
+    """The picture of a row.
 
     Attributes:
-        picture: A hash of its picture, or of the name of its file; None where there is neither.
-        folder: The folder of that file, where there is a name alone.
-        split: The split that the row is marked for.
+        mark: A hash of its picture, or of the name of its file; None where there is neither.
+        path: That name, where the picture is not held.
     """
 
-    picture: int | None = None
-    folder: str = ""
-    split: str | None = None
+    mark: int | None = None
+    path: str | None = None
 
 
-def _marks(column: Any) -> Iterator[_Mark]:  # noqa: ANN401 - pyarrow.ChunkedArray
-    """Yield what is known of each picture of a column."""
+def _shown(column: Any) -> Iterator[_Shown]:  # noqa: ANN401 - pyarrow.ChunkedArray
+    """Yield what is shown of each picture of a column."""
     import pyarrow
 
     for chunk in column.chunks:
@@ -298,8 +308,6 @@ def _marks(column: Any) -> Iterator[_Mark]:  # noqa: ANN401 - pyarrow.ChunkedArr
         for data, path in zip(fields["bytes"], paths, strict=True):
             buffer = data.as_buffer()
             if buffer is not None:
-                yield _Mark(mark_of_picture(memoryview(buffer)))
-            elif path:
-                yield _Mark(mark_of(path.encode()), "" if path.startswith("/") else path.rpartition("/")[0])
+                yield _Shown(mark_of_picture(memoryview(buffer)))
             else:
-                yield _Mark()
+                yield _Shown(mark_of(path.encode()), path) if path else _Shown()

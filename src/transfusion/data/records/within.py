@@ -1,11 +1,30 @@
 """What rows of every format name: a picture within a folder, and a split. It must not open pictures."""
 
 import posixpath
+from collections.abc import Iterable
 from pathlib import Path
 
 from transfusion.data.errors import DataError, has_lone_surrogates
 from transfusion.data.records.rows import Row
 from transfusion.data.splits import split_marked
+
+
+def check_unicode(texts: Iterable[str], where: str) -> None:
+    """Check that words can be written as UTF-8, which half a surrogate pair cannot.
+
+    Args:
+        texts: The words of a record.
+        where: Where they stand, for errors.
+
+    Raises:
+        DataError: They cannot.
+    """
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            around = text[max(0, error.start - 20) : error.start + 20]
+            raise DataError(f"{where}: half a surrogate pair in {around!r}; write plain Unicode") from error
 
 
 def picture_at(folder: Path, name: str, where: str) -> Path:
