@@ -85,3 +85,22 @@ def tokenizer(
 
     learnt = learn_tokenizer(recipe, settings or [], to, size)
     say(learnt, as_json=as_json, text=told(learnt))
+
+
+@preparing.command()
+def verify(
+    recipe: Recipe,
+    to: Annotated[Path, typer.Option(help="Digests: written where the file is not there, else compared with")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read every record and write down what it holds; the next time, say what changed, broke, went or came.
+
+    The exit code is 1 where something did.
+    """
+    from transfusion.cli.verify import is_alike, told
+    from transfusion.cli.verify import verify as verified
+
+    found = verified(recipe, settings or [], to)
+    say(found, as_json=as_json, text=told(found))
+    raise typer.Exit(0 if is_alike(found) else 1)

@@ -5,7 +5,7 @@ It must not know what the items are.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -105,18 +105,8 @@ class MappedRecords:
                 left_out[SKIPPED] += 1
                 continue
             check_unicode(words(record), items.where(index))
-            if not isinstance(record, kind or type(record)):
-                assert kind is not None
-                told = f"is {type(record).__name__}, and those before are {kind.__name__}"
-                raise DataError(
-                    f"{items.where(index)} {told}: records of one kind are wanted, in data of their own each"
-                )
+            self._check(record, items.where(index), kind, names)
             kind = type(record)
-            if record.name in names:
-                raise DataError(
-                    f"{items.where(index)}: a record before it is called {record.name!r}, too; a record's name is the "
-                    "key of all that is drawn for it: give each its own"
-                )
             names.add(record.name)
             if says_nothing(record):
                 left_out[SILENT] += 1
@@ -141,6 +131,22 @@ class MappedRecords:
             noted=sides.noted,
             left_out=dict(left_out),
         )
+
+    @staticmethod
+    def _check(record: Record, where: str, kind: type[Record] | None, names: Collection[str]) -> None:
+        """Check that a record is of the kind of those before, and called otherwise.
+
+        Raises:
+            DataError: It is not.
+        """
+        if kind is not None and not isinstance(record, kind):
+            told = f"is {type(record).__name__}, and those before are {kind.__name__}"
+            raise DataError(f"{where} {told}: records of one kind are wanted, in data of their own each")
+        if record.name in names:
+            raise DataError(
+                f"{where}: a record before it is called {record.name!r}, too; a record's name is the key of all that "
+                "is drawn for it: give each its own"
+            )
 
     def __getitem__(self, index: int) -> Record:
         """Return a record.
