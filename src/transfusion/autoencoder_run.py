@@ -270,4 +270,4 @@ def _batches(pictures: Pictures, most: int) -> Iterator[Tensor]:
 def evaluation_distance(config: AutoencoderRun) -> int:
     """Return the steps between measures on pictures held out, which every checkpoint has, too; 0: there are none."""
     size = (config.resolution / config.side) ** 2
-    return distance(config.train, NUM_HELD_OUT * size)
+    return distance(config.train, NUM_HELD_OUT * size, config.train.batch_size)

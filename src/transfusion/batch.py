@@ -64,6 +64,8 @@ class Batch:
         broken: Why documents were left out that could not be told, by name.
         slots: Slots of the documents of each source, where the data are a mixture; of all micro-batches of a step, on
             the first of them.
+        planned: Where rows are planned: how the plan stands after the step, for whoever goes on there; on the first of
+            a step's micro-batches.
     """
 
     columns: Columns
@@ -73,6 +75,7 @@ class Batch:
     num_dropped: int = 0
     broken: Mapping[str, str] = field(default_factory=dict[str, str])
     slots: Mapping[str, int] = field(default_factory=dict[str, int])
+    planned: tuple[int, ...] = ()
 
     @property
     def num_slots(self) -> int:

@@ -17,7 +17,7 @@ from transfusion.autoencoder.space import LatentSpace
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.errors import DataError, UnreadableFile
 from transfusion.data.fit import FittedSource
-from transfusion.data.forecast import planned, rows_line
+from transfusion.data.forecast import planned, records_of_step, rows_line
 from transfusion.data.latents_index import Psnr
 from transfusion.data.layouts import lay_out
 from transfusion.data.limit import Limit
@@ -290,7 +290,8 @@ class _Between:
 
     def __init__(self, state: TrainState, source: Source, run: Path, metrics: Metrics, stop: threading.Event) -> None:
         self._state, self._source, self._run, self._metrics, self._stop = state, source, run, metrics, stop
-        self._every = evaluation_distance(state.config)
+        of_step = records_of_step(source, loading(state.config.train), state.model.vocabulary)
+        self._every = evaluation_distance(state.config, of_step)
         self._held_out = self._tried("held-out data", self._opened) if self._every else None
         self._reported_step: int | None = None
         self._times = SampleTimes(state.config.train, run, step=state.step, train_seconds=state.train_seconds)
@@ -378,9 +379,14 @@ class _Between:
         return tried(what, work, self._state.step)
 
 
-def evaluation_distance(config: RunConfig) -> int:
-    """Return the steps between held-out losses; 0: there are none."""
-    return distance(config.train, NUM_HELD_OUT)
+def evaluation_distance(config: RunConfig, of_step: float | None = None) -> int:
+    """Return the steps between held-out losses; 0: there are none.
+
+    Args:
+        config: The run's settings.
+        of_step: Records of a step; None: as many as the batch size says.
+    """
+    return distance(config.train, NUM_HELD_OUT, of_step or config.train.batch_size)
 
 
 def held_out_of(row: Mapping[str, float]) -> dict[str, float]:

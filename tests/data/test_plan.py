@@ -105,37 +105,51 @@ def test_what_is_longer_than_a_row_is_named() -> None:
     assert best_fit([], 16) == []
 
 
+def planned_rows(lengths: Sequence[int], *, seed: int = 0) -> RowPlan:
+    """Plan rows of 64 slots of one source."""
+    order = Shuffled(seed, len(lengths))
+    return RowPlan(order, np.array(lengths, np.int32).__getitem__, 64, seed)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=40), st.integers(0, 3))
 def test_every_document_comes_once_an_epoch(lengths: list[int], seed: int) -> None:
-    """The rows of a window hold its stretch of the order."""
-    plan = RowPlan(Shuffled(seed, len(lengths)), np.array(lengths, np.int32).__getitem__, 64, 1, seed)
-    rows = list[list[Place]]()
-    while sum(map(len, rows)) < 2 * plan.window:  # rows of a window hold its own alone
-        rows += plan.rows(len(rows))
-    order = Shuffled(seed, len(lengths))
-    taken = [place for row in rows for place in row]
-    assert sorted(taken) == sorted(order.place(number) for number in range(len(taken)))
-    assert all(sum(lengths[place.which] for place in row) <= 64 for row in rows)
+    """A window ends where a visit does, so nobody is told again before another is told."""
+    plan = planned_rows(lengths, seed=seed)
+    taken, number = list[Place](), 0
+    while len(taken) < 3 * len(lengths):
+        (row,) = plan.rows(number, 1)
+        assert sum(lengths[place.which] for place in row) <= 64
+        taken, number = taken + row, number + 1
+    for visit in range(3):
+        of_visit = taken[visit * len(lengths) : (visit + 1) * len(lengths)]
+        assert sorted(of_visit) == [(index, visit) for index in range(len(lengths))]
 
 
-def test_rows_of_a_window_are_told_all_before_those_of_the_next() -> None:
-    lengths = [5 + 3 * (index % 8) for index in range(3000)]
-    plan = RowPlan(Shuffled(0, 3000), np.array(lengths, np.int32).__getitem__, 64, 16, 0)
-    order = Shuffled(0, 3000)
-    number = next(number for number in range(1, 200) if plan.before(number) >= 1500)
-    taken = Counter(place.which for step in range(number) for row in plan.rows(step) for place in row)
-    places = {order.place(place).which for place in range(plan.before(number))}
-    assert len(taken) == pytest.approx(plan.before(number), abs=64)  # a step holds about so many
-    assert len(places & set(taken)) > 0.6 * len(taken)  # those of the window under way are told in another order
+def test_rows_of_a_long_visit_are_full() -> None:
+    lengths = [5 + 3 * (index % 8) for index in range(30_000)]
+    plan = planned_rows(lengths)
     assert plan.fill > 0.97 and plan.mean == pytest.approx(64 / np.mean(lengths), rel=0.03)
+    taken = [place.which for row in plan.rows(0, 1000) for place in row]
+    order = Shuffled(0, 30_000)
+    first = {order.place(place).which for place in range(len(taken))}
+    assert len(set(taken)) == len(taken) and len(first & set(taken)) > 0.7 * len(taken)  # to a window or so
+
+
+def test_whoever_goes_on_within_a_window_takes_the_same_rows() -> None:
+    lengths = [5 + 3 * (index % 8) for index in range(9000)]
+    whole = planned_rows(lengths)
+    for row in (0, 1, 255, 300, 2000):
+        begun = RowPlan(Shuffled(0, 9000), np.array(lengths, np.int32).__getitem__, 64, 0, planned=whole.planned(row))
+        assert begun.rows(row, 300) == whole.rows(row, 300) and begun.planned(row) == whole.planned(row)
+    assert len(whole.planned(2000)) == 2 and whole.planned(2000)[1] <= 2000
 
 
 def test_rows_of_a_window_are_shuffled() -> None:
     """As they are packed, the longest documents come first: steps would be of long ones, then of short ones."""
-    lengths = np.array([5 + 3 * (index % 16) for index in range(3000)], np.int32)
-    plan = RowPlan(Shuffled(0, 3000), lengths.__getitem__, 64, 1, 0)
-    longest = [max(lengths[place.which] for place in plan.rows(step)[0]) for step in range(200)]
+    lengths = [5 + 3 * (index % 16) for index in range(3000)]
+    plan = planned_rows(lengths)
+    longest = [max(lengths[place.which] for place in row) for row in plan.rows(0, 200)]
     assert np.mean(longest[:100]) == pytest.approx(np.mean(longest[100:]), rel=0.1)
 
 
@@ -210,12 +224,17 @@ def test_a_run_of_rows_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert quiet == stopped
 
 
-def mixed(*weights: object, changes: Sequence[object] = ((), ())) -> MixtureSource:
+def mixed(
+    *weights: float, changes: Sequence[object] = ((), ()), max_repeats: Sequence[float | None] = (None, None)
+) -> MixtureSource:
     """Mix texts of 8 and of 20 slots."""
+    told = zip("ab", weights, changes, max_repeats, strict=True)
     config = MixtureConfig(
         sources=tuple(
-            SourceConfig.model_validate({"name": name, "path": name, "weight": weight, "changes": change})
-            for name, weight, change in zip("ab", weights, changes, strict=True)
+            SourceConfig.model_validate(
+                {"name": name, "path": name, "weight": weight, "changes": change, "max_repeats": repeats}
+            )
+            for name, weight, change, repeats in told
         )
     )
     return MixtureSource(config, [Texts([8] * 400), Texts([20] * 300)]).fitted(Limit(VOCABULARY, LENGTH, "drop"), 1.0)
@@ -229,12 +248,41 @@ def test_rows_of_a_mixture_have_their_shares_of_the_slots() -> None:
     assert [each.share for each in forecast(source, loading(), 100)] == pytest.approx([0.75, 0.25], abs=0.01)
 
 
-def test_weights_change_at_their_step_to_a_part_of_a_window() -> None:
-    changed = planned(mixed(1, 1, changes=([[200, 0]], [])), loading(), 400)
+def test_weights_change_at_their_step_to_a_row_or_two() -> None:
+    """Windows end where they do; forecast, and taken up from any step on."""
+    change = [[16, 1], [300, 0]]
+    changed = planned(mixed(1, 0, changes=([], change)), loading(), 400)
     found = Steps(changed, loading(), VOCABULARY, KeyedDraw(FLOW, 0))
-    before = sum((found[step][0].slots for step in range(64)), Counter[str]())
-    after = sum((found[step][0].slots for step in range(330, 370)), Counter[str]())  # the window of step 200 is told
-    assert before["a"] / before.total() == pytest.approx(0.5, abs=0.03) and not after["a"] and after["b"]
+    slots = [found[step][0].slots for step in range(400)]
+    assert not any(each["b"] for each in slots[:16]) and not any(each["b"] for each in slots[301:])
+    between = sum(slots[16:300], Counter[str]())
+    assert between["b"] / between.total() == pytest.approx(0.5, abs=0.02)
+    taken = sum(slots, Counter[str]())
+    assert [each.share for each in forecast(changed, loading(), 400)] == pytest.approx(
+        [taken[name] / taken.total() for name in "ab"], abs=0.02
+    )
+    for step in (10, 17, 290, 310):
+        begun = Steps(changed, loading(), VOCABULARY, KeyedDraw(FLOW, 0), planned=found[step - 1][0].planned)
+        assert torch.equal(begun[step][0].columns.tokens, found[step][0].columns.tokens)
+        assert torch.equal(begun[step + 40][0].columns.tokens, found[step + 40][0].columns.tokens)
+
+
+def test_a_source_of_few_repeats_is_told_through_before_it_begins_anew() -> None:
+    source = planned(mixed(1, 1, max_repeats=[2, None]), loading(), 50)
+    found = Steps(source, loading(), VOCABULARY, KeyedDraw(FLOW, 0))
+    count, seen = 0, Counter[int]()
+    for step in range(120):
+        seen.update(key for key, visit in found_keys(found, source, step) if source.at(key)[0] == 0)
+        count += 1
+        if seen and max(seen.values()) > 1:
+            break
+    assert len(seen) == 400 and count < 120  # nobody twice before all were told
+
+
+def found_keys(steps: Steps, source: MixtureSource, step: int) -> list[tuple[int, int]]:
+    """Return the records of a step, with their visits."""
+    plan = RowPlan(source.order(loading()), source.slots_of, LENGTH, 0)
+    return [tuple(place) for row in plan.rows(4 * step, 4) for place in row]
 
 
 def test_a_mixture_with_a_source_without_end_has_no_rows() -> None:

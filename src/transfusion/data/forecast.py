@@ -1,16 +1,20 @@
 """What a run takes of each source of a mixture by its last step, known before the first. It must not read documents."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import NamedTuple
 
 from transfusion.data.errors import DataError
-from transfusion.data.loader import LoaderConfig, Source, row_plan
+from transfusion.data.loader import LoaderConfig, Source, order_of, row_plan
 from transfusion.data.mixture import MixedOrder, MixtureSource
-from transfusion.data.order import Shuffled
-from transfusion.data.plan import Plan
+from transfusion.data.plan import RowPlan
+from transfusion.layout import num_slots
 from transfusion.segments import Vocabulary
 
 FULL = 0.95  # share of the slots of rows from which nobody need think about their length
+NUM_OUTLINED = 16  # documents of a source without end that are looked at
+
+Before = Callable[[int], int]
 
 
 class Forecast(NamedTuple):
@@ -48,19 +52,41 @@ def planned(source: MixtureSource, config: LoaderConfig, steps: int) -> MixtureS
     Raises:
         DataError: Its settings do not go with so many steps; says which, and what to do.
     """
-    order = source.order(config)
-    plan = source.plan(order, config)
-    if found := _faults(order, plan, steps):
+    order, before = _ahead(source, config)
+    if found := _faults(order, before, steps):
         raise DataError("; ".join(found))
-    total = plan.before(steps)
+    total = before(steps)
     source.forecasts = {each.name: each.line(total) for each in _forecast(order, total)}
     return source
 
 
 def forecast(source: MixtureSource, config: LoaderConfig, steps: int) -> list[Forecast]:
-    """Return what so many steps take of each source."""
+    """Return what so many steps take of each source; of rows, as one window of each phase has them."""
+    order, before = _ahead(source, config)
+    return _forecast(order, before(steps))
+
+
+def _ahead(source: MixtureSource, config: LoaderConfig) -> tuple[MixedOrder, Before]:
+    """Return the order, and how many of its documents come before a step: of rows, about."""
     order = source.order(config)
-    return _forecast(order, source.plan(order, config).before(steps))
+    if config.unit == "documents":
+        return order, lambda step: step * config.batch_size
+    steps, places, rates = list[int](), list[int](), list[float]()
+    for step, _ in source.config.phases:
+        place = 0
+        if places:
+            place = places[-1] + round((step - steps[-1]) * rates[-1])
+            order.change(place)
+        plan = RowPlan(order, source.slots_of, config.row_length, config.seed, planned=(place, 0))
+        steps.append(step)
+        places.append(place)
+        rates.append(plan.mean * config.batch_size)
+
+    def before(step: int) -> int:
+        phase = bisect_right(steps, step) - 1
+        return places[phase] + round((step - steps[phase]) * rates[phase])
+
+    return order, before
 
 
 def _forecast(order: MixedOrder, total: int) -> list[Forecast]:
@@ -72,12 +98,12 @@ def _forecast(order: MixedOrder, total: int) -> list[Forecast]:
     ]
 
 
-def _faults(order: MixedOrder, plan: Plan, steps: int) -> list[str]:
+def _faults(order: MixedOrder, before: Before, steps: int) -> list[str]:
     """Say what is wrong with a mixture for a run of so many steps: records that are told more often than they may be,
     and weights that no step has.
     """
     found: list[str] = []
-    source, last = order.source, order.merged.heads(plan.before(steps))
+    source, last = order.source, order.merged.heads(before(steps))
     for place, (own, part, count) in enumerate(zip(source.config.sources, source.sources, last, strict=True)):
         where = f"data.sources.{place}"
         late = [step for step, _ in own.changes if step >= steps]
@@ -91,15 +117,15 @@ def _faults(order: MixedOrder, plan: Plan, steps: int) -> list[str]:
         found.append(
             f"source {own.name!r} has {part.size} records, which would be told {count / part.size:.2f} times by the "
             f"last step, and more than {where}.max_repeats={own.max_repeats} times from step "
-            f"{_step_beyond(order, plan, place, most, steps)} on; lower its weight ({where}.weight), train for fewer "
+            f"{_step_beyond(order, before, place, most, steps)} on; lower its weight ({where}.weight), train for fewer "
             "steps, raise max_repeats, or bring more data"
         )
     return found
 
 
-def _step_beyond(order: MixedOrder, plan: Plan, place: int, most: int, steps: int) -> int:
+def _step_beyond(order: MixedOrder, before: Before, place: int, most: int, steps: int) -> int:
     """Return the first step, from 0, that takes more than so many documents of a source."""
-    return bisect_right(range(steps), most, key=lambda step: order.merged.heads(plan.before(step + 1))[place])
+    return bisect_right(range(steps), most, key=lambda step: order.merged.heads(before(step + 1))[place])
 
 
 def rows_line(source: Source, config: LoaderConfig, vocabulary: Vocabulary, steps: int) -> str:
@@ -108,11 +134,20 @@ def rows_line(source: Source, config: LoaderConfig, vocabulary: Vocabulary, step
     """
     if config.unit == "documents" or source.size is None:
         return ""
-    order = source.order(config) if isinstance(source, MixtureSource) else Shuffled(config.seed, source.size)
-    plan = row_plan(source, order, config, vocabulary)
+    plan = row_plan(source, order_of(source, config), config, vocabulary)
     total = steps * config.batch_size * plan.mean
     advice = "" if plan.fill >= FULL else ": longer rows (train.row_length) waste less"
     return (
         f"rows of {config.row_length} slots, {plan.fill:.1%} full{advice}; {plan.mean:.1f} documents each, so the run "
         f"tells each {total / source.size:.2f} times"
     )
+
+
+def records_of_step(source: Source, config: LoaderConfig, vocabulary: Vocabulary) -> float:
+    """Return how many records a step takes, about."""
+    if config.unit == "documents":
+        return config.batch_size
+    if source.size is not None:
+        return config.batch_size * row_plan(source, order_of(source, config), config, vocabulary).mean
+    slots = [num_slots(source.outline(index, 0), vocabulary) for index in range(NUM_OUTLINED)]
+    return config.batch_size * config.row_length * NUM_OUTLINED / sum(slots)

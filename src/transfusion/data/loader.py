@@ -19,9 +19,9 @@ from transfusion.batch import Batch, Draw, collate
 from transfusion.data.errors import BrokenPicture, DataError
 from transfusion.data.found import Found
 from transfusion.data.limit import Limit, TooLong
-from transfusion.data.order import Order, Place, Shuffled
+from transfusion.data.order import Place, Shuffled
 from transfusion.data.pack import plan_rows
-from transfusion.data.plan import RowPlan, Unit
+from transfusion.data.plan import Planned, RowOrder, RowPlan, Unit
 from transfusion.layout import num_slots
 from transfusion.segments import Document, Vocabulary
 
@@ -80,8 +80,12 @@ class Source(Protocol):
 class Mixed(Protocol):
     """What a source has beside, that is mixed of several."""
 
-    def order(self, config: "LoaderConfig") -> Order:
-        """Return what comes at each place."""
+    def order(self, config: "LoaderConfig", planned: Planned = ()) -> RowOrder:
+        """Return what comes at each place; of rows, with the changes of weights that were planned."""
+        ...
+
+    def changes(self, config: "LoaderConfig") -> list[int]:
+        """Return the rows from which other weights hold."""
         ...
 
     def part(self, index: int) -> str:
@@ -130,14 +134,16 @@ class _Told:
 class Steps(Dataset[list[Batch]]):
     """The micro-batches of every step, by step number."""
 
-    def __init__(self, source: Source, config: LoaderConfig, vocabulary: Vocabulary, draw: Draw) -> None:
-        """Bind everything that a worker needs."""
+    def __init__(
+        self, source: Source, config: LoaderConfig, vocabulary: Vocabulary, draw: Draw, *, planned: Planned = ()
+    ) -> None:
+        """Bind everything that a worker needs; ``planned``: see ``Batch.planned``."""
         self._source, self._config, self._vocabulary, self._draw = source, config, vocabulary, draw
         self._limit = Limit(vocabulary, config.row_length, config.too_long)
         self._mixed = source if isinstance(source, Mixed) else None
-        self._order: Order = Shuffled(config.seed, source.size) if self._mixed is None else self._mixed.order(config)
+        self._order = order_of(source, config, planned)
         is_planned = config.unit == "rows" and source.size is not None
-        self._plan = row_plan(source, self._order, config, vocabulary) if is_planned else None
+        self._plan = row_plan(source, self._order, config, vocabulary, planned) if is_planned else None
 
     def __getitem__(self, step: int) -> list[Batch]:
         """Build the micro-batches of a step; documents that turn out too long, or whose pictures are broken, are left
@@ -146,22 +152,18 @@ class Steps(Dataset[list[Batch]]):
         Raises:
             DataError: One is too long and the settings refuse that, or too few are left.
         """
-        told = _Told()
+        told, planned, size = _Told(), (), self._config.batch_size
         if self._config.unit == "documents":
             batches = self._of_documents(step, told)
         elif self._plan is None:
             batches = self._of_rows(self._filled(step, told))
         else:
-            batches = self._of_rows([self._row(places, told) for places in self._plan.rows(step)])
-        first = replace(batches[0], num_dropped=told.num_dropped, broken=told.broken, slots=told.slots)
+            batches = self._of_rows([self._row(places, told) for places in self._plan.rows(step * size, size)])
+            planned = self._plan.planned((step + 1) * size)
+        first = replace(batches[0], num_dropped=told.num_dropped, broken=told.broken, slots=told.slots, planned=planned)
         if not any(batch.num_documents for batch in batches):
             raise DataError(_too_few(f"no document of step {step} fits into a row", self._config, told))
         return [first, *batches[1:]]
-
-    def plan_to(self, step: int) -> None:
-        """Plan what comes before a step, once for all workers."""
-        if self._plan is not None:
-            self._plan.before(step)
 
     def _of_documents(self, step: int, told: _Told) -> list[Batch]:
         """Pack the documents of a step into as few slots as they need."""
@@ -231,7 +233,14 @@ class Steps(Dataset[list[Batch]]):
         return collate(packed, self._vocabulary, self._draw, longest)
 
 
-def row_plan(source: Source, order: Order, config: LoaderConfig, vocabulary: Vocabulary) -> RowPlan:
+def order_of(source: Source, config: LoaderConfig, planned: Planned = ()) -> RowOrder:
+    """Return what comes at each place of a source's order."""
+    return source.order(config, planned) if isinstance(source, Mixed) else Shuffled(config.seed, source.size)
+
+
+def row_plan(
+    source: Source, order: RowOrder, config: LoaderConfig, vocabulary: Vocabulary, planned: Planned = ()
+) -> RowPlan:
     """Plan the rows of a source that ends."""
 
     def outlined(indices: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -239,7 +248,8 @@ def row_plan(source: Source, order: Order, config: LoaderConfig, vocabulary: Voc
         return np.minimum(slots, config.row_length).astype(np.int32)
 
     slots_of = source.slots_of if isinstance(source, Measured) else outlined
-    return RowPlan(order, slots_of, config.row_length, config.batch_size, config.seed)
+    changes = source.changes(config) if isinstance(source, Mixed) else ()
+    return RowPlan(order, slots_of, config.row_length, config.seed, changes=changes, planned=planned)
 
 
 def _too_few(which: str, config: LoaderConfig, told: _Told) -> str:
@@ -253,7 +263,6 @@ def _too_few(which: str, config: LoaderConfig, told: _Told) -> str:
 
 def load_steps(steps: Steps, first: int, last: int, num_workers: int) -> Generator[list[Batch]]:
     """Yield the micro-batches of steps ``first`` to ``last - 1`` in order, prepared by workers that end with it."""
-    steps.plan_to(first)
     loader = DataLoader(
         steps,
         sampler=range(first, last),

@@ -20,8 +20,8 @@ from transfusion.data.fit import FittedSource
 from transfusion.data.found import Found
 from transfusion.data.limit import Limit
 from transfusion.data.loader import LoaderConfig, Measured, Source
-from transfusion.data.order import Merged, Order, Phase, Place, Shuffled, Track
-from transfusion.data.plan import DocumentPlan, Plan, RowPlan
+from transfusion.data.order import Merged, Phase, Place, Shuffled, Track
+from transfusion.data.plan import Planned
 from transfusion.data.reader import Pictures, Reader
 from transfusion.data.settings import TEXT_ALONE, FolderConfig, MixtureConfig, OneData, ShapesConfig
 from transfusion.data.splits import spread
@@ -248,8 +248,9 @@ class MixtureSource:
         """Name what each source holds."""
         return _digest({name: source.digest() for name, source in self.each.items()})
 
-    def order(self, config: LoaderConfig) -> "MixedOrder":
-        """Return what comes at each place.
+    def order(self, config: LoaderConfig, planned: Planned = ()) -> "MixedOrder":
+        """Return what comes at each place: where steps are of rows, with the changes of weights that are planned, to
+        which whoever plans them adds those to come.
 
         Raises:
             ValueError: How long documents are has not been measured: see ``fitted``.
@@ -268,26 +269,29 @@ class MixtureSource:
             Track(Shuffled(config.seed, source.size, name), lengths)
             for (name, source), lengths in zip(self.each.items(), self.lengths, strict=True)
         ]
-        phases = list[Phase]()
-        for step, weights in self.config.phases:  # where one begins follows from those before it
-            first = self.plan(MixedOrder(self, Merged(tracks, phases)), config).before(step) if phases else 0
-            phases.append(Phase(first, weights))
+        if config.unit == "documents":
+            phases = [Phase(step * config.batch_size, weights) for step, weights in self.config.phases]
+        else:
+            known = zip((0, *planned[2:]), self.config.phases, strict=False)
+            phases = [Phase(place, weights) for place, (_, weights) in known]
         return MixedOrder(self, Merged(tracks, phases))
 
-    def plan(self, order: Order, config: LoaderConfig) -> Plan:
-        """Return which places of its order each step takes."""
-        if config.unit == "documents":
-            return DocumentPlan(config.batch_size)
-        return RowPlan(order, self.slots_of, config.row_length, config.batch_size, config.seed)
+    def changes(self, config: LoaderConfig) -> list[int]:
+        """Return the rows from which other weights hold."""
+        return [step * config.batch_size for step, _ in self.config.phases[1:]]
 
     def slots_of(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return how many slots documents take at most."""
-        slots, source = np.zeros(len(indices), np.int32), np.searchsorted(self._offsets, indices, side="right") - 1
-        for place in np.unique(source):
-            found = self.sources[self._finite[place]]
+        slots, sources = np.zeros(len(indices), np.int32), self.sources_of(indices)
+        for place in np.unique(sources).tolist():
+            found, its = self.sources[place], sources == place
             assert isinstance(found, Measured), "a mixture is fitted before its documents are measured"
-            slots[source == place] = found.slots_of(indices[source == place] - self._offsets[place])
+            slots[its] = found.slots_of(indices[its] - self._offsets[self._finite.index(place)])
         return slots
+
+    def sources_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sources of documents of those that end, (count,) for (count,)."""
+        return np.array(self._finite, np.int64)[np.searchsorted(self._offsets, indices, side="right") - 1]
 
     def fitted(self, limit: Limit, max_dropped: float) -> "MixtureSource":
         """Leave out what does not fit into a row, and measure the rest.
@@ -329,6 +333,22 @@ class MixedOrder:
     def places(self, first: int, last: int) -> NDArray[np.int64]:
         """Return the records and visits of places."""
         return np.array([self.place(number) for number in range(first, last)], np.int64).reshape(-1, 2)
+
+    def together(self, places: NDArray[np.int64]) -> int:
+        """Return how many of the first of some places may share a window: until a source begins anew whose repeats are
+        limited, or one record would be told again before another.
+        """
+        sources, count = self.source.sources_of(places[:, 0]), len(places)
+        for number, own in enumerate(self.source.config.sources):
+            its = (sources == number).nonzero()[0]
+            if own.max_repeats is not None and len(its):
+                later = its[places[its, 1] > places[its[0], 1]]
+                count = min(count, int(later[0])) if len(later) else count
+        return count
+
+    def change(self, place: int) -> None:
+        """Let the next weights hold from a place on."""
+        self.merged.change(Phase(place, self.source.config.phases[self.merged.num_phases][1]))
 
 
 def told_lengths(source: FittedSource, limit: Limit) -> NDArray[np.float32]:

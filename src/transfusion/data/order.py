@@ -77,6 +77,14 @@ class Shuffled:
             first += len(records)
         return np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
 
+    def together(self, places: NDArray[np.int64]) -> int:
+        """Return how many of the first of some places are of one visit."""
+        return int(np.searchsorted(places[:, 1], places[0, 1], side="right"))
+
+    def change(self, place: int) -> None:
+        """There are no weights."""
+        raise NotImplementedError(f"a source alone has no weights to change at place {place}")
+
     def order(self, visit: int) -> NDArray[np.int32]:
         """Return the records in the order of a visit."""
         assert self.size is not None, "there is no order of what has no end"
@@ -228,7 +236,7 @@ class Merged:
             tracks: The sources.
             phases: Weights of the tracks from places on, ascending, the first from 0.
         """
-        self.tracks, self._phases = tracks, phases
+        self.tracks, self._phases = tracks, list(phases)
         self._begun: list[_Stretch] = []
         self._number, self._end = -1, 0
         self._stretch, self._heads = self._stretch_of(0), list[int]()
@@ -242,6 +250,16 @@ class Merged:
         self._heads[track] += 1
         self._number += 1
         return found
+
+    @property
+    def num_phases(self) -> int:
+        """How many there are."""
+        return len(self._phases)
+
+    def change(self, phase: Phase) -> None:
+        """Add a phase behind the others."""
+        self._phases.append(phase)
+        self._number = -1
 
     def heads(self, number: int) -> list[int]:
         """Return how many documents of each track come before a place."""

@@ -39,24 +39,20 @@ class Evaluated(Protocol):
         ...
 
     @property
-    def batch_size(self) -> int:
-        """Records of a step."""
-        ...
-
-    @property
     def evaluate_every(self) -> int | None:
         """Steps between evaluations; 0: there are none; None: it is left open."""
         ...
 
 
-def distance(train: Evaluated, num_records: float) -> int:
+def distance(train: Evaluated, num_records: float, of_step: float) -> int:
     """Return the steps between evaluations; 0: there are none.
 
     Args:
         train: The training's settings.
         num_records: What is evaluated, in records of a step.
+        of_step: Records of a step.
     """
     if train.evaluate_every is not None:
         return train.evaluate_every
-    cost = num_records / (PASSES * train.batch_size)  # in steps
+    cost = num_records / (PASSES * of_step)  # in steps
     return max(round(train.steps / NUM_EVALUATIONS), round(cost / MAX_SHARE), 1)

@@ -42,6 +42,7 @@ class Facts(NamedTuple):
         held_out: The digest of the data that held-out losses are taken on; None where none are bound.
         records: How many records the data had; None where that is not told.
         slots: Slots that the steps took of each source of a mixture; None of other data.
+        planned: How the plan of rows stands, where steps are of rows: see ``data.plan.Planned``.
     """
 
     step: int
@@ -51,6 +52,7 @@ class Facts(NamedTuple):
     held_out: str | None = None
     records: int | None = None
     slots: dict[str, int] | None = None
+    planned: tuple[int, ...] = ()
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
@@ -69,7 +71,8 @@ def read_facts(folder: Path) -> Facts:
         told: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes().decode())
         origin = None if told.get("origin") is None else Origin(*(told["origin"][name] for name in Origin._fields))
         further = (told.get(name) for name in ("held_out", "records", "slots"))
-        facts = Facts(told["step"], told["train_seconds"], told["data"], origin, *further)
+        planned = tuple(told.get("planned", ()))
+        facts = Facts(told["step"], told["train_seconds"], told["data"], origin, *further, planned=planned)
         if type(facts.step) is not int or facts.step < 0 or not isinstance(facts.train_seconds, int | float):
             raise ValueError(f"step {facts.step!r} and train_seconds {facts.train_seconds!r} are no counts")
         for name, digest in (("data", facts.data), ("held_out", facts.held_out)):
@@ -79,6 +82,8 @@ def read_facts(folder: Path) -> Facts:
             raise ValueError(f"records is {facts.records!r}; expected a count")
         if not isinstance(facts.slots, dict | None) or not all(type(n) is int for n in (facts.slots or {}).values()):
             raise ValueError(f"slots is {facts.slots!r}; expected a count for each source")
+        if not all(type(number) is int and number >= 0 for number in planned) or len(planned) == 1:
+            raise ValueError(f"planned is {planned!r}; expected places and rows")
     return facts
 
 

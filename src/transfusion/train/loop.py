@@ -128,7 +128,7 @@ def _steps(
     begun, broken = time.perf_counter(), Broken(run, config.max_dropped)
     with closing(_batches(state, source)) as prepared:
         for batches in prepared:
-            broken.add(batches[0].broken, _num_documents(batches))
+            broken.add(batches[0].broken, _num_documents(batches, config))
             state.model.train()
             factor = lr_factor(config.optimizer, state.step, config.steps)
             losses = _accumulate(state.model, objective, batches, config.precision)
@@ -142,6 +142,7 @@ def _steps(
             checkpoint = None
             report = StepReport(state.step, losses, norm, factor, *_sizes(batches), seconds, broken=batches[0].broken)
             report = replace(report, shares=state.count_slots(batches[0].slots))
+            state.planned = batches[0].planned
             if is_last or state.step % config.log_every == 0:
                 metrics.write(state.step, report.numbers())
             if is_last or state.step % config.checkpoint_every == 0:
@@ -159,7 +160,7 @@ def _batches(state: TrainState, source: Source) -> Generator[list[Batch]]:
     config = state.config.train
     device = next(state.model.parameters()).device
     draw = KeyedDraw(state.config.diffusion, config.seed)
-    steps = Steps(source, loading(config), state.model.vocabulary, draw)
+    steps = Steps(source, loading(config), state.model.vocabulary, draw, planned=state.planned)
     default = 0 if state.encodes_pictures else default_workers(device)
     num_workers = default if config.num_workers is None else config.num_workers
     with closing(load_steps(steps, state.step, config.steps, num_workers)) as loaded:
@@ -180,8 +181,10 @@ def _keep(state: TrainState, run: Path, error: BaseException, stop: threading.Ev
     keep(state, run, error, stop)
 
 
-def _num_documents(batches: Sequence[Batch]) -> int:
+def _num_documents(batches: Sequence[Batch], config: TrainConfig) -> int:
     """Return how many documents a step was to tell, those included that could not be."""
+    if config.batch_unit == "documents":
+        return config.batch_size
     first = batches[0]
     return sum(batch.num_documents for batch in batches) + first.num_dropped + len(first.broken)
 

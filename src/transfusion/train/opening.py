@@ -25,7 +25,7 @@ from transfusion.train.checkpoint import (
 )
 from transfusion.train.elsewhere import check_origin, find_elsewhere, origin_of
 from transfusion.train.ema import Ema
-from transfusion.train.facts import read_facts
+from transfusion.train.facts import Facts, read_facts
 from transfusion.train.folder import seen
 from transfusion.train.init import check_agreement, fill, load_trained, tokenizer_from
 from transfusion.train.manifest import (
@@ -148,7 +148,7 @@ def resume(
     resolved = _resolved(config, tokenizer, precision, latents, settled=saved)
     changes = accepted(differences(saved, resolved), folder, run, facts.step, is_change_wanted=is_change_wanted)
     state = _loaded(resolved, tokenizer, folder, device)
-    state.step, state.train_seconds, state.data, state.origin, state.held_out, state.records, state.slots = facts
+    _take(state, facts)
     state.changes, state.space = changes, latents
     if elsewhere is None:
         state.saved_step, state.taken = state.step, run.resolve()
@@ -160,6 +160,12 @@ def resume(
     _log.info("resumed %s at step %d%s", folder, state.step, "".join(f"; {change}" for change in changes))
     _say_rates(saved, resolved, state.step)
     return state
+
+
+def _take(state: TrainState, facts: Facts) -> None:
+    """Let a state stand where a checkpoint says."""
+    state.step, state.train_seconds, state.data, state.origin, *_ = facts
+    state.held_out, state.records, state.slots, state.planned = facts[4:]
 
 
 def _newest(run: Path, needed: Collection[str]) -> Path | None:

@@ -77,6 +77,7 @@ class TrainState:
         held_out: The digest of the data that held-out losses are taken on; None where none are bound.
         records: How many records the data have; None where they never end, or that is not known.
         slots: Slots that the steps took of each source of a mixture; None of other data.
+        planned: How the plan of rows stands: see ``data.plan.Planned``.
         forgets_best: Whether the best checkpoint was chosen by losses on other held-out data.
         taken: The folder that is this training's; None: none yet.
         opened: The data, opened; None: they are when they are first asked for.
@@ -100,6 +101,7 @@ class TrainState:
     space: LatentSpace | None = None
     records: int | None = None
     slots: dict[str, int] | None = None
+    planned: tuple[int, ...] = ()
     forgets_best: bool = False
     taken: Path | None = None
     opened: OpenedData | None = None
@@ -223,7 +225,8 @@ class TrainState:
         if not all(bool(value.isfinite().all()) for model in models for value in model.parameters()):
             raise self.not_finite("the weights are", run)
 
-        facts = Facts(self.step, self.train_seconds, self.data, self.origin, self.held_out, self.records, self.slots)
+        bound = self.data, self.origin, self.held_out, self.records, self.slots, self.planned
+        facts = Facts(self.step, self.train_seconds, *bound)
 
         def write(folder: Path) -> None:
             write_pretrained(folder, self.model, self.tokenizer, self.config, self.space)
