@@ -136,7 +136,7 @@ def _read(state: TrainState, run: Path) -> Source:
             raise
         raise DataError(
             f"{error}. When the run began they could be used: they changed since, or this version reads them otherwise;"
-            f" restore them, or {way_out(run)}"
+            f" restore them, say where they lie now (transfusion train {run} data.path=DATA), or {way_out(run)}"
         ) from error
 
 

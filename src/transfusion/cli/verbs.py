@@ -268,6 +268,11 @@ def _scored(model: Transfusion, data: OneData, seed: int) -> _Scored:
         facts["bits_per_byte"] = measured
         losses = {**losses, "bits per byte": measured}
     told = f"{source.size or 'endless'} records of {where}" + (f", split {split!r}" if split else "")
+    if _own(model.config.data, data) is not None and split in (None, TRAIN):
+        held_out = reader.held_out
+        also = f"; data.split={held_out.split} takes those held out" if isinstance(held_out, FolderConfig) else ""
+        told = f"{told}, which the model was trained on{also}"
+        facts["trained_on"] = True
     return _Scored(facts, [told, *(f"{name}: {value:.4f}" for name, value in losses.items())])
 
 
@@ -284,14 +289,21 @@ def _check_space(model: Transfusion, latents: Path) -> None:
     agreed_space(latents, space)
 
 
+def _own(trained: DataConfig, data: OneData) -> FolderConfig | None:
+    """Return the settings of the folder that a model was trained on, where data are that."""
+    if not isinstance(data, FolderConfig):
+        return None
+    folders = (each for each in data_of(trained) if isinstance(each, FolderConfig))
+    return next((each for each in folders if each.path.resolve() == data.path.resolve()), None)
+
+
 def _settled(data: FolderConfig, trained: DataConfig, overrides: Sequence[str]) -> FolderConfig:
     """Return the data to evaluate on as the run had them settled, if they are its own; else settled anew.
 
     Raises:
         ConfigError: The data are the run's own, and another share of them was held out: the model has seen these.
     """
-    folders = (each for each in data_of(trained) if isinstance(each, FolderConfig))
-    own = next((each for each in folders if each.path.resolve() == data.path.resolve()), None)
+    own = _own(trained, data)
     if own is None:
         given = {text.partition("=")[0].removeprefix(DATA_PREFIX) for text in overrides}
         return of_other_data(data, given) if isinstance(trained, FolderConfig) else data

@@ -191,7 +191,7 @@ MUTANTS = [
            "test_run.py -k otherwise"),
     Mutant("run: data that cannot be read now change a setting", "run.py", "        if state.data is None or", "        if True or",
            "test_run.py -k read_now"),
-    Mutant("run: how many records there were is forgotten", "train/state.py", "self.held_out, self.records, self.slots)", "self.held_out, None, self.slots)", "test_run.py -k otherwise"),
+    Mutant("run: how many records there were is forgotten", "train/state.py", "self.held_out, self.records, self.slots, self.planned", "self.held_out, None, self.slots, self.planned", "test_run.py -k otherwise"),
     Mutant("autoencoder: bare pictures in test/ are trained on", "train/autoencoder/pictures.py", "marks if TRAIN in marks else", "marks if False else",
            "train/test_autoencoder.py -k bare"),
 ]  # fmt: skip
