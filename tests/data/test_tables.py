@@ -239,6 +239,9 @@ def test_classes_are_told_by_the_names_of_their_own_files(tmp_path: Path) -> Non
         assert sorted(table.glance(index).text for index in range(4)) == ["cat", "cat", "dog", "dog"]
     for number, classes in enumerate((["ant", "bee"], ["bee", "ant"], ["ant", "bee"])):
         write("one", f"part-{number}", classes)
+    for number, classes in enumerate((["ant"], ["bee", "ant"])):
+        write("more", f"part-{number}", classes)
+    assert told(tmp_path / "more") == ["ant", "bee", "ant"]
     table = Table(tmp_path / "one")
     assert [table[index].text for index in range(6)] == ["ant", "bee", "ant", "bee", "bee", "ant"]
     assert [table[index].name for index in range(6)] == [f"row:{index}" for index in range(6)]
