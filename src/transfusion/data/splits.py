@@ -117,8 +117,8 @@ def choose(
 def default_share(names: Sequence[str], own: Sequence[str] | None = None) -> float:
     """Return the share of the names that is held out by default: 2 %, and so much less that at most 500 records are.
 
-    At least one name is held out; of fewer than 50 names none. The share falls as records come, so none that was
-    trained on is ever held out of more of them.
+    At least one name is held out, but where the first in line became one with others; of fewer than 50 names none. The
+    share falls as records come, so none that was trained on is ever held out of more of them.
 
     Args:
         names: Of all records.

@@ -4,6 +4,7 @@
     train/1.png test/2.png    in several: it is of the strictest, and so it is not trained on
     a.png b.png, b.png        records that share a picture, by whatever name or link, are held out together
                               (documents of text and pictures in turn are not)
+    train/1.png, a link to it in test/    where folders tell: the first record is neither trained on nor held out
 
 It must not open pictures, and asks the file system once about each that is named.
 """
