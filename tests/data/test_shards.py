@@ -15,6 +15,7 @@ from transfusion.data.errors import DataError
 from transfusion.data.records.detect import format_of
 from transfusion.data.records.record import Captioned
 from transfusion.data.records.shards import Shards
+from transfusion.data.records.tally import mark_of_picture
 from transfusion.data.records.tar import Member, members
 from transfusion.data.sources import FolderConfig, open_reader
 
@@ -89,6 +90,21 @@ def test_members_of_a_key_are_a_record_wherever_they_stand(tmp_path: Path) -> No
     line = Shards(tmp_path).found.line()
     assert "4 pictures, 3 captions" in line and "1 picture without a caption" in line
     assert "2 members of no record" in line and "1 member without a picture" in line
+
+
+@pytest.mark.parametrize("side", [96, 200])
+def test_pictures_of_one_border_are_several(tmp_path: Path, side: int) -> None:
+    """Their first and last bytes are alike where they are not compressed."""
+    rng, held = np.random.default_rng(0), list[tuple[str, bytes]]()
+    for number in range(20):
+        pixels, stream = np.full((side, side, 3), 255, np.uint8), io.BytesIO()
+        pixels[20:-20, 20:-20] = rng.integers(0, 255, (side - 40, side - 40, 3))
+        Image.fromarray(pixels).save(stream, "BMP")
+        held += [(f"{number}.bmp", stream.getvalue()), (f"{number}.txt", b"one"), (f"{number}.json", b"{}")]
+    groups = Shards(write_tar(tmp_path / "a.tar", [*held, ("copy.bmp", held[0][1]), ("copy.txt", b"two")])).groups
+    assert len({*groups}) == 20 and groups[0] == groups[20]
+    small = [mark_of_picture(memoryview(bytes(place) + b"1" + bytes(9999 - place))) for place in range(0, 10_000, 97)]
+    assert len({*small}) == len(small)  # of few bytes, each counts
 
 
 def test_captions_in_a_list_are_a_record_each(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 from transfusion.data.decode import Slice
 from transfusion.data.errors import DataError
 from transfusion.data.records.mapped import part_name
+from transfusion.data.records.own import own
 from transfusion.data.records.record import Record, Records, pictures
 from transfusion.data.records.sides import Sides
 from transfusion.data.settings import Layout
 from transfusion.data.sources import FolderConfig, open_reader
-from transfusion.data.splits import by_folders, choose, split_around, strictest
+from transfusion.data.splits import IN_BOTH, apart, by_folders, choose, hold_out_fraction, split_around, strictest
 
 Make = Callable[[Path, list[list[str]]], Path]
 OWN = """
@@ -188,7 +189,9 @@ def test_the_groups_of_records_do_not_depend_on_their_order(tmp_path: Path) -> N
             found.add(records[number][0], None, records[number][1])
         return dict(zip([records[number][0] for number in order], found.groups, strict=True))
 
-    expected = {f"{number:016x}": f"{number % 3:016x}" for number in range(9)} | {"00000000000000ff": f"{255:016x}"}
+    names = [f"{number:016x}" for number in range(9)]
+    last = [max(names[first::3], key=hold_out_fraction) for first in range(3)]  # each: where all of its own hashes are
+    expected = {name: last[number % 3] for number, name in enumerate(names)} | {"00000000000000ff": f"{255:016x}"}
     assert groups(list(range(10))) == groups([9, 4, 8, 0, 3, 6, 1, 7, 2, 5]) == expected
 
 
@@ -202,6 +205,139 @@ def test_what_most_records_share_is_trained_on_and_the_rest_still_held_out() -> 
             assert set(range(100)) <= set(found.places) and found.left["test"] >= 1
     few = choose(["logo"] * 100, [None] * 100, None, None, where=Path("d"))
     assert "nothing is held out (100 records that share pictures or texts: 1 group, fewer than 50" in few.told
+
+
+OWN_DOCUMENTS = """
+from pathlib import Path
+from transfusion.data.records import Interleaved
+
+def record(row):
+    parts = [each.get("text") or HERE / each["file"] for each in row["segments"]]
+    return Interleaved(parts[0], tuple(parts))
+"""
+
+
+def own_documents(folder: Path, count: int, logo: bool = False) -> FolderConfig:
+    """Write documents, and a format of one's own that names their pictures absolutely."""
+    folder.mkdir()
+    made = [
+        {"segments": [{"type": "text", "text": f"{i}"}, {"type": "image", "file": "0.png" if logo else f"{i}.png"}]}
+        for i in range(count)
+    ]
+    (folder / "documents.jsonl").write_text("\n".join(map(json.dumps, made)))
+    (folder / "mine.py").write_text(OWN_DOCUMENTS.replace("HERE", f"Path({str(folder)!r})"))
+    reader = f"{folder}/mine.py:record"
+    return FolderConfig(path=folder / "documents.jsonl", layout="own", reader=reader)
+
+
+def test_records_stay_on_their_side_wherever_the_data_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = [own_documents(tmp_path / name, 60) for name in ("here", "there")]
+    (tmp_path / "link").symlink_to("here")
+    monkeypatch.chdir(tmp_path)
+    paths = [*(config.path for config in configs), Path("here"), Path("here/../there"), Path("link/documents.jsonl")]
+    documents = [open_reader(FolderConfig(path=path, layout="interleaved")) for path in paths]
+    assert len({reader.digest() for reader in documents}) == 1
+    for path in (Path("here/documents.jsonl"), Path("./link/documents.jsonl")):
+        configs.append(configs[0].model_copy(update={"path": path}))
+    groups = [list(own(each.path, each.path.parent, each.reader).groups) for each in configs]
+    assert all(each == groups[0] for each in groups) and len({*groups[0]}) == 60
+    assert groups[0] == list(documents[0]._records.groups)  # type: ignore # pyright: ignore
+
+
+def test_a_logo_ties_no_documents_of_a_format_of_ones_own(tmp_path: Path) -> None:
+    config = own_documents(tmp_path / "data", 60, logo=True)
+    assert len({*own(config.path, config.path.parent, config.reader).groups}) == 60
+
+
+def test_links_that_become_files_are_other_data(tmp_path: Path) -> None:
+    """By links two records are one group, and by copies two; what they say is the same."""
+    digests = list[str]()
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name in ("a.png", "b.png"):
+            (folder / name).write_bytes(b"")
+        if number:
+            (folder / "b.png").unlink()
+            (folder / "b.png").hardlink_to(folder / "a.png")
+        rows("edits.jsonl", edit)(folder, [["a.png"], ["b.png"]])
+        digests.append(open_reader(FolderConfig(path=folder)).digest())
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_folders_tell_splits_however_the_data_are_named(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ROWS[kind](tmp_path, [["train/1.png"], ["test/2.png"]])
+    (tmp_path / "train").mkdir()
+    file = next(tmp_path.glob("*.jsonl")).name
+    for folder, names in (("", (".", file, f"./{file}", f"../{tmp_path.name}")), ("train", ("..", f"../{file}"))):
+        monkeypatch.chdir(tmp_path / folder)
+        for name in names:
+            found = open_reader(FolderConfig(path=Path(name)))._records  # type: ignore # pyright: ignore
+            assert list(found.splits) == ["train", "test"], name
+
+
+def test_absolute_pictures_and_parts_of_files_tell_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(".")
+    for images in (Path(), Path("."), tmp_path, tmp_path / "link", Path("link")):
+        found = Sides(images)
+        for number, split in enumerate(("train", "test", "test")):
+            file = tmp_path / split / f"{number}.tar"
+            found.add(f"{number:016x}", None, [Slice(file, 0, 9, "x") if number == 2 else file])
+        assert found.splits == ["train", "test", "test"], images
+
+
+@pytest.mark.parametrize("share", [0.05, None])
+def test_more_data_never_hold_out_what_was_trained_on(tmp_path: Path, share: float | None) -> None:
+    """Records that come share pictures with those that there are, and are the first of all to be held out, or last."""
+    path = tmp_path / "conversations.jsonl"
+
+    def trained(records: list[list[str]]) -> set[str]:
+        rows(path.name, message)(tmp_path, records)
+        return {names[-1] for names in kept(FolderConfig(path=tmp_path, layout="conversations", hold_out=share))}
+
+    before = trained([[f"{number}.png"] for number in range(300)])
+    more = [[f"{number + shift}.png", f"{number}.png"] for shift in (300, 600) for number in range(300)]
+    after = trained([[f"{number}.png"] for number in range(300)] + more)
+    assert len(before) < 300 and before <= after
+
+
+def test_the_default_share_falls_though_groups_become_one() -> None:
+    single = sorted((f"{number:016x}" for number in range(30_000)), key=hold_out_fraction)
+    first = choose(single, [None] * 30_000, None, None, where=Path("d"))
+    assert first.left == {"test": 500}
+    tied = [*[single[-1]] * 400, *single[400:]]  # 400 that were held out share pictures with one that was not
+    found = choose(tied, [None] * 30_000, None, None, where=Path("d"), own=single)
+    assert found.left == {"test": 100} and {*first.places} <= {*found.places}
+    tied, alone = [*[single[-1]] * 10, *single[-100:]], [*single[:10], *single[-100:]]
+    for share in (None, 0.1):
+        none = choose(tied, [None] * 110, None, share, where=Path("d"), own=alone)
+        assert (none.left, none.hold_out) == ({}, 0.0)
+        assert "nothing is held out (all that would be share pictures with others" in none.told
+    with pytest.raises(DataError, match="holds out none of 100 records"):
+        choose(single[-100:], [None] * 100, None, 0.1, where=Path("d"), own=single[-100:])
+
+
+@pytest.mark.parametrize("kind", ["conversations", "messages", "edits"])
+def test_what_shares_a_picture_with_the_test_is_not_trained_on(tmp_path: Path, kind: str) -> None:
+    for folder, name in (("train", "9.png"), ("test", "3.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(b"")
+    (tmp_path / "train/9.png").unlink()
+    (tmp_path / "train/9.png").hardlink_to(tmp_path / "test/3.png")
+    records = [["train/0.png"], ["train/0.png", "test/0.png"], ["train/1.png"], ["train/9.png"], ["test/3.png"]]
+    config = FolderConfig(path=ROWS[kind](tmp_path, records))
+    assert kept(config) == [["train/1.png"]]
+    assert kept(config.model_copy(update={"split": "test"})) == [records[1], records[4]]
+    chosen = open_reader(config)._chosen  # type: ignore # pyright: ignore
+    file = next(tmp_path.glob("*.jsonl")).name
+    told = "2 records of 'train' not trained on, in another split by pictures or texts"
+    assert chosen.told == f"{told}: {file}:0, {file}:3" and chosen.left == {"test": 2, IN_BOTH: 2}
+    large = apart(["logo"] * 501 + ["a", "a"], ["test", *["train"] * 501, "val"])
+    assert large == ["test", *["train"] * 500, IN_BOTH, "val"]  # a logo leaves what to train on
 
 
 def test_words_of_folders_and_which_of_several_counts() -> None:

@@ -20,7 +20,7 @@ from transfusion.data.sources import (
     open_reader,
     open_source,
 )
-from transfusion.data.splits import choose, default_share
+from transfusion.data.splits import choose, default_share, hold_out_fraction
 from transfusion.tokenizer import ByteTokenizer
 
 ENCODER = Encoder(ByteTokenizer(), EncodeConfig(), 0)
@@ -93,6 +93,15 @@ def test_one_at_least_is_held_out() -> None:
         share = default_share(names)
         found = choose(names, [None] * 60, "test", share, where=HERE)
         assert len(found.places) >= 1 and (share == 0.02 or len(found.places) == 1)
+
+
+def test_a_name_of_more_records_than_are_held_out_is_trained_on() -> None:
+    names = sorted((f"{number}.png" for number in range(3000)), key=hold_out_fraction)
+    for share in (None, 0.1):
+        found = choose([names[0]] * 1300 + names, [None] * 4300, None, share, where=HERE)
+        assert set(range(1301)) <= {*found.places} and 0 < found.left["test"] <= 0.1 * 4300
+    kept = choose([names[0]] * 499 + names, [None] * 3499, "test", 0.0001 + hold_out_fraction(names[0]), where=HERE)
+    assert set(range(500)) <= {*kept.places}  # not more than 500
 
 
 @pytest.mark.parametrize("marks", [["train"] * 60, ["train", *[None] * 59]])

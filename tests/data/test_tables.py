@@ -206,7 +206,45 @@ def test_pictures_named_in_folders_of_splits(tmp_path: Path) -> None:
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     held = pyarrow.array([{"bytes": None, "path": name} for name in names], kind)
     pyarrow.parquet.write_table(pyarrow.table({"image": held, "text": ["one", "two", "three"]}), tmp_path / "a.parquet")
-    assert list(Table(tmp_path / "a.parquet").splits) == ["train", "test"]  # the third lies outside
+    table = Table(tmp_path / "a.parquet")
+    assert list(table.splits) == ["train", "test"] and "row:2" in table.quarantine  # that lies outside
+
+
+def test_names_of_one_picture_are_one_picture(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "hard.png").hardlink_to(tmp_path / "1.png")
+    (tmp_path / "link").symlink_to(".")
+    names = ["1.png", "./1.png", "a/../1.png", "link/1.png", "hard.png", "2.png", "train/../test/3.png"]
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    held = pyarrow.array([{"bytes": None, "path": name} for name in names], kind)
+    pyarrow.parquet.write_table(pyarrow.table({"image": held, "text": list("abcdefg")}), tmp_path / "a.parquet")
+    table = Table(tmp_path / "a.parquet")
+    assert len({*table.groups[:5]}) == 1 and len({*table.groups}) == 3
+    assert len({*table.own[:3]}) == 1 and list(table.splits) == [None] * 6 + ["test"]
+
+
+def test_classes_are_told_by_the_names_of_their_own_files(tmp_path: Path) -> None:
+    def write(folder: str, name: str, classes: list[str]) -> Any:
+        rows = {"image": images(*range(len(classes), 2 * len(classes))), "label": list(range(len(classes)))}
+        label = datasets.ClassLabel(names=classes)
+        parquet(tmp_path / folder / f"{name}.parquet", rows, image=IMAGES, label=label)
+        return made(rows, image=IMAGES, label=label)
+
+    test, train = write("pq", "test-00000", ["dog", "cat"]), write("pq", "train-00000", ["cat", "dog"])
+    datasets.DatasetDict({"test": test, "train": train}).save_to_disk(str(tmp_path / "saved"))
+    for name in ("pq", "saved"):
+        assert told(tmp_path / name) == ["cat", "dog"] and told(tmp_path / name, split="test") == ["dog", "cat"]
+        table = Table(tmp_path / name)
+        assert sorted(table.glance(index).text for index in range(4)) == ["cat", "cat", "dog", "dog"]
+    for number, classes in enumerate((["ant", "bee"], ["bee", "ant"], ["ant", "bee"])):
+        write("one", f"part-{number}", classes)
+    for number, classes in enumerate((["ant"], ["bee", "ant"])):
+        write("more", f"part-{number}", classes)
+    assert told(tmp_path / "more") == ["ant", "bee", "ant"]
+    table = Table(tmp_path / "one")
+    assert [table[index].text for index in range(6)] == ["ant", "bee", "ant", "bee", "bee", "ant"]
+    assert [table[index].name for index in range(6)] == [f"row:{index}" for index in range(6)]
 
 
 def test_texts_without_pictures_are_texts(tmp_path: Path) -> None:

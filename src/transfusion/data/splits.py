@@ -21,6 +21,8 @@ TESTING = (TEST, "testing")
 NAMES = (*TRAINING, *TESTING, *VALIDATION)  # of splits, as folders and files are called by them, in any case
 DEFAULT_SHARE = 0.02
 MOST_HELD_OUT = 500
+NONE_HELD_OUT = "all that would be share pictures with others that would not; data.hold_out=0.1 holds more out"
+IN_BOTH = "train and another"  # the split of what is in these at once: it is neither trained on nor measured
 FEWEST_NAMES = 50  # of which some are held out by default: 2 % of fewer is not one
 _WORD = re.compile(rf"(?<![^ ._-])(?:{'|'.join(NAMES)})(?![^ ._0-9-])", re.IGNORECASE)
 _NUMBER = re.compile(r"[._-]?\d+(?:[._-]of[._-]\d+)?")
@@ -59,12 +61,13 @@ def choose(
     where: Path,
     unit: str = "record",
     called: Callable[[int], str] | None = None,
+    own: Sequence[str] | None = None,
 ) -> Chosen:
     """Choose the records of a split.
 
     Args:
-        names: Of all records; those of one name stay together. One that more than half of the records have, and a
-            larger share than is held out, is trained on whatever its hash is.
+        names: Of all records; those of one name stay together. One that more than 500 of the records have, and a larger
+            share than is held out, is trained on whatever its hash is; so is one that more than half of few have.
         marks: Split that the data name for each; None for none, which is "train" where others have one.
         split: What is wanted; None is "train" where there are splits, and everything where there are none.
         hold_out: Share of the names that become "test" by a hash that never changes; None: ``default_share`` where
@@ -72,6 +75,7 @@ def choose(
         where: The data, for errors.
         unit: What a record is called.
         called: Names a record for a person, by its index; None: the names themselves do.
+        own: See ``default_share``.
 
     Raises:
         DataError: The split does not exist or is empty; or the data mark splits, and a share shall be held out beside.
@@ -79,17 +83,18 @@ def choose(
     is_marked = any(mark not in (None, TRAIN) for mark in marks)
     if hold_out and is_marked:
         raise DataError(f"{where} marks its splits itself ({_counted(_filled(marks))}); set data.hold_out=0")
-    share = hold_out if hold_out is not None else 0.0 if is_marked else default_share(names)
-    if not share and not is_marked:
+    share = hold_out if hold_out is not None else 0.0 if is_marked else default_share(names, own)
+    filled = _filled(marks) if is_marked else _held_out(names, share)
+    is_none = TEST not in filled and (hold_out is None or TEST in _held_out(own or names, share))
+    if not is_marked and (not share or is_none):
         if split is None or (split == TRAIN and TRAIN in marks):
-            why = _too_few(names, unit) or "data.hold_out=0"
+            why = _too_few(names, unit) or (NONE_HELD_OUT if is_none else "data.hold_out=0")
             own = TRAIN if TRAIN in marks else None
             return Chosen(list(range(len(names))), own, {}, told=f"nothing is held out ({why})")
         raise DataError(
             f"{where} has no splits, so there is no split {split!r} of it; train with data.hold_out=0.05 to hold out a "
             'share (it is the split "test" then, the rest "train"), or mark rows of a captions.jsonl with "split"'
         )
-    filled = _filled(marks) if is_marked else _held_out(names, share)
     if share and TEST not in filled:
         raise DataError(
             f"data.hold_out={share} holds out none of {counted(len(names), unit)} of {where}; hold more out"
@@ -109,19 +114,24 @@ def choose(
     return Chosen(places, wanted, left, share, told)
 
 
-def default_share(names: Sequence[str]) -> float:
+def default_share(names: Sequence[str], own: Sequence[str] | None = None) -> float:
     """Return the share of the names that is held out by default: 2 %, and so much less that at most 500 records are.
 
-    At least one name is held out; of fewer than 50 names none. The share falls as records come, so none that was
-    trained on is ever held out of more of them.
+    At least one name is held out, but where the first in line became one with others; of fewer than 50 names none. The
+    share falls as records come, so none that was trained on is ever held out of more of them.
+
+    Args:
+        names: Of all records.
+        own: Of each what would be its name if it stood alone; it is held out no sooner by ``names``. None: the same. By
+            these the share is found: it falls also where records that come make one name of several.
     """
-    common = _most_common(names, 0.5)
-    fractions = sorted(_fraction(name) for name in names if name != common)
-    distinct = sorted(set(fractions))
-    if len(distinct) < FEWEST_NAMES:
+    large = _large(names, 0.0)
+    if len({*names} - large) < FEWEST_NAMES:
         return 0.0
+    each = zip(names, names if own is None else own, strict=True)
+    fractions = sorted(hold_out_fraction(alone) for name, alone in each if name not in large)
     share = min(DEFAULT_SHARE, fractions[MOST_HELD_OUT]) if len(fractions) > MOST_HELD_OUT else DEFAULT_SHARE
-    return max(share, math.nextafter(distinct[0], 1.0))
+    return max(share, math.nextafter(fractions[0], 1.0))
 
 
 def held_out_split(counts: Mapping[str, int]) -> str | None:
@@ -189,6 +199,27 @@ def by_folders(marks: Sequence[str | None], folders: Mapping[int, str]) -> Seque
     return [mark or folders.get(number) for number, mark in enumerate(marks)]
 
 
+def apart(names: Sequence[str], marks: Sequence[str | None]) -> Sequence[str | None]:
+    """Return the splits of records, of which those for training are ``IN_BOTH`` whose name is in another split, too.
+
+    A name that more than 500 records have is let be, and told: a logo would leave nothing to train on.
+
+    Args:
+        names: Of all records; those of one name share something.
+        marks: The split that the data name for each; None for none, which is "train" where others have one.
+
+    >>> apart(["a", "b", "a", "b", "c"], ["train", "val", "test", None, None])
+    ['train and another', 'val', 'test', 'train and another', None]
+    """
+    others = {name for name, mark in zip(names, marks, strict=True) if mark not in (None, TRAIN)}
+    if not others:
+        return marks
+    others -= {name for name, count in Counter(names).items() if count > MOST_HELD_OUT}
+    is_trained = (mark in (None, TRAIN) for mark in marks)
+    each = zip(names, marks, is_trained, strict=True)
+    return [IN_BOTH if trained and name in others else mark for name, mark, trained in each]
+
+
 def alike(names: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
     """Return the names that differ in nothing but the split that a word of them names, "train" and another, by what
     stands before and after the word. A number behind it, that of a part, is no difference.
@@ -213,13 +244,14 @@ def _too_few(names: Sequence[str], unit: str) -> str:
 
 def _held_out(names: Sequence[str], share: float) -> list[str]:
     """Return the split of each name by its hash."""
-    common = _most_common(names, max(share, 0.5))
-    return [TEST if name != common and _fraction(name) < share else TRAIN for name in names]
+    large = _large(names, share)
+    return [TEST if name not in large and hold_out_fraction(name) < share else TRAIN for name in names]
 
 
-def _most_common(names: Sequence[str], share: float) -> str | None:
-    """Return the name that more than such a share of all has, if one does."""
-    return next((name for name, count in Counter(names).most_common(1) if count > share * len(names) > 1), None)
+def _large(names: Sequence[str], share: float) -> set[str]:
+    """Return the names that so many records have that they are not held out."""
+    most = max(share * len(names) if share > DEFAULT_SHARE else 0, min(MOST_HELD_OUT, len(names) / 2), 1)
+    return {name for name, count in Counter(names).items() if count > most}
 
 
 def _filled(marks: Sequence[str | None]) -> list[str]:
@@ -236,7 +268,8 @@ def _crossing(names: Sequence[str], splits: Sequence[str], called: Callable[[int
     return f"in 'train' and in another split at once: {listed(both)}" if both else ""
 
 
-def _fraction(name: str) -> float:
+def hold_out_fraction(name: str) -> float:
+    """Return the place of a name in [0, 1): it is held out where that is below the share."""
     return stable_fraction(f"hold-out:{name}")
 
 

@@ -131,7 +131,7 @@ MUTANTS = [
     Mutant("layouts: a folder valid is a class", "data/splits.py", '("val", "validation", "valid", "dev", "eval", "evaluation")', '("val", "validation")', "data/test_layouts.py -k any_of_their_names"),
     Mutant("splits: a run is told of a setting that nobody set", "data/splits.py", "why = _too_few(names, unit) or", "why = (hold_out is None and _too_few(names, unit)) or",
            "data/test_splits.py -k told_why"),
-    Mutant("splits: nothing is held out by default", "data/splits.py", "else default_share(names)", "else 0.0", "data/test_splits.py -k default"),
+    Mutant("splits: nothing is held out by default", "data/splits.py", "else default_share(names, own)", "else 0.0", "data/test_splits.py -k default"),
     Mutant("splits: more than five hundred are held out", "data/splits.py", "if len(fractions) > MOST_HELD_OUT else", "if False else",
            "data/test_splits.py -k five_hundred"),
     Mutant("run: the layout is looked for again", "train/opening.py", '    config = config.model_copy(update={"data": reader.config})\n', "",

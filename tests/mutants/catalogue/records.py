@@ -142,8 +142,8 @@ MUTANTS = [
     Mutant(
         "rows: one text on both sides",
         "data/records/interleaved.py",
-        "repr(parts).encode(",
-        "repr(row).encode(",
+        "own_hash(parts, images)",
+        "own_hash((repr(row),), images)",
         f"{TESTS} -k whatever_else",
     ),
     Mutant(

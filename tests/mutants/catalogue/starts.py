@@ -78,8 +78,8 @@ MUTANTS = [
     Mutant(
         "starts: a table's row that names a picture outside is taken",
         "data/records/table.py",
-        "                picture_at(self._images, path, name)\n",
-        "                pass\n",
+        "found = picture_at(self._images, path, name)",
+        "found = self._images / path",
         "data/test_tables.py -k outside",
     ),
     Mutant(

@@ -22,7 +22,7 @@ MUTANTS = [
     Mutant("conversations: a wrong number of pictures", "data/records/conversations.py", "if count != len(named):",
            "if count > len(named):", "data/test_conversations.py -k bad_rows"),
     Mutant("conversations: each row is held out by itself", "data/records/mapped.py",
-           "(record.parts if first is None else (first,))", "record.parts", "data/test_conversations.py -k held_out"),
+           "record.parts if first is None else (first,)", "record.parts", "data/test_conversations.py -k held_out"),
     Mutant("edits: marked pictures come first, too", "data/records/edits.py", " if number not in numbers]", "]",
            "data/test_edits.py -k marked"),
     Mutant("own: the function's code is no data", "data/records/own.py",

@@ -81,6 +81,7 @@ class IdxFiles:
         self.splits: Sequence[str | None] = [each.split for each in self._sets for _ in range(len(each.labels))]
         marks = [mark_of(picture.data) for each in self._sets for picture in each.pictures]
         self.groups: Sequence[str] = Marks(np.array(marks, dtype=np.uint64))
+        self.own = self.groups
         told = f"the captions are {listed([repr(name) for name in self._names])}"
         count = len(self.splits)
         self.found = Found(str(path), "idx", pictures=count, captions=count, noted=told)

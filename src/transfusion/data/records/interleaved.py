@@ -7,7 +7,6 @@
 ``split`` is optional; other fields are passed over. Pictures are named relative to a folder.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import cast
 
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
+from transfusion.data.records.mapped import own_hash
 from transfusion.data.records.record import Interleaved, Part
 from transfusion.data.records.rows import Row, Rows
 from transfusion.data.records.sides import Sides
@@ -42,19 +42,20 @@ class Documents:
         """
         self._rows, self._images, self._has_pictures = Rows(file), images, has_pictures
         self.quarantine: Mapping[str, str] = {}
-        sides = Sides(images, is_tied=False)
+        sides = Sides(images)
         num_pictures = num_letters = num_silent = 0
         for index, row in enumerate(self._rows):
             where = self._rows.where(index)
             parts = self._parts(row, where)
             check_unicode((part for part in parts if isinstance(part, str)), where)
-            own = hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-            sides.add(own, split_of(row, where), (part for part in parts if not isinstance(part, str)))
+            shown = (part for part in parts if not isinstance(part, str))
+            sides.add(own_hash(parts, images), split_of(row, where), shown, is_tied=False)
             num_pictures += sum(not isinstance(part, str) for part in parts)
             num_letters += sum(len(part) for part in parts if isinstance(part, str))
             num_silent += not parts
         self.splits: Sequence[str | None] = sides.splits
         self.groups: Sequence[str] = sides.groups  # of what the rows say, whatever else stands in them
+        self.own = self.groups
         self.found = Found(
             str(file),
             "interleaved" if has_pictures else "lines",

@@ -4,8 +4,9 @@ It must not know what the items are.
 """
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -13,10 +14,10 @@ from typing import NamedTuple, Protocol
 from transfusion.data.decode import Held, Slice
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.records.record import Part, Record, pictures, says_nothing, words
+from transfusion.data.records.record import Interleaved, Part, Record, pictures, says_nothing, words
 from transfusion.data.records.rows import Rows
 from transfusion.data.records.sides import Sides
-from transfusion.data.records.within import check_unicode
+from transfusion.data.records.within import check_unicode, name_within
 from transfusion.data.settings import Layout
 
 SKIPPED, SILENT = "row that its reader leaves out", "record in which nothing is said that a model would learn"
@@ -77,7 +78,7 @@ class RowItems:
 
 class MappedRecords:
     """Records of items. Those that share a picture are held out together, by the name of one's first; those without
-    pictures by their words.
+    pictures by their words, and documents, which many may show one logo, by all that they hold.
     """
 
     def __init__(self, items: Items, layout: Layout, path: Path, images: Path) -> None:
@@ -113,7 +114,8 @@ class MappedRecords:
                 self.quarantine[record.name] = f"{items.where(index)}: {SILENT}"
                 continue
             self._places.append(index)
-            sides.add(self._group(record), split, pictures(record))
+            is_tied = not isinstance(record, Interleaved)
+            sides.add(self._own(record), split, pictures(record), is_tied=is_tied)
             num_pictures += sum(1 for _ in pictures(record))
             num_letters += sum(map(len, words(record)))
         if kind is None or not self._places:
@@ -122,6 +124,7 @@ class MappedRecords:
         self.kind: type[Record] = kind
         self.splits: Sequence[str | None] = sides.splits
         self.groups: Sequence[str] = sides.groups
+        self.own: Sequence[str] = sides.own
         self.found = Found(
             str(path),
             layout,
@@ -167,16 +170,21 @@ class MappedRecords:
     def _digest(self) -> str:
         return self._items.digest()
 
-    def _group(self, record: Record) -> str:
-        first = next(pictures(record), None)
-        told = [part_name(part, self._images) for part in (record.parts if first is None else (first,))]
-        return hashlib.sha256("\0".join(told).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    def _own(self, record: Record) -> str:
+        first = None if isinstance(record, Interleaved) else next(pictures(record), None)
+        return own_hash(record.parts if first is None else (first,), self._images)
+
+
+def own_hash(parts: Iterable[Part], images: Path) -> str:
+    """Return a hash of parts, 16 hexadecimal digits, that is the same wherever the data lie."""
+    told = repr([part if isinstance(part, str) else (part_name(part, images),) for part in parts])
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def part_name(part: Part, images: Path) -> str:
-    """Name what a part holds, wherever the data lie."""
+    """Name what a part holds, wherever the data lie; a picture outside the folder by where it lies."""
     if isinstance(part, Path):
-        return str(part.relative_to(images)) if part.is_relative_to(images) else str(part)
+        return name_within(part, images) or os.path.abspath(part)
     if isinstance(part, Slice):
         return f"{part_name(part.path, images)}, {part.begin}:{part.size}"
     return hashlib.sha256(part.data).hexdigest() if isinstance(part, Held) else str(part)

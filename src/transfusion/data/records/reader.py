@@ -1,6 +1,9 @@
 """The reader of records of any format: what is asked of data before and beside training. It must not know models."""
 
+import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,11 +11,12 @@ from numpy.typing import NDArray
 from transfusion.data.decode import open_picture
 from transfusion.data.encode import Encoder
 from transfusion.data.errors import BrokenPicture, DataError
+from transfusion.data.found import MOST_LISTED, counted, listed
 from transfusion.data.records.detect import open_records
 from transfusion.data.records.record import Records, glancing, pictures, words
 from transfusion.data.records.source import RecordSource
 from transfusion.data.settings import TEXT_ALONE, FolderConfig, Layout, check_alone, held_out_of
-from transfusion.data.splits import choose, spread
+from transfusion.data.splits import IN_BOTH, Chosen, choose, spread
 
 NUM_MEASURED = 400
 Pictures = NDArray[np.uint8]
@@ -35,8 +39,7 @@ class RecordReader:
         check_alone(config, layout)
         self._layout: Layout = layout
         self._records: Records = open_records(config, layout) if records is None else records
-        groups, splits = self._records.groups, self._records.splits
-        self._chosen = choose(groups, splits, config.split, config.hold_out, where=config.path, called=self._called)
+        self._chosen = self._choose(config)
         self.config: FolderConfig = config.model_copy(update={"layout": layout, "hold_out": self._chosen.hold_out})
 
     @property
@@ -51,6 +54,25 @@ class RecordReader:
             DataError: There is no such split.
         """
         return RecordReader(config, self._layout, self._records)
+
+    def _choose(self, config: FolderConfig) -> Chosen:
+        """Choose the records of a split, and say which are of none."""
+        records = self._records
+        found = choose(
+            records.groups,
+            records.splits,
+            config.split,
+            config.hold_out,
+            where=config.path,
+            called=self._called,
+            own=records.own,
+        )
+        crossing = [place for place, split in enumerate(records.splits) if split == IN_BOTH]
+        if not crossing:
+            return found
+        named = listed([self._called(place) if at < MOST_LISTED else "" for at, place in enumerate(crossing)])
+        told = f"{counted(len(crossing), 'record')} of 'train' not trained on, in another split by pictures or texts"
+        return replace(found, told="; ".join(filter(None, (f"{told}: {named}", found.told))))
 
     def _called(self, place: int) -> str:
         """Name a record, or its group where what it names is no picture."""
@@ -86,8 +108,19 @@ class RecordReader:
         return np.stack(found)
 
     def digest(self) -> str:
-        """Name what the rows hold, and the split; not the pixels of pictures in files of their own."""
-        return f"{self._records.digest()}:{self.config.split}:{self.config.hold_out}"
+        """Name what the rows hold, the split, and which records stand together and where, which links and names of
+        files decide; not the pixels of pictures in files of their own.
+        """
+        return f"{self._records.digest()}:{self.config.split}:{self.config.hold_out}:{self._sides}"
+
+    @cached_property
+    def _sides(self) -> str:
+        """A hash of the groups and the splits."""
+        groups, splits = self._records.groups, self._records.splits
+        told = hashlib.sha256()
+        for group, split in zip(groups, splits, strict=True):
+            told.update(f"{group} {split}\n".encode("utf-8", "surrogatepass"))
+        return told.hexdigest()[:16]
 
     def measured_digest(self, count: int) -> str:
         """Name the same."""

@@ -132,6 +132,11 @@ class Records(Protocol):
         ...
 
     @property
+    def own(self) -> Sequence[str]:
+        """The group that each record would be of if it shared no picture."""
+        ...
+
+    @property
     def found(self) -> Found:
         """What the data hold."""
         ...

@@ -11,11 +11,12 @@ Members of one key, the name up to the first dot of its last part, are a record.
 of folders or tars that are called as splits (train/0.tar, pets-test-0.tar); what "split" in the JSON says goes first.
 Where neither says so, members in folders of splits (test/0001.jpg) are of these.
 
-Before a run the headers are read, the captions, and the ends of each picture, to know it again. Of a tar that is
+Before a run the headers are read, the captions, and some of each picture, to know it again. Of a tar that is
 damaged or cut short the records before that are read; it is named and counted.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -26,7 +27,7 @@ from transfusion.data.found import Found
 from transfusion.data.records.places import Place, find_files
 from transfusion.data.records.record import Captioned
 from transfusion.data.records.rows import Row
-from transfusion.data.records.tally import END_BYTES, Tallied, Tally, mark_of_ends
+from transfusion.data.records.tally import Tallied, Tally, mark_of_places
 from transfusion.data.records.tar import Member, check_plain, members
 from transfusion.data.records.within import check_unicode, split_of
 
@@ -99,7 +100,7 @@ class Shards(Tallied):
         return Captioned(f"{self._places[number].name}/{name}{shown}", texts[max(0, place - 1)], picture)
 
     def digest(self) -> str:
-        """Name members, captions and the ends of pictures."""
+        """Name members, captions and some places of pictures."""
         return f"shards:{self._tally.digest()}"
 
     def _scan(self, number: int, place: Place) -> None:
@@ -150,7 +151,7 @@ class Shards(Tallied):
         if said is None:
             self._tally.left_out["picture without a caption"] += 1
             return
-        mark = mark_of_ends(picture.size, *_ends(stream, picture))
+        mark = mark_of_places(picture.size, partial(_read, stream, picture))
         caption = said.member.begin, said.member.size
         for place, text in enumerate(said.texts, start=1):
             numbers = (number, picture.begin, picture.size, *caption, place if said.is_json else 0)
@@ -181,7 +182,7 @@ def _picture(stream: BinaryIO, group: Group, where: str) -> Member | None:
     found = [member for ending, member in group.items() if f".{ending}" in SUFFIXES]
     found = found or [member for ending, member in group.items() if f".{ending.split('.')[-1]}" in SUFFIXES]
     unknown = [member for ending, member in group.items() if ending.split(".")[-1] not in OTHERS]
-    found = found or [each for each in unknown if begins_picture(_read(stream, each, min(each.size, NUM_TOLD)))]
+    found = found or [each for each in unknown if begins_picture(_read(stream, each, 0, min(each.size, NUM_TOLD)))]
     if len(found) > 1:
         names = ", ".join(plain(member.name) for member in found[:4])
         raise DataError(f"{where}: expected one picture of a key; got {names}")
@@ -240,17 +241,12 @@ def _text(stream: BinaryIO, member: Member, where: str) -> str:
     if member.size > LONGEST:
         raise DataError(f"{where}: a caption of {member.size} bytes, more than {LONGEST}; shorten it")
     try:
-        return _read(stream, member, member.size).decode("utf-8-sig")
+        return _read(stream, member, 0, member.size).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: byte {error.start} of its caption is not UTF-8; save it as UTF-8") from error
 
 
-def _read(stream: BinaryIO, member: Member, size: int, skipped: int = 0) -> bytes:
-    stream.seek(member.begin + skipped)
+def _read(stream: BinaryIO, member: Member, begin: int, size: int) -> bytes:
+    """Return so many bytes of a member from a place on."""
+    stream.seek(member.begin + begin)
     return stream.read(size)
-
-
-def _ends(stream: BinaryIO, member: Member) -> tuple[bytes, bytes]:
-    """Return the first and the last bytes of a member."""
-    size = min(member.size, END_BYTES)
-    return _read(stream, member, size), _read(stream, member, size, member.size - size)

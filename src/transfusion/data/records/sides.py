@@ -4,6 +4,7 @@
     train/1.png test/2.png    in several: it is of the strictest, and so it is not trained on
     a.png b.png, b.png        records that share a picture, by whatever name or link, are held out together
                               (documents of text and pictures in turn are not)
+    train/1.png, a link to it in test/    where folders tell: the first record is neither trained on nor held out
 
 It must not open pictures, and asks the file system once about each that is named.
 """
@@ -20,42 +21,42 @@ from numpy.typing import NDArray
 
 from transfusion.data.decode import Held, PictureSource, Slice
 from transfusion.data.found import counted
-from transfusion.data.records.tally import Marks, mark_of
-from transfusion.data.splits import by_folders, split_around, strictest
+from transfusion.data.records.tally import Marks, mark_of, named_groups
+from transfusion.data.records.within import name_within
+from transfusion.data.splits import apart, by_folders, split_around, strictest
 
 
 class Sides:
     """The splits and the groups of records: 8 bytes a record and 16 a picture, and the names of marks."""
 
-    def __init__(self, images: Path, *, is_tied: bool = True) -> None:
+    def __init__(self, images: Path) -> None:
         """Begin.
 
         Args:
             images: Folder that pictures are named relative to; what it is called itself tells nothing.
-            is_tied: Whether records that share a picture are of one group. Documents are not: a picture that many show,
-                as a logo, would make one of them all.
         """
-        self._is_tied = is_tied
-        self._prefix = f"{images}/"
+        self._images = images
         self._splits: list[str | None] = []
         self._folders: dict[int, str] = {}
         self._num_across = 0
         self._own = array("Q")
         self._pictures, self._holders = array("Q"), array("q")
 
-    def add(self, own: str, split: str | None, pictures: Iterable[PictureSource]) -> None:
+    def add(self, own: str, split: str | None, pictures: Iterable[PictureSource], *, is_tied: bool = True) -> None:
         """Take a record.
 
         Args:
             own: A hash of what it holds, 16 hexadecimal digits: its group, where it shares no picture.
             split: The split that it is marked for, if any.
             pictures: All of its pictures.
+            is_tied: Whether it is of one group with records that share a picture. Documents are not: a picture that
+                many show, as a logo, would make one of them all.
         """
         number, found = len(self._own), set[str]()
         self._own.append(int(own, 16))
         self._splits.append(split and intern(split))
         for picture in pictures:
-            if self._is_tied:
+            if is_tied:
                 self._pictures.append(mark_of(_identity(picture)))
                 self._holders.append(number)
             if around := self._split_around(picture):
@@ -66,17 +67,20 @@ class Sides:
 
     @cached_property
     def splits(self) -> Sequence[str | None]:
-        """The split of each record, if any."""
-        return by_folders(self._splits, self._folders)
+        """The split of each record, if any; by folders, none for training shares a picture with what is held out."""
+        splits = by_folders(self._splits, self._folders)
+        return splits if splits is self._splits else apart(self.groups, splits)
 
     @cached_property
     def groups(self) -> Sequence[str]:
-        """The group of each record: the least hash of those that share pictures with it, or with one that does."""
-        own = np.array(self._own, dtype=np.uint64)
-        roots = _roots(len(own), np.array(self._pictures, dtype=np.uint64), np.array(self._holders, dtype=np.int64))
-        least = own.copy()
-        np.minimum.at(least, roots, own)
-        return Marks(least[roots])
+        """The group of each record: a hash of one of those that share pictures with it, or with one that does."""
+        pictures, holders = np.array(self._pictures, dtype=np.uint64), np.array(self._holders, dtype=np.int64)
+        return named_groups(np.array(self._own, dtype=np.uint64), _roots(len(self._own), pictures, holders))
+
+    @property
+    def own(self) -> Sequence[str]:
+        """The hash of each record alone."""
+        return Marks(np.array(self._own, dtype=np.uint64))
 
     @property
     def noted(self) -> str:
@@ -87,24 +91,26 @@ class Sides:
         return f"{told}, of which they are held out as the strictest"
 
     def _split_around(self, picture: PictureSource) -> str | None:
-        name = str(picture) if isinstance(picture, Path) else ""
-        return split_around(name[len(self._prefix) :].rpartition("/")[0]) if name.startswith(self._prefix) else None
+        """Return the split that the folders of a picture, or of the file that holds it, are called as."""
+        file = picture.path if isinstance(picture, Slice) else picture
+        name = name_within(file, self._images) if isinstance(file, Path) else None
+        return name and split_around(name.rpartition("/")[0])
 
 
 def _identity(picture: PictureSource) -> bytes:
     """Return bytes that are alike for all names of one picture."""
     match picture:
         case Path():
-            return _file(picture)
+            return file_of(picture)
         case Slice():
-            return b"%s:%d:%d" % (_file(picture.path), picture.begin, picture.size)
+            return b"%s:%d:%d" % (file_of(picture.path), picture.begin, picture.size)
         case Held():
             return picture.data
         case _:
             return picture.values.tobytes()
 
 
-def _file(path: Path) -> bytes:
+def file_of(path: Path) -> bytes:
     """Return what a file is known by, whatever links lead to it; its name, where there is none."""
     try:
         facts = os.stat(path)

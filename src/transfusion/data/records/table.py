@@ -35,8 +35,9 @@ from transfusion.data.records.columns import (
 )
 from transfusion.data.records.places import find_files
 from transfusion.data.records.record import Captioned, Interleaved, Record
+from transfusion.data.records.sides import file_of
 from transfusion.data.records.tally import Tallied, Tally, mark_of, mark_of_picture
-from transfusion.data.records.within import picture_at, split_of
+from transfusion.data.records.within import name_within, picture_at, split_of
 from transfusion.data.splits import split_marked
 
 PARQUET = ".parquet"
@@ -108,10 +109,10 @@ def open_parts(path: Path, *, is_named: bool = False) -> list[Part]:
                 if isinstance(told, dict)
                 else [Part(None, told)]
             )
-        files: dict[str | None, list[str]] = {}
+        files: dict[tuple[str | None, str], list[str]] = {}  # those that number their classes alike are one part
         for place in find_files(path, is_parquet, is_named=is_named):
-            files.setdefault(place.split, []).append(str(place.file))
-        return [Part(split, datasets.Dataset.from_parquet(names)) for split, names in files.items()]
+            files.setdefault((place.split, _classes(place.file)), []).append(str(place.file))
+        return [Part(split, datasets.Dataset.from_parquet(names)) for (split, _), names in files.items()]
     except (OSError, ValueError, TypeError, KeyError, datasets.exceptions.DatasetsError) as error:
         if isinstance(error, DataError):
             raise
@@ -119,6 +120,15 @@ def open_parts(path: Path, *, is_named: bool = False) -> list[Part]:
     finally:
         if is_shown:
             datasets.enable_progress_bars()
+
+
+def _classes(file: Path) -> str:
+    """Return the names of the classes of a file, in the order of their numbers."""
+    import datasets
+    import pyarrow.parquet
+
+    features = cast(Features, datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file)))
+    return repr({name: feature.names for name, feature in features.items() if kind_of(feature) == "label"})
 
 
 def _library(path: Path) -> Any:  # noqa: ANN401 - a module
@@ -148,7 +158,7 @@ class Table(Tallied):
         images: Path | None = None,
         is_named: bool = False,
     ) -> None:
-        """Read the texts of every row, and the ends of its picture.
+        """Read the texts of every row, and some of its picture.
 
         Args:
             path: A file, or a folder.
@@ -202,13 +212,14 @@ class Table(Tallied):
         """Return a row, or one of its captions; its picture is not read, and empty."""
         number, place, which = self._tally.numbers(index)
         columns, name = self._columns, self._tally.name(index)
-        text = texts_of(self._features[columns.text], self._value(number, place, columns.text))[which]
+        feature = self._parts[number].rows.features[columns.text]  # other parts may number their classes otherwise
+        text = texts_of(feature, self._value(number, place, columns.text))[which]
         if columns.picture is None:
             return Interleaved(name, (text,))
         return Captioned(name, " ".join(text.split()), Held(b"", name))
 
     def digest(self) -> str:
-        """Name rows, texts and the ends of pictures."""
+        """Name rows, texts and some places of pictures."""
         return f"table:{self._columns.text}:{self._columns.picture}:{self._tally.digest()}"
 
     def _value(self, number: int, place: int, column: str) -> object:
@@ -227,21 +238,22 @@ class Table(Tallied):
             )
         rows = part.rows.select_columns(list(dict.fromkeys(wanted)))
         picture = self._columns.picture
-        if picture is not None and type(self._features[picture]).__name__ == "Image":
+        if picture is not None and type(part.rows.features[picture]).__name__ == "Image":
             rows = rows.cast_column(picture, datasets.Image(decode=False))
         return Part(part.split, rows)
 
     def _scan(self, number: int, part: Part) -> None:
         """Take the rows of a part."""
         columns, place = self._columns, 0
+        before = sum(len(other.rows) for other in self._parts[:number] if other.split == part.split)
         for table in part.rows.with_format("arrow").iter(batch_size=NUM_SCANNED):
             texts = table.column(columns.text).to_pylist()
             shown = [_Shown()] * len(texts) if columns.picture is None else _shown(table.column(columns.picture))
             splits = table.column(SPLIT).to_pylist() if SPLIT in table.column_names else [None] * len(texts)
             for value, picture, said in zip(texts, shown, splits, strict=True):
-                name = f"{part.split or 'row'}:{place}"
+                name = f"{part.split or 'row'}:{before + place}"
                 split = split_of({SPLIT: split_said(part.rows.features.get(SPLIT), said)}, name) or part.split
-                told = texts_of(self._features[columns.text], value)
+                told = texts_of(part.rows.features[columns.text], value)
                 self._take(name, (number, place), told, picture, split)
                 place += 1
 
@@ -251,25 +263,26 @@ class Table(Tallied):
         if has_pictures and mark is None:
             self._tally.leave(name, "the row has no picture: neither bytes nor a path", BARE)
             return
+        folder, file = "", None
         if path is not None:
             try:
-                picture_at(self._images, path, name)
+                found = picture_at(self._images, path, name)
             except DataError as error:
                 self._tally.leave(name, str(error), OUTSIDE)
                 return
+            within = name_within(found, self._images) or path
+            mark, file, folder = mark_of(within.encode()), mark_of(file_of(found)), within.rpartition("/")[0]
         self._num_pictures += has_pictures
         told = [(which, text) for which, text in enumerate(texts) if text.strip()]
         if not told and has_pictures:
             self._tally.leave(name, f"the caption is empty (column {self._columns.text!r})", BLANK)
         elif not told:
             self._tally.left_out[NOTHING] += 1
-        folder = "" if path is None or path.startswith("/") else path.rpartition("/")[0]
         for which, text in told:
             own = mark if mark is not None else mark_of(text.encode())
             self._num_letters += len(text)
-            self._tally.add(
-                f"{name}, caption {which + 1}" if which else name, (*at, which), own, text, split, folder=folder
-            )
+            called = f"{name}, caption {which + 1}" if which else name
+            self._tally.add(called, (*at, which), own, text, split, folder=folder, file=file)
 
     def _picture(self, value: object, name: str) -> PictureSource:
         """Return the picture that a row holds, or names: where it lies was checked when the row was taken."""

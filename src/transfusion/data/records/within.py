@@ -1,5 +1,6 @@
 """What rows of every format name: a picture within a folder, and a split. It must not open pictures."""
 
+import os
 import posixpath
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,6 +45,31 @@ def picture_at(folder: Path, name: str, where: str) -> Path:
     if posixpath.isabs(normal) or normal.startswith("../") or normal == "..":
         raise DataError(f"{where}: {name!r} lies outside {folder}; name pictures relative to it (data.images names it)")
     return folder / normal
+
+
+def name_within(path: Path, folder: Path) -> str | None:
+    """Return what a file is called relative to a folder, wherever the two lie and however they are named.
+
+    Args:
+        path: The file, relative to the working folder or absolute.
+        folder: The folder, likewise; it may be a link.
+
+    Returns:
+        The name, without ``..``; None: it lies elsewhere.
+
+    >>> name_within(Path("data/./a/../1.png"), Path("data")), name_within(Path("1.png"), Path("data"))
+    ('1.png', None)
+    """
+    text, prefix = str(path), f"{folder}/"
+    if text.startswith(prefix):  # most do, and nothing is asked of the system for them
+        name = posixpath.normpath(text[len(prefix) :])
+        if name != ".." and not name.startswith("../"):
+            return name
+    whole = os.path.abspath(path)
+    for base in (os.path.abspath(folder), os.path.realpath(folder)):
+        if whole.startswith(within := os.path.join(base, "")):
+            return whole[len(within) :]
+    return None
 
 
 def split_of(row: Row, where: str) -> str | None:
