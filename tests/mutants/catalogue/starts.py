@@ -192,7 +192,7 @@ MUTANTS = [
         "autoencoder_run.py",
         "    check_free(directory)\n",
         "",
-        "cli/test_anew.py -k without_anew",
+        "train/test_autoencoder.py -k another_tool",
     ),
     Mutant(
         "starts: what came since a run was opened is lost",
@@ -214,5 +214,19 @@ MUTANTS = [
         "    if file.exists():\n        append_row(file, row)",
         "    if True:\n        append_row(file, row)",
         "test_written.py -k whole_or_not",
+    ),
+    Mutant(
+        "starts: what is cut to nothing counts against no share",
+        "data/fit.py",
+        "[fault for fault in found if fault.kind != SILENT]",
+        "[fault for fault in found if fault.kind == TOO_LONG]",
+        "data/test_limit.py -k cut_to_nothing",
+    ),
+    Mutant(
+        "starts: silent documents are told as too long",
+        "data/fit.py",
+        "        if len(found) == count:\n",
+        "        if len(found) == count and not counts[TOO_LONG]:\n",
+        "data/test_limit.py -k which_kind",
     ),
 ]
