@@ -229,4 +229,40 @@ MUTANTS = [
         "        if len(found) == count and not counts[TOO_LONG]:\n",
         "data/test_limit.py -k which_kind",
     ),
+    Mutant(
+        "starts: a look at what is free deletes another's picture",
+        "cli/output.py",
+        "        with TemporaryFile(dir=target.parent):  # by no name that another process may write meanwhile\n"
+        "            pass\n",
+        '        with target.open("ab"):\n            pass\n        target.unlink()\n',
+        "cli/test_targets.py -k deletes_no",
+    ),
+    Mutant(
+        "starts: texts that say nothing measure a tokenizer",
+        "cli/learn_tokenizer.py",
+        "            if text and len(self.kept)",
+        "            if len(self.kept)",
+        "cli/test_learn_tokenizer.py -k say_nothing",
+    ),
+    Mutant(
+        "starts: a preview asks for the device of its training",
+        "cli/preview.py",
+        '    tree["objective"]["attention"] = "dense"\n',
+        "",
+        "report/test_preview.py -k on_any",
+    ),
+    Mutant(
+        "starts: a preview of a run learns a tokenizer of its own",
+        "cli/preview.py",
+        "    if name not in RECIPES and meant(Path(name)).is_dir() and not has_init:",
+        "    if False:",
+        "report/test_preview.py -k own_tokenizer",
+    ),
+    Mutant(
+        "starts: the width of the first micro-batch is told for all",
+        "report/preview.py",
+        "sorted({t.shape[1] for t in tokens})",
+        "[tokens[0].shape[1]]",
+        "report/test_preview.py -k widths",
+    ),
 ]
