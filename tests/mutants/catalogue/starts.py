@@ -265,4 +265,11 @@ MUTANTS = [
         "[tokens[0].shape[1]]",
         "report/test_preview.py -k widths",
     ),
+    Mutant(
+        "starts: of rows in a folder nobody says how they are read",
+        "data/layouts.py",
+        "    return f\": it holds {', '.join(held)}{named}{split}\"",
+        "    return f\": it holds {', '.join(held)}{split}\"",
+        "data/test_layouts.py -k to_be_named",
+    ),
 ]
