@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": {*LOWER, "evaluate"},
     "train": {*LOWER, "devices", "train"},
     "samples": {*LOWER, "pretrained"},
-    "written": {"data", "evaluate", "files", "report", "samples", "train"},
+    "written": {"config", "data", "evaluate", "files", "report", "samples", "train"},
     "autoencoder_run": {*LOWER, "written", "devices", "samples", "train"},
     "run": {*LOWER, "written", "devices", "evaluate", "pretrained", "report", "samples", "train"},
     "report": {*LOWER, "evaluate", "samples", "train"},

@@ -414,7 +414,6 @@ EFFECTS: dict[str, list[Effect]] = {
     ],
     "train.max_dropped": [
         refused("0", "train.max_dropped 0.0", "train.row_length=90"),
-        refused("1", "reaches nothing while train.too_long is 'cut'", "train.too_long=cut"),
     ],
     "train.seed": [Effect("1", initial)],
     "train.num_workers": [Effect("2", workers)],

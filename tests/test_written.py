@@ -9,7 +9,7 @@ import torch
 from test_run import settings
 from tiny import run_config
 
-from transfusion.config import override
+from transfusion.config import ConfigError, override
 from transfusion.files import append_row, read_rows
 from transfusion.run import open_run, train_run
 from transfusion.train.best import read_best
@@ -17,7 +17,7 @@ from transfusion.train.checkpoint import checkpoints, publish, step_directory, s
 from transfusion.train.folder import seen, take_folder
 from transfusion.train.opening import begin
 from transfusion.train.state import TrainState
-from transfusion.written import forget_before
+from transfusion.written import check_free, forget_before, tells_of_a_training
 
 CPU = torch.device("cpu")
 SHOWN = (
@@ -71,7 +71,8 @@ def test_a_run_begun_anew_shows_nothing_of_the_one_before(tmp_path: Path) -> Non
     told = (tmp_path / "report.html").read_text()
     assert "geneval" not in told and "step 500" not in told and "kept no samples" in told
     assert {row["step"] for row in read_rows(tmp_path / "metrics.jsonl")} == {1}
-    assert read_rows(tmp_path / "changes.jsonl")[-1] == {"step": 0, "begun": True}
+    changes = read_rows(tmp_path / "changes.jsonl")
+    assert [row for row in changes if "begun" in row] == [{"step": 0, "begun": True}] * 2 and "begun" in changes[-1]
     assert (tmp_path / "checkpoints" / "kept_step_00000002").is_dir()  # its weights stay
 
 
@@ -111,7 +112,11 @@ def test_a_kill_leaves_the_old_run_or_what_the_next_one_deletes(
         sweep(run)
         is_old.append(step_directory(run, 500).is_dir())
         assert not is_old[-1] or (found(run) == {*SHOWN, *MINE} and read_best(run) is not None)
-        assert begun(state, run) and found(run) == set(MINE) and (run / "checkpoints" / "kept_step_00000500").is_dir()
+        assert (
+            begun(state, run)
+            and found(run) == {*MINE, "changes.jsonl"}
+            and (run / "checkpoints" / "kept_step_00000500").is_dir()
+        )
     assert is_old == sorted(is_old, reverse=True) and len(set(is_old)) == 2
 
 
@@ -143,8 +148,9 @@ def test_a_state_that_was_trained_elsewhere_begins_in_another_folder(tmp_path: P
     assert checkpoints(tmp_path / "one")[-1].name == "step_00000002"
 
 
-def test_numbers_of_another_tool_are_no_run(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 3, "accuracy": 0.91}\n{"step": 4, "accuracy": 0.9}\n')
+@pytest.mark.parametrize("row", ['{"step": 4, "accuracy": 0.9}', '{"step": 4, "train/loss": 2.3, "lr": 0.1}', "[1, 2]"])
+def test_numbers_of_another_tool_are_no_run(tmp_path: Path, row: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"epoch": 3, "accuracy": 0.91}}\n{row}\n')
     (tmp_path / "scores.json").write_text('{"mine": 1}')
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "events.out.tfevents.1.other").write_bytes(b"mine")
@@ -155,3 +161,57 @@ def test_numbers_of_another_tool_are_no_run(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 4, "loss/text": 0.9}\n')
     forget_before(tmp_path)
     assert not (tmp_path / "scores.json").exists()
+
+
+@pytest.mark.parametrize("name", [*SHOWN, "changes.jsonl"])
+def test_a_run_does_not_begin_where_files_of_its_names_are_anothers(tmp_path: Path, name: str) -> None:
+    run, words = tmp_path / "run", '{"step": 4, "train/loss": 0.9}\n'
+    state, source = open_run(settings(1), run, is_resumed=True, device="cpu")
+    (run / name).parent.mkdir(parents=True, exist_ok=True)
+    (run / name).write_text(words)
+    (run / "samples").mkdir(exist_ok=True)
+    (run / "samples" / "mine.png").write_text("mine")  # of a name that no run gives
+    told = f"holds {name} and no sign of a run .*another folder"
+    for is_resumed in (True, False):
+        with pytest.raises(ConfigError, match=told):
+            open_run(settings(1), run, is_resumed=is_resumed, device="cpu")
+    with pytest.raises(ConfigError, match=told):  # it came since the run was opened
+        list(train_run(state, source, run, threading.Event()))
+    assert found(run) == {name, "samples/mine.png"} and (run / name).read_text() == words
+    (run / name).write_text("")
+    check_free(run)
+
+
+def test_numbers_of_another_tool_stay_beside_a_run(tmp_path: Path) -> None:
+    state, source = open_run(settings(1), tmp_path, is_resumed=True, device="cpu")
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        file.write('{"step": 4, "train/loss": 0.9}\n')
+    (step_directory(tmp_path, 1)).mkdir(parents=True)  # damaged: without a manifest
+    list(train_run(state, source, tmp_path, threading.Event()))
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert rows[0] == {"step": 4, "train/loss": 0.9} and rows[1]["step"] == 1
+
+
+def test_a_run_that_fails_in_its_first_step_left_a_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    state, source = open_run(settings(1), tmp_path, is_resumed=True, device="cpu")
+    for where in ("transfusion.run.Metrics", "transfusion.train.loop._accumulate"):
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(where, fail)
+            list(train_run(state, source, tmp_path, threading.Event()))
+        assert tells_of_a_training(tmp_path)
+    assert read_rows(tmp_path / "changes.jsonl") == [{"step": 0, "begun": True}]
+    state, source = open_run(settings(1), tmp_path, is_resumed=True, device="cpu")  # the same command goes on
+    list(train_run(state, source, tmp_path, threading.Event()))
+
+
+def test_the_sign_is_there_as_a_whole_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transfusion.files.os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        take_folder(begin(run_config(2), CPU), tmp_path)
+    assert found(tmp_path) == set()

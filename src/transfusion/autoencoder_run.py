@@ -37,7 +37,7 @@ from transfusion.train.folder import seen, take_folder
 from transfusion.train.lock import RunLock, hold_run
 from transfusion.train.metrics import HELD_OUT, Metrics
 from transfusion.train.saved import check_no_model
-from transfusion.written import forget_before
+from transfusion.written import check_free, forget_before
 
 NUM_HELD_OUT = 128  # pictures that measures are taken on, at most
 NUM_AT_ONCE = 8
@@ -85,6 +85,7 @@ def open_autoencoder(
     where, wanted = find_device(device), as_said(config)
     config = wanted.config
     check_no_model(directory)
+    check_free(directory)
     _check_apart(config, directory)
     with ExitStack() as stack:
         if lock is None and directory.is_dir():
@@ -147,6 +148,7 @@ def train_autoencoder(
     state = opened.state
     with ExitStack() as stack:
         lock = stack.enter_context(hold_run(run)) if lock is None else lock
+        check_free(run)
         if take_folder(state, run):
             forget_before(run)
         if opened.pictures.quarantine:

@@ -86,7 +86,11 @@ class TrainConfig(BaseModel):
         description="A document longer than a row: drop: leave it out, counted; cut: shorten its text; refuse: stop",
     )
     max_dropped: float = Field(
-        default=0.05, ge=0, le=1, description="Largest share of the documents that may be too long and dropped"
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Largest share of the documents that may be left out: for their length, also where nothing is "
+        "learnt of what a cut leaves; and, as they are met, as broken",
     )
     seed: int = Field(default=0, description="Key of all draws: weights, order, times, noise")
     num_workers: int | None = Field(
@@ -142,7 +146,6 @@ NEEDS: Reach = {  # what some settings need of another to reach anything
     "tokenizer.vocab_size": ("tokenizer.kind", "train"),
     "diffusion.schedule.mean": ("diffusion.schedule.times", "logit_normal"),
     "diffusion.schedule.std": ("diffusion.schedule.times", "logit_normal"),
-    "train.max_dropped": ("train.too_long", "drop"),
     "train.optimizer.muon_lr": ("train.optimizer.kind", "muon"),
     "train.optimizer.muon_iterations": ("train.optimizer.kind", "muon"),
     "train.optimizer.cooldown": ("train.optimizer.schedule", "constant"),

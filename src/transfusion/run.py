@@ -46,7 +46,7 @@ from transfusion.train.opening import begin, resume
 from transfusion.train.saved import check_no_model
 from transfusion.train.sizes import check_latents
 from transfusion.train.state import TrainState, way_out
-from transfusion.written import forget_before
+from transfusion.written import check_free, forget_before
 
 NUM_HELD_OUT = 128  # documents that held-out losses are taken on, at most
 NUM_RECONSTRUCTED = 32  # pictures, about
@@ -94,6 +94,7 @@ def open_run(
     if config.objective.attention == "flex" and where.type != "cuda":
         raise ConfigError(f"objective.attention=flex needs a CUDA device, this is {device!r}; leave it at dense")
     check_no_model(directory)
+    check_free(directory)
     _check_apart(config, directory)
     with ExitStack() as stack:
         if lock is None and directory.is_dir():
@@ -247,6 +248,7 @@ def train_run(
     """
     with ExitStack() as stack:
         lock = stack.enter_context(hold_run(run)) if lock is None else lock
+        check_free(run)
         if take_folder(state, run):
             forget_before(run)
         if state.forgets_best:

@@ -168,3 +168,11 @@ def test_a_folder_that_is_no_run_is_refused_and_keeps_all(names: dict[str, str],
     for told in (["train", "tiny"], ["train", "autoencoder/vq"], ["demo"]):
         assert "no sign of a run" in call(*told, *command, code=2).stderr
     assert found(tmp_path) == {*names}
+
+
+def test_a_new_run_is_refused_among_files_of_its_names_also_without_anew(tmp_path: Path) -> None:
+    mine = ("report.html", "scores.json")
+    fill(tmp_path, mine)
+    for told in (["train", "tiny"], ["train", "autoencoder/vq"], ["demo"]):
+        assert "holds scores.json, report.html and no sign of a run" in call(*told, "--run", tmp_path, code=2).stderr
+    assert found(tmp_path) == {*mine}

@@ -1,5 +1,6 @@
 """A tokenizer learnt from the data of a training."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,18 @@ def test_it_is_learnt_and_knows_every_text(tmp_path: Path) -> None:
         learnt["bytes_per_token"] > 1.5
     )
     assert f"tokenizer.kind=file tokenizer.path={file}" in told(learnt)
+
+
+def test_texts_that_say_nothing_are_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transfusion.cli.learn_tokenizer.NUM_MEASURED", 2)
+
+    class Silent:
+        def texts(self) -> Iterator[str]:
+            yield from ["", "", "", WORDS]
+
+    monkeypatch.setattr("transfusion.cli.learn_tokenizer.open_reader", lambda *_: Silent())
+    learnt = learn_tokenizer("folder", [corpus(tmp_path)], tmp_path / "tokenizer.json", 260)
+    assert learnt["texts"] == 4 and learnt["bytes_per_token"] > 1
 
 
 def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:

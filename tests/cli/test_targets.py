@@ -44,3 +44,19 @@ def test_a_negative_prompt_leads_elsewhere(mixed: Path, tmp_path: Path) -> None:
         call("generate", mixed, "a star", "--guidance", "3", "-o", tmp_path / f"{name}.png", *options)
     a, b, c = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc")
     assert np.array_equal(a, c) and not np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("output", ["out/", "out/001.png"])
+def test_a_look_at_what_is_free_deletes_no_picture_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    theirs, made = tmp_path / "out" / "001.png", Path.mkdir
+
+    def meanwhile(folder: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        made(folder, mode, parents, exist_ok)
+        theirs.write_bytes(b"theirs")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", meanwhile)
+        assert targets(f"{tmp_path}/{output}", 1) == [theirs]
+    assert [file.read_bytes() for file in theirs.parent.iterdir()] == [b"theirs"]

@@ -168,9 +168,11 @@ def test_what_the_preamble_fills_a_row_with_is_left_out(tmp_path: Path) -> None:
     given = [{"conversations": [each, {"from": "gpt", "value": "One more."}]} for each in asked]
     wanted = ["data.hold_out=0", f"data.path={rows(tmp_path / 'data', *given)}", "tokenizer.kind=bytes"]
     wanted += ["encode.turns=vicuna", "train.too_long=cut", "model.trunk.dim=32", "model.trunk.depth=1"]
-    config = override(RECIPES["folder"](), [*wanted, "train.row_length=220", "data.resolution=16"])
+    config = override(
+        RECIPES["folder"](), [*wanted, "train.row_length=220", "data.resolution=16", "train.max_dropped=0.2"]
+    )
     _, source = open_run(config, tmp_path / "run", is_resumed=False, device="cpu")
-    assert source.size == 4 and source.found.left_out == {"record of which nothing would be learnt": 1}
+    assert source.size == 4 and source.found.left_out == {"record of which nothing would be learnt once it is cut": 1}
     assert "raise train.row_length to at least" in source.quarantine["talk.json:3"]
     config = override(config, ["train.row_length=96"])
     with pytest.raises(ConfigError, match="nothing would be learnt of any of 5 documents; .* once it is cut"):

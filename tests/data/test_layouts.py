@@ -11,7 +11,7 @@ from transfusion.data.captions import folder_captions, read_captions
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import DataError
 from transfusion.data.found import Found
-from transfusion.data.layouts import is_note, layout_of
+from transfusion.data.layouts import is_note, lay_out, layout_of
 from transfusion.data.loader import Source
 from transfusion.data.readers import ImageFolder, TextFile
 from transfusion.data.settings import Layout
@@ -481,3 +481,14 @@ def test_a_table_loses_no_part_of_a_caption(tmp_path: Path, row: str, message: s
     (tmp_path / "metadata.csv").write_text(f"file_name,text\n{row}\n")
     with pytest.raises(DataError, match=message):
         folder_captions(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train/conversations.jsonl"])
+def test_rows_in_a_folder_are_to_be_named(tmp_path: Path, name: str) -> None:
+    for file in (name, name.replace("train", "test")):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text('{"text": "a"}\n')
+    with pytest.raises(
+        DataError, match=rf"2 files of no known kind \(.jsonl\).*naming their file: data.path=.*/{name}"
+    ):
+        lay_out(tmp_path)

@@ -194,17 +194,57 @@ def test_what_nothing_is_learnt_of_is_left_out_and_counted(name: str, policy: To
             answer = Text(tuple(b"yes"))
             return Document(ANSWERS[name] if index % 3 == 1 else (answer,), ("asked", index, visit))
 
-    source = FittedSource(Asked(6), limit(40, policy), 0.0)
+    is_cut = name == "asked long"  # then it counts for the share that may be dropped
+    source = FittedSource(Asked(6), limit(40, policy), 0.4 if is_cut else 0.0)
     assert source.size == (6 if expected else 4)
-    assert source.found.left_out == ({} if expected else {"record of which nothing would be learnt": 2})
+    why = f"record of which nothing would be learnt{' once it is cut' if is_cut else ''}"
+    assert source.found.left_out == ({} if expected else {why: 2})
     assert list(source.quarantine) == ([] if expected else ["toy 1", "toy 4"])
     if not expected:
-        told = "raise train.row_length to at least 79" if name == "asked long" else "nothing that a model would learn"
+        told = "raise train.row_length to at least 79" if is_cut else "nothing that a model would learn"
         assert told in source.quarantine["toy 1"]
         with pytest.raises(DataError, match="nothing would be learnt of any of 2 documents; the first: document 0"):
             FittedSource(Only(name), limit(40, policy), 1.0)
     loaded = Steps(Asked(), LoaderConfig(6, 1, 40, 0, policy), VOCABULARY, draw)[0][0]
     assert (loaded.num_documents, loaded.num_dropped) == ((6, 0) if expected else (4, 2))
+
+
+class Mixed(ToySource):
+    """Documents of kinds."""
+
+    def __init__(self, *names: str) -> None:
+        """Take a kind for each."""
+        super().__init__(len(names))
+        self._names = names
+
+    def document(self, index: int, visit: int) -> Document:
+        """Return one."""
+        return Document(KINDS[self._names[index]], ("mixed", index, visit))
+
+
+KINDS = {**ANSWERS, "short": (Text(tuple(b"yes")),)}
+
+
+def test_what_is_cut_to_nothing_counts_for_the_share_that_may_be_dropped() -> None:
+    told = (
+        r"^9 of 12 documents are too long, and hold nothing .* once they are cut, .*\(train.max_dropped 0.7, which may"
+    )
+    source = Mixed("silent", "short", *["asked long"] * 9, "short")
+    with pytest.raises(DataError, match=told + r".*the first: document 2 .*at least 79"):
+        FittedSource(source, limit(40, "cut"), 0.7)
+    assert FittedSource(source, limit(40, "cut"), 0.75).size == 2
+
+
+def test_an_error_says_of_which_kind_the_documents_are_that_leave_none() -> None:
+    one = Mixed("silent", "long", "silent")
+    with pytest.raises(
+        DataError, match="^1 of 3 documents are too long, and nothing .* any of the others; the first: doc"
+    ):
+        FittedSource(one, limit(40), 0.0)
+    with pytest.raises(DataError, match="^nothing would be learnt of any of 2 documents; .* once it is cut"):
+        FittedSource(Mixed("asked long", "silent"), limit(40, "cut"), 0.0)
+    with pytest.raises(DataError, match="^2 of 2 documents are too long; the first"):
+        FittedSource(Mixed("long", "asked long"), limit(40), 0.0)
 
 
 class Only(ToySource):

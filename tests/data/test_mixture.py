@@ -374,7 +374,7 @@ def test_changed_data_of_one_source_are_named_and_taken_where_that_is_told(tmp_p
     assert (tmp_path / "run" / "best.json").exists()
     list(train_run(state, source, tmp_path / "run", threading.Event()))
     rows = [json.loads(line) for line in (tmp_path / "run" / "changes.jsonl").read_text().splitlines()]
-    assert state.step == 4 and [(row["step"], row["setting"]) for row in rows] == [(2, "data")]
+    assert state.step == 4 and [(row["step"], row.get("setting")) for row in rows] == [(0, None), (2, "data")]
     metrics = [row for row in read_metrics(tmp_path / "run") if row["step"] == 2 and "held_out/text" in row]
     assert len(metrics) == 2 and metrics[0] != metrics[1]  # the best is chosen among losses on the new ones alone
     open_run(config, tmp_path / "run", is_resumed=True)

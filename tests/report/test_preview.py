@@ -1,6 +1,9 @@
 """A page of what training will see, made from a step's batches."""
 
 import re
+import shutil
+import threading
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -14,11 +17,15 @@ from transfusion.autoencoder.pixels import PixelConfig, PixelSpace
 from transfusion.batch import TimeAndNoise, collate
 from transfusion.cli.app import app
 from transfusion.cli.preview import write_preview
+from transfusion.cli.training import find_config
 from transfusion.config import ConfigError
 from transfusion.diffusion.process import make_process
 from transfusion.report.preview import TITLE, Reading, preview_page
+from transfusion.run import open_run, train_run
 from transfusion.segments import Document, Latent, Modality, Text, Vocabulary
-from transfusion.tokenizer import ByteTokenizer
+from transfusion.tokenizer import ByteTokenizer, JsonTokenizer
+from transfusion.train.checkpoint import step_directory
+from transfusion.train.saved import load_settings
 
 VOCABULARY = Vocabulary(256, (Modality("image", 3, (2, 2)),))
 READING = Reading(ByteTokenizer(), VOCABULARY, PixelSpace(PixelConfig()), make_process(FLOW))
@@ -92,3 +99,49 @@ def test_the_page_is_written_from_the_settings_of_a_training(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="there is no folder"):
         write_preview("folder", [f"data.path={data}", *SMALL], tmp_path / "no" / "p.html", num_rows=1, step=0)
     assert file.read_text() == "my notes" and TITLE in page
+
+
+def test_the_widths_of_all_micro_batches_and_what_is_left_out_are_told() -> None:
+    def draw(document: Document, number: int, latent: Latent) -> TimeAndNoise:
+        return TimeAndNoise(0.5, latent.values)
+
+    batches = [collate([[Document((text(word),), (word,))]], VOCABULARY, draw, size)
+               for word, size in (("a", 16), ("b", 64), ("c", 32))]  # fmt: skip
+    page = preview_page([replace(batches[0], num_dropped=3), *batches[1:]], READING, [], 1)
+    widths = [batch.columns.tokens.shape[1] for batch in batches]
+    assert f"3 of {min(widths)} to {max(widths)} slots" in page and len({*widths}) > 1
+    assert "3 documents of this step: too long, or nothing to learn" in page
+
+
+def test_what_only_a_device_can_compute_is_looked_at_on_any(tmp_path: Path) -> None:
+    data = tmp_path / "a.txt"
+    data.write_text("once there was a cat. " * 400)
+    given = [f"data.path={data}", *SMALL, "objective.attention=flex"]
+    assert write_preview("folder", given, tmp_path / "page.html", num_rows=1, step=0).exists()
+
+
+def test_a_run_is_looked_at_by_its_own_tokenizer_also_where_its_init_is_gone(tmp_path: Path) -> None:
+    def corpus(name: str, words: str) -> str:
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{words} {n}"}}\n' for n in range(60)))
+        return f"data.path={tmp_path / name}.jsonl"
+
+    def trained(name: str, *given: str) -> Path:
+        config = find_config("folder", [*given, *SMALL[:2], "train.steps=1", "train.row_length=64"])
+        state, source = open_run(config, tmp_path / name, is_resumed=True, device="cpu")
+        list(train_run(state, source, tmp_path / name, threading.Event()))
+        return tmp_path / name
+
+    small = ["model.trunk.dim=32", "model.trunk.depth=1", "tokenizer.vocab_size=300"]
+    first = trained("first", corpus("a", "the cat sat on the mat"), *small)
+    second = trained("second", corpus("b", "dogs run"), f"train.init={first}")
+    shutil.rmtree(first)
+    tokenizer = load_settings(step_directory(second, 1)).tokenizer
+    assert isinstance(tokenizer, JsonTokenizer)
+    own = {*tokenizer.pieces()}
+    before = sorted(second.rglob("*"))
+    for data in ([], [corpus("c", "dogs")], [corpus("d", "the cat sat")]):  # of too little text for so many tokens
+        page = write_preview(str(second), data, tmp_path / "page.html", num_rows=60, step=0).read_text()
+        assert "300 of the tokenizer" in page
+        words = {word.replace(" ", "\u0120") for _, word in chips(page)} - {"bos", "eos"}
+        assert words <= own
+    assert sorted(second.rglob("*")) == before

@@ -554,3 +554,11 @@ def test_in_the_place_of_a_broken_picture_comes_the_next(tmp_path: Path, monkeyp
         (tmp_path / f"{number}.png").write_bytes(b"broken")
     assert [int(pictures.picture(number)[0, 0, 0]) for number in range(4)] == [0, 180, 180, 180]
     assert set(pictures.quarantine) == {"1.png", "2.png"}
+
+
+def test_it_does_not_begin_among_files_of_another_tool(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "train/loss": 2.0}\n')
+    with pytest.raises(ConfigError, match="holds metrics.jsonl and no sign of a run"):
+        open_autoencoder(settings(), tmp_path, is_resumed=True, device="cpu")
+    assert "train/loss" in file.read_text()

@@ -58,7 +58,7 @@ def test_a_run_that_is_prolonged_is_the_longer_run(tmp_path: Path, schedule: lis
     losses = [[(row["step"], row["loss/text"]) for row in read_metrics(tmp_path / name)] for name in ("whole", "parts")]
     assert losses[0] == losses[1]
     rows = [json.loads(line) for line in (tmp_path / "parts" / "changes.jsonl").read_text().splitlines()]
-    assert rows == [{"step": 4, "setting": "train.steps", "old": 4, "new": 6}]
+    assert rows == [{"step": 0, "begun": True}, {"step": 4, "setting": "train.steps", "old": 4, "new": 6}]
     with pytest.raises(ConfigError, match="train.steps is 4, was 6"):  # and not back by accident
         resume(config(*schedule), tmp_path / "parts", CPU)
 
@@ -94,7 +94,7 @@ def test_what_gives_the_state_another_meaning_stays(tmp_path: Path, change: str,
     folder = Path(_run(tmp_path))
     with pytest.raises(ConfigError, match=message):
         resume(config(change), folder, CPU, is_change_wanted=True)
-    assert not (folder / "changes.jsonl").exists()
+    assert [*map(json.loads, (folder / "changes.jsonl").read_text().splitlines())] == [{"step": 0, "begun": True}]
 
 
 _made: list[Path] = []

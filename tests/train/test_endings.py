@@ -244,6 +244,7 @@ def test_after_a_loss_that_is_not_finite_the_advice_works_and_is_recorded(tmp_pa
     assert [group["peak_lr"] for o in state.optimizers for group in o.param_groups] == [0.001, 0.001, 0.002]
     finish(state, tmp_path)
     assert rows(tmp_path) == [
+        {"step": 0, "begun": True},
         {"step": 3, "stopped": "a loss or the gradient is not finite"},
         {"step": 2, "setting": "train.optimizer.lr", "old": 0.01, "new": 0.001},
         {"step": 2, "setting": "train.optimizer.muon_lr", "old": 0.01, "new": 0.002},
@@ -274,7 +275,7 @@ def test_nothing_changes_by_accident(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="train.optimizer.lr is 0.001, was 0.01; go on with its own"):
         resume(override(config, [RATE]), tmp_path, CPU)
     finish(go_on(config, tmp_path), tmp_path)
-    assert not (tmp_path / "changes.jsonl").exists()
+    assert rows(tmp_path) == [{"step": 0, "begun": True}]
     stopped(tmp_path / "other", config, after=3)
     for other in ("train.seed=7", "train.optimizer.weight_decay=0.5"):
         with pytest.raises(ConfigError, match="made with other settings"):

@@ -14,7 +14,10 @@ from transfusion.train.metrics import BOARD_FOLDER, METRICS_FILE, Metrics, read_
 
 def rows(*steps: int) -> bytes:
     """Write rows."""
-    return b"".join(json.dumps({"step": step, "loss": 0.5}).encode() + b"\n" for step in steps)
+    return b"".join(json.dumps({"step": step, "loss/text": 0.5}).encode() + b"\n" for step in steps)
+
+
+FOREIGN = b'{"step": 8, "acc": 0.5}\n{"step": 9, "train/loss": 2.5, "lr": 0.1}\n'
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,8 @@ def rows(*steps: int) -> bytes:
         (rows(1, 2)[:-1], rows(1, 2)),
         (rows(1) + b"\xff\xfe mine\n" + rows(2, 7), rows(1) + b"\xff\xfe mine\n" + rows(2)),
         (b'[1]\n{"note": "mine"}\n\n' + rows(9), b'[1]\n{"note": "mine"}\n\n'),
+        (FOREIGN + rows(9) + FOREIGN + b"end", FOREIGN + FOREIGN + b"end\n"),  # with steps, of another tool
+        (b'{"step": 9, "gradient_norm": 1}\n{"step": 9, "held_out/text": 1}\n', b""),
         (b"", b""),
     ],
 )

@@ -37,7 +37,7 @@ class _Counted:
         for text in self._texts:
             self.num_texts += 1
             self.num_letters += len(text)
-            if len(self.kept) < NUM_MEASURED:
+            if text and len(self.kept) < NUM_MEASURED:
                 self.kept.append(text[:LETTERS_MEASURED])
             yield text
 

@@ -1,6 +1,8 @@
 """Files that a verb will write: whether they can be is found out before the work, and not after it."""
 
+import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from transfusion.config import ConfigError
 from transfusion.files import is_stream
@@ -29,12 +31,12 @@ def check_file(file: Path) -> None:
     if is_stream(file):
         return
     target = file.resolve()  # a link stays one
-    is_there = target.exists()
     try:
+        if target.exists():
+            os.close(os.open(target, os.O_WRONLY | os.O_APPEND))  # changes nothing of it, and makes none
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("ab"):  # changes nothing of a file that is there
+        with TemporaryFile(dir=target.parent):  # by no name that another process may write meanwhile
             pass
-        if not is_there:
-            target.unlink()
     except OSError as error:
         raise ConfigError(f"cannot write to {str(file)!r}: {error.strerror}; name another file") from error

@@ -4,6 +4,7 @@ outlines of all records before a run.
 It must not know what documents hold, nor where they come from.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,7 +20,10 @@ from transfusion.layout import num_slots
 from transfusion.segments import Document
 
 TOO_LONG = "record too long for a row"
+CUT = "record of which nothing would be learnt once it is cut"
 SILENT = "record of which nothing would be learnt"
+KINDS = (TOO_LONG, CUT, SILENT)
+WHY = {TOO_LONG: "are too long", CUT: "are too long, and hold nothing that would be learnt once they are cut"}
 NUM_TRIED = 64  # documents of a source without end that are looked at before a run
 
 
@@ -36,7 +40,8 @@ class FittedSource:
         Args:
             source: All documents.
             limit: What fits.
-            max_dropped: Largest share of the documents that may be left out.
+            max_dropped: Largest share of the documents that may be left out for their length: too long, or with nothing
+                to learn once they are cut.
 
         Raises:
             DataError: A record does not fit the model, or a row and the settings refuse that; or too many do not; or
@@ -48,18 +53,19 @@ class FittedSource:
         lengths = np.zeros(count, dtype=np.int32)
         found = list(_faults(source, limit, lengths))
         faults = {fault.place: fault.reason for fault in found}
-        is_long = [fault.is_long for fault in found]
         if not count:
             raise DataError(f"{source.found.where} holds nothing to train on: {source.found.line()}")
-        if (any(is_long) and len(faults) == count) or sum(is_long) > max_dropped * count:
-            first = next(fault.reason for fault in found if fault.is_long)
+        counts = Counter(fault.kind for fault in found)
+        if len(found) == count:
+            raise DataError(f"{_of_all(counts, count)}; the first: {found[0].reason}")
+        by_length = [fault for fault in found if fault.kind != SILENT]
+        if len(by_length) > max_dropped * count:
+            first = by_length[0]
             raise DataError(
-                f"{sum(is_long)} of {count} documents are too long, more than the share that may be dropped "
-                f"(train.max_dropped {max_dropped}, which may be raised); the first: {first}"
+                f"{len(by_length)} of {count} documents {WHY[first.kind]}, more than the share that may be dropped "
+                f"(train.max_dropped {max_dropped}, which may be raised); the first: {first.reason}"
             )
-        if len(faults) == count:
-            raise DataError(f"nothing would be learnt of any of {count} documents; the first: {found[0].reason}")
-        self._counts = {TOO_LONG: sum(is_long), SILENT: len(found) - sum(is_long)}
+        self._counts = counts
         self.dropped = {} if size is None else faults
         self._kept = None if size is None else [index for index in range(size) if index not in faults]
         self.lengths = lengths[lengths > 0]
@@ -84,7 +90,7 @@ class FittedSource:
         """What the data hold, how many records of it fit and how many do not: where there is no end, of the first."""
         found = self._source.found
         of = "" if self.size is not None else f", of the first {NUM_TRIED}"
-        left_out = {f"{why}{of}": count for why, count in self._counts.items() if count}
+        left_out = {f"{why}{of}": self._counts[why] for why in KINDS if self._counts[why]}
         return replace(found, records=self.size, left_out={**found.left_out, **left_out})
 
     def slots_of(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -123,11 +129,21 @@ class FittedSource:
 
 
 class _Fault(NamedTuple):
-    """A record that is left out: which, why, and whether it is too long for a row."""
+    """A record that is left out: which, why, and of which of ``KINDS`` it is."""
 
     place: int
     reason: str
-    is_long: bool
+    kind: str
+
+
+def _of_all(counts: Mapping[str, int], count: int) -> str:
+    """Say that none of ``count`` documents can be trained on."""
+    num_long = counts[TOO_LONG]
+    if num_long == count:
+        return f"{count} of {count} documents {WHY[TOO_LONG]}"
+    if not num_long:
+        return f"nothing would be learnt of any of {count} documents"
+    return f"{num_long} of {count} documents {WHY[TOO_LONG]}, and nothing would be learnt of any of the others"
 
 
 def _faults(source: Source, limit: Limit, lengths: NDArray[np.int32]) -> Iterator[_Fault]:
@@ -143,7 +159,7 @@ def _faults(source: Source, limit: Limit, lengths: NDArray[np.int32]) -> Iterato
             raise DataError(f"{name} does not fit the model: {error}") from error
         if fitted is None:
             length = num_slots(outline, limit.vocabulary)
-            is_long = length > limit.row_length and limit.too_long == "drop"
-            yield _Fault(index, (too_long if is_long else silent)(name, length, limit.row_length), is_long)
+            kind = SILENT if length <= limit.row_length else CUT if limit.too_long == "cut" else TOO_LONG
+            yield _Fault(index, (too_long if kind == TOO_LONG else silent)(name, length, limit.row_length), kind)
         else:
             lengths[index] = num_slots(fitted, limit.vocabulary)

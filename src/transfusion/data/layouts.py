@@ -444,4 +444,6 @@ def _instead(tree: Tree) -> str:
         *([f"runs ({', '.join(tree.runs)})"] if tree.runs else []),
     ]
     split = " (of the names of splits, data.layout=classes makes captions)" if split_named(tree.path.name) else ""
-    return f": it holds {', '.join(held)}{split}" if held else ""
+    rows = sorted((file for file in tree.others if file.suffix == ".jsonl"), key=lambda file: "test" in str(file))
+    named = f" (rows of JSON are read by naming their file: data.path={tree.path / rows[0]})" if rows else ""
+    return f": it holds {', '.join(held)}{named}{split}" if held else ""

@@ -19,7 +19,7 @@ FILES = {
     "samples/": "what the model drew or wrote after some steps",
     "report.html": "this page",
     "scores.json": "the scores of an evaluation",
-    "changes.jsonl": "settings that were changed while the run went on, and why they might be",
+    "changes.jsonl": "when the run began, from what, and settings that were changed while it went on",
     "quarantine.jsonl": "records that were left out, each with the reason",
 }
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transfusion.autoencoder.space import LatentSpace, SpaceError
 from transfusion.batch import Batch
 from transfusion.data.encode import IMAGE
+from transfusion.data.found import counted
 from transfusion.diffusion.process import Process
 from transfusion.layout import IGNORE, NO_SPAN, PADDING, Columns
 from transfusion.mask import dense_mask, slots_of
@@ -82,16 +83,18 @@ def _counted(batches: Sequence[Batch]) -> Iterator[tuple[str, str]]:
     tokens = [batch.columns.tokens for batch in batches]
     rows, slots, taken = sum(map(len, tokens)), sum(t.numel() for t in tokens), sum(b.num_slots for b in batches)
     documents = sum(batch.num_documents for batch in batches)
+    widths = sorted({t.shape[1] for t in tokens})  # each micro-batch is as wide as it needs
+    wide = str(widths[0]) if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
     yield (
         "rows",
-        f"{rows} of {tokens[0].shape[1]} slots, {taken / slots:.1%} full, {documents / rows:.1f} documents each",
+        f"{rows} of {wide} slots, {taken / slots:.1%} full, {documents / rows:.1f} documents each",
     )
     targets = sum(batch.text_slots.numel() for batch in batches)
     denoised = sum(int(group.is_target.sum()) for batch in batches for group in batch.spans)
     latents = sum(batch.num_latents for batch in batches)
     yield "learnt", f"{targets} tokens; {denoised} of {latents} pictures are denoised"
     if dropped := batches[0].num_dropped:
-        yield "left out", f"{dropped} documents of this step are too long for a row"
+        yield "left out", f"{counted(dropped, 'document')} of this step: too long, or nothing to learn"
     for name, reason in batches[0].broken.items():
         yield "left out", f"{name}: {reason}"
 

@@ -1,13 +1,15 @@
-"""What was changed in a run while it went on, and why it might be: ``changes.jsonl``, a row for each event.
+"""That a run began, what was changed in it while it went on, and why it might be: ``changes.jsonl``, a row for each
+event.
 
     {"step": 40, "stopped": "a loss or the gradient is not finite"}
     {"step": 40, "setting": "train.optimizer.lr", "old": 0.001, "new": 0.0003}
-    {"step": 0, "begun": true}                      anew in the same folder: what stands above it is of another run
+    {"step": 0, "begun": true}                      what stands above it is of another run
     {"step": 0, "begun": true, "from": {"path": ...}, "parts": [...]}    from trained weights, or another's checkpoint
 
 It must not know how a run is resumed.
 """
 
+import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Generic, NamedTuple
 from pydantic import BaseModel
 
 from transfusion.config import ConfigError, Tree, replaced
-from transfusion.files import append_row, read_rows
+from transfusion.files import append_row, read_rows, write_whole
 
 CHANGES_FILE = "changes.jsonl"
 WHOLE = ""  # the path of a whole tree of settings
@@ -168,15 +170,18 @@ def _reason(change: Change) -> str:
 
 
 def record_begin(run: Path, step: int = 0, facts: Mapping[str, object] | None = None) -> None:
-    """Say that a run begins, where the folder tells of one before, or where there is more to say.
+    """Say that a run begins: as a whole and at once, so that its folder is known for a run's from then on.
 
     Args:
         run: The run's folder.
         step: Steps that its state has done already, in another run.
         facts: What it begins from, if it does not begin from nothing.
     """
-    if facts or (run / CHANGES_FILE).exists():
-        append_row(run / CHANGES_FILE, {"step": step, "begun": True, **(facts or {})})
+    file, row = run / CHANGES_FILE, {"step": step, "begun": True, **(facts or {})}
+    if file.exists():
+        append_row(file, row)
+    else:
+        write_whole(file, f"{json.dumps(row)}\n")
 
 
 def record_stop(run: Path, step: int) -> None:

@@ -66,7 +66,8 @@ class Trained(Kept, Protocol):
 
 def take_folder(state: Trained, run: Path) -> bool:
     """Make a run's folder this training's, where nobody trained in it since its state was opened: of a training before,
-    checkpoints are set aside and the best is forgotten. The run's lock must be held.
+    checkpoints are set aside and the best is forgotten. Where the training begins there, that is told. The run's lock
+    must be held.
 
     Returns:
         Whether the training begins there, so that whatever else lies there is of one before.
@@ -82,6 +83,8 @@ def take_folder(state: Trained, run: Path) -> bool:
     is_begun = state.saved_step is None and state.taken != run.resolve()
     if state.saved_step is None:
         retire(run)  # first: whatever else is of the run before goes after it
+    if is_begun:
+        record_begin(run, state.step, state.begin_facts())  # also where the first step fails, the folder is a run's
     forget_best(run, beyond=state.step)
     state.taken = run.resolve()
     return is_begun
@@ -89,7 +92,7 @@ def take_folder(state: Trained, run: Path) -> bool:
 
 @contextmanager
 def trained_in(state: Trained, run: Path, *, lock: RunLock | None, metrics: Metrics | None) -> Generator[Metrics]:
-    """Hold a run's folder while a training is at work in it, and tell there what it begins from and what it changes.
+    """Hold a run's folder while a training is at work in it, and tell there what it begins from, and what it changes.
 
     Args:
         state: The training's.
@@ -107,8 +110,6 @@ def trained_in(state: Trained, run: Path, *, lock: RunLock | None, metrics: Metr
         if lock is None:
             stack.enter_context(hold_run(run))
         take_folder(state, run)
-        if state.saved_step is None:
-            record_begin(run, state.step, state.begin_facts())
         record_changes(run, state.step, state.changes)
         state.changes = ()
         yield stack.enter_context(Metrics(run, state.step)) if metrics is None else metrics

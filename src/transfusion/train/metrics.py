@@ -15,12 +15,20 @@ METRICS_FILE = "metrics.jsonl"
 BOARD_FOLDER = "tensorboard"
 _log = logging.getLogger(__name__)
 LOSS, HELD_OUT = "loss/", "held_out/"  # what names of losses begin with: of the step; of documents held out
+NORM = "gradient_norm"
+ROW_START = b'{"step": '
 SHARE = "share/"  # what names of the share of all slots so far begin with, that each source of a mixture had
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
     """Read the rows written so far; a row cut short by a kill, and what else is no row of ours, is left out."""
     return [row for row in read_rows(directory / METRICS_FILE) if _step_of(row) is not None]
+
+
+def is_of_a_step(row: Mapping[str, object]) -> bool:
+    """Return whether a row is of a training of ours, and not of another tool: a step with what only ours tell of it."""
+    is_told = NORM in row or any(name.startswith((LOSS, HELD_OUT)) for name in row)
+    return is_told and _step_of(row) is not None
 
 
 class Metrics:
@@ -74,19 +82,23 @@ def _opened_board(folder: Path, first_step: int) -> SummaryWriter | None:
 
 
 def _take_back(file: Path, step: int) -> None:
-    """Take back the rows behind a step and a last one that was cut; lines that are not ours stay as they are.
+    """Take back our rows behind a step and a last one that was cut; lines that are not ours stay as they are.
 
     The file is cut at its end, which needs no room, or replaced as a whole: a full disk costs no row.
     """
     data = file.read_bytes() if file.exists() else b""
     *lines, last = data.split(b"\n")
-    if row_of(last) is not None:
+    if row_of(last) is not None or not ROW_START.startswith(last[: len(ROW_START)]):
         lines.append(last)
-    kept = b"".join(line + b"\n" for line in lines if (_step_of(row_of(line) or {}) or 0) <= step)
+    kept = b"".join(line + b"\n" for line in lines if not _is_behind(row_of(line) or {}, step))
     if not data.startswith(kept):
         write_whole(file, kept)
     elif kept != data:
         os.truncate(file, len(kept))
+
+
+def _is_behind(row: Mapping[str, object], step: int) -> bool:
+    return is_of_a_step(row) and (_step_of(row) or 0) > step
 
 
 def _step_of(row: Mapping[str, object]) -> int | None:
