@@ -56,7 +56,8 @@ MUTANTS = [
     Mutant("run: the size of the vocabulary is overwritten", "train/opening.py", "if config.model.text_vocab_size not in (None, tokenizer.size):",
            "if False:", "test_settings.py -k vocab_size"),
     Mutant("run: flex begins on a CPU", "run.py", 'if config.objective.attention == "flex"', "if False", "test_settings.py -k attention"),
-    Mutant("command line: an output is not tried before the work", "cli/output.py", '        with target.open("ab"):', "        if False:",
+    Mutant("command line: an output is not tried before the work", "cli/output.py", "        with TemporaryFile(dir=target.parent):  # by", "        if True:  # by",
            "cli/test_output.py"),
-    Mutant("command line: trying an output leaves it", "cli/output.py", "            target.unlink()", "            pass", "cli/test_output.py"),
+    Mutant("command line: trying an output leaves it", "cli/output.py", "        with TemporaryFile(dir=target.parent):  # by",
+           '        with target.open("ab"):  # by', "cli/test_output.py"),
 ]  # fmt: skip

@@ -133,13 +133,6 @@ MUTANTS = [
         "train/test_autoencoder.py -k comes_the_next",
     ),
     Mutant(
-        "written: another tool's numbers are a run's",
-        "written.py",
-        'isinstance(row.get("step"), int) and any("/" in name for name in row)',
-        "True",
-        "test_written.py -k another_tool",
-    ),
-    Mutant(
         "rows: one text on both sides",
         "data/records/interleaved.py",
         "own_hash(parts, images)",

@@ -125,13 +125,6 @@ MUTANTS = [
         "cli/test_anew.py -k no_run",
     ),
     Mutant(
-        "starts: another tool's numbers are a sign of a run",
-        "written.py",
-        'any(isinstance(row.get("step"), int) and any("/" in name for name in row) for row in rows)',
-        "bool(rows)",
-        "cli/test_anew.py -k no_run",
-    ),
-    Mutant(
         "starts: what a folder knows to be broken counts as told",
         "train/broken.py",
         "if self._num_told <= NUM_TOLD:",
