@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from transfusion.autoencoder.settings import PretrainedConfig
 from transfusion.config import ConfigError, RunConfig, override
 from transfusion.data.captions import FolderCaptions, folder_captions
 from transfusion.data.encode import EncodeConfig, Encoder
 from transfusion.data.errors import DataError
+from transfusion.data.latents_index import LatentsSettings
 from transfusion.data.prepare import make_plan
 from transfusion.data.settings import FolderConfig, SourceConfig
 from transfusion.data.sources import open_reader
@@ -75,7 +77,9 @@ def test_pictures_of_a_named_table_are_prepared(tmp_path: Path) -> None:
     save(tmp_path / "d", *NAMES)
     (tmp_path / "d" / "rows.jsonl").write_text(lines(*({"file": file, "text": text} for file, text in TOLD)))
     assert folder_captions(tmp_path / "d" / "rows.jsonl").path == tmp_path / "d"
-    assert make_plan.__module__  # the plan's folder is that of the pictures: see ``folder_of``
+    settings = LatentsSettings(size=(8, 8), autoencoder=PretrainedConfig())
+    plan = make_plan(tmp_path / "d" / "rows.jsonl", tmp_path / "to", settings)
+    assert all((plan.source / file).is_file() for file in plan.files)
 
 
 def test_a_folder_with_an_array_of_captions(tmp_path: Path) -> None:
@@ -159,9 +163,7 @@ def test_rows_of_text_alone_say_which_pictures_are_not_taken(tmp_path: Path) -> 
     table.write_text(lines({"file": "src/main.py", "text": "import this"}))
     assert "not taken" not in open_reader(FolderConfig(path=table)).source(ENCODER, 99).found.line()
     table.write_text(lines({"image": "0.png", "text": "a", "messages": []}))
-    with pytest.raises(
-        DataError, match=r"layouts at once, of conversations .* and of captions \(rows with 'image'"
-    ):
+    with pytest.raises(DataError, match=r"layouts at once, of conversations .* and of captions \(rows with 'image'"):
         open_reader(FolderConfig(path=table))
 
 

@@ -288,12 +288,9 @@ def test_one_text_is_on_one_side_whatever_else_its_row_says(tmp_path: Path) -> N
 
 
 def test_a_table_of_captions_is_no_text(tmp_path: Path) -> None:
-    picture(tmp_path / "a", "red")
-    for name, row in {
-        "metadata.jsonl": {"file_name": "a.png"},
-        "captions.jsonl": {"file": "a", "caption": "a"},
-    }.items():
-        (tmp_path / name).write_text(json.dumps({"text": "a", **row}), encoding="utf-8")
+    (tmp_path / picture(tmp_path, "red")).rename(tmp_path / "red")
+    for name, key in {"metadata.jsonl": "file_name", "captions.jsonl": "file"}.items():
+        (tmp_path / name).write_text(json.dumps({key: "red", "text": "a"}), encoding="utf-8")
         assert opened(tmp_path / name).found.layout == name.partition(".")[0]
 
 

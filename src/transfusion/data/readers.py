@@ -128,7 +128,10 @@ class ImageFolder:
         broken, self.captions = decoded.broken, decoded.rows
         self.quarantine = {**read.quarantine, **{plain(file): why for file, why in broken.items()}}
         num_missing = sum(_size(path / file) is None for file in broken)
-        missed = {"picture whose file is not there": num_missing, "picture that cannot be read": len(broken) - num_missing}
+        missed = {
+            "picture whose file is not there": num_missing,
+            "picture that cannot be read": len(broken) - num_missing,
+        }
         left_out = {**read.found.left_out, **{why: count for why, count in missed.items() if count}}
         self.found = replace(read.found, records=len(self.captions), left_out=left_out)
         pictures = [decoded.pictures[row] for row in decoded.wanted]

@@ -154,11 +154,8 @@ def format_of(path: Path, layout: Layout = "auto") -> Layout | None:
     kinds = ["captions" if name == CAPTIONS_FILE else "metadata" for name in tables]
     beside = (f"{kind} ({name})" for kind, name in zip(kinds, tables, strict=True))
     named = _first(speaks_of_captions)(path) if evidence else ""
-    told = [
-        *(f"{name} ({found})" for name, found in evidence.items()),
-        *beside,
-        *([f"captions ({named})"] * bool(named)),
-    ]
+    told = [*(f"{name} ({found})" for name, found in evidence.items()), *beside]
+    told += [f"captions ({named})"] if named else []
     if len(told) > 1:
         choice = " or ".join(f"data.layout={name.split()[0]}" for name in told)
         raise DataError(f"{path} looks like two layouts at once, of {' and of '.join(told)}; say which one: {choice}")
