@@ -242,7 +242,7 @@ def test_a_run_beside_its_data(tmp_path: Path, layout: str, run: str, is_refused
     state.save(tmp_path / run)
     again, other = open_run(given, tmp_path / run, is_resumed=True)
     assert again.config == state.config and other.digest() == source.digest()
-    assert other.found.pictures == source.found.pictures and "folder that holds a run" in other.found.left_out
+    assert other.found.pictures == source.found.pictures and "folder of a run" in other.found.left_out
 
 
 @pytest.mark.parametrize(

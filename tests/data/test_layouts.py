@@ -62,12 +62,16 @@ def test_pairs_are_captioned_pictures(tmp_path: Path) -> None:
 def test_what_pairs_leave_out_is_counted(tmp_path: Path) -> None:
     fill(tmp_path, "a.png", "a.txt", "b.png", "notes.txt", "c.txt", "a.json", "a.caption", "x.json", ".hidden.png")
     found = opened(tmp_path).found
-    assert found.left_out == {"picture without a caption": 1, "text without a picture": 2, "name that is hidden": 1}
+    assert found.left_out == {
+        "picture without a caption": 1,
+        "text without a picture": 2,
+        "name beginning with a dot": 1,
+    }
     assert found.unknown == {".json": 2, ".caption": 1} and found.records == 1
     assert found.line() == (
         f"found in {tmp_path} (layout pairs): 2 pictures, 1 caption, 3 texts, no splits; trains on 1 record; "
         "nothing is held out (1 record, fewer than 50; data.hold_out=0.1 holds some out); "
-        "not taken: 1 picture without a caption, 2 texts without a picture, 1 name that is hidden, "
+        "not taken: 1 picture without a caption, 2 texts without a picture, 1 name beginning with a dot, "
         "3 files of no known kind (.json 2, .caption)"
     )
 
@@ -109,7 +113,7 @@ def test_metadata_as_image_folders_have_it(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(table if name.endswith("csv") else text)
     assert rows(tmp_path) == [("a.png", 'a "cat", sitting', None), ("b/c.png", "a dog", None)]
     assert opened(tmp_path).found.left_out == {"picture without a caption": 1}
-    (tmp_path / name).write_text("file_name,caption\na.png,a\n" if name.endswith("csv") else '{"file_name": "a.png"}')
+    (tmp_path / name).write_text("file_name,prompt\na.png,a\n" if name.endswith("csv") else '{"file_name": "a.png"}')
     with pytest.raises(DataError, match=rf"{name}, line \d: expected an object with strings 'file_name' and 'text'"):
         opened(tmp_path)
 
@@ -248,7 +252,7 @@ def test_texts_beside_folders_of_splits_are_refused(tmp_path: Path) -> None:
 def test_a_run_beside_the_data_is_no_class(tmp_path: Path, mark: str) -> None:
     fill(tmp_path, "poems.txt", "runs/x/samples/step_00000002.png", mark)
     source = opened(tmp_path)
-    assert source.found.layout == "text" and source.found.left_out == {"folder that holds a run": 1}
+    assert source.found.layout == "text" and source.found.left_out == {"folder of a run": 1}
     fill(tmp_path / "p", "cat/1.png", "runs/x/samples/step_00000002.png", mark)
     assert [row[0] for row in rows(tmp_path / "p")] == ["cat/1.png"]
     fill(tmp_path / "s", "train/cat/1.png", "test/cat/1.png", "runs/x/samples/step_00000002.png", mark)

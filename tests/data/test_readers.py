@@ -199,7 +199,10 @@ def test_a_note_beside_pictures_is_no_text_to_learn(tmp_path: Path) -> None:
         ("{", "line 2: not JSON"),
         ('{"file": "a.png"}', "line 2: expected an object with strings 'file' and 'text'"),
         ('["a.png"]', "line 2: expected an object"),
-        ('{"file": "a.png", "text": "  "}', "line 2: the caption of 'a.png' is empty"),
+        (
+            '{"file": "a.png", "text": 3}',
+            "line 2: expected an object with strings 'file' and 'text'; .* 'file', 'text'",
+        ),
         ('{"file": "../a.png", "text": "x"}', "line 2: '../a.png' lies outside the folder"),
         ('{"file": "a\\u0000.png", "text": "x"}', "line 2: a null or half a surrogate pair"),
         ('{"file": "a.png", "text": "\\ud800"}', "line 2: a null or half a surrogate pair"),

@@ -288,9 +288,10 @@ def test_one_text_is_on_one_side_whatever_else_its_row_says(tmp_path: Path) -> N
 
 
 def test_a_table_of_captions_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="is not a folder"):
-        opened(tmp_path / "metadata.jsonl")
+    (tmp_path / picture(tmp_path, "red")).rename(tmp_path / "red")
+    for name, key in {"metadata.jsonl": "file_name", "captions.jsonl": "file"}.items():
+        (tmp_path / name).write_text(json.dumps({key: "red", "text": "a"}), encoding="utf-8")
+        assert opened(tmp_path / name).found.layout == name.partition(".")[0]
 
 
 def test_rows_that_say_nothing_are_told_so(tmp_path: Path) -> None:

@@ -1,46 +1,18 @@
 """Captioned pictures of a folder: which there are and what they show, in each layout. It must not open pictures."""
 
-import csv
-import json
-import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
 
+from transfusion.data.caption_rows import CaptionRow, table_rows, utf8
 from transfusion.data.errors import DataError, has_lone_surrogates, plain
 from transfusion.data.found import Found, listed
-from transfusion.data.layouts import CAPTIONS_FILE, METADATA_FILES, TABLES, Laid, check_one_split, lay_out
+from transfusion.data.layouts import TABLES, Laid, Part, lay_out
 from transfusion.data.settings import Layout
 from transfusion.data.splits import by_folders, choose, split_around, split_marked, strictest
-from transfusion.data.tree import Tree
-
-
-@dataclass(frozen=True)
-class CaptionRow:
-    """One caption of a picture.
-
-    Attributes:
-        file: The picture, relative to its folder.
-        text: The caption.
-        number: Which caption of this picture it is, from 0; with the file it names the record.
-        split: The split that the row names, if any.
-        same: The one name of the picture, where it has several by links and this is another.
-    """
-
-    file: str
-    text: str
-    number: int = 0
-    split: str | None = None
-    same: str | None = None
-
-    @property
-    def picture(self) -> str:
-        """The one name of its picture."""
-        return self.same or self.file
+from transfusion.data.tree import Tree, check_one_split
 
 
 @dataclass(frozen=True)
@@ -90,12 +62,13 @@ def folder_captions(
 ) -> FolderCaptions:
     """Read which pictures a folder holds and what they show.
 
-    In ``captions.jsonl`` and ``metadata.jsonl`` (or ``.csv``) a picture may have several captions, a row each. Of pairs
-    NAME.png and NAME.txt a text is one caption: its lines are joined by blanks, and one that is blank or not UTF-8 goes
-    into quarantine by its name. Pictures of one name and several endings share the text.
+    In ``captions.jsonl`` and ``metadata.jsonl`` (or ``.csv``) a picture may have several captions, a row each; a blank
+    one goes into quarantine by its line. Of pairs NAME.png and NAME.txt a text is one caption: its lines are joined by
+    blanks, and one that is blank or not UTF-8 goes into quarantine by its name. Pictures of one name and several
+    endings share the text.
 
     Args:
-        path: The folder.
+        path: The folder, or a table of captions in it.
         split: See ``splits.choose``.
         hold_out: See ``splits.choose``.
         layout: How it is laid out, if that is known.
@@ -103,7 +76,12 @@ def folder_captions(
     Raises:
         DataError: There is no such folder, its captions are unusable (names the line), or there is no such split.
     """
-    return chosen_captions(path, all_captions(path, layout), split, hold_out)
+    return chosen_captions(folder_of(path), all_captions(path, layout), split, hold_out)
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder that pictures are named relative to: the data's, or the one that a table lies in."""
+    return path if path.is_dir() else path.parent
 
 
 def all_captions(path: Path, layout: Layout = "auto") -> Told:
@@ -118,7 +96,7 @@ def all_captions(path: Path, layout: Layout = "auto") -> Told:
     rows: list[CaptionRow] = []
     quarantine: dict[str, str] = {}
     for part in laid.parts:
-        for row in _rows(laid.layout, part.tree, quarantine, part.prefix):
+        for row in _rows(laid, part, quarantine):
             rows.append(replace(row, file=part.prefix + row.file, split=row.split or part.split))
     if not rows:
         first = f"; the first: {next(iter(quarantine.values()))}" if quarantine else ""
@@ -126,7 +104,7 @@ def all_captions(path: Path, layout: Layout = "auto") -> Told:
     same = _same(laid.tree, {row.file for row in rows})
     rows = [replace(row, same=one) if (one := same.get(row.file)) else row for row in rows]
     if laid.layout != "classes":
-        rows = _split_by_folders(rows, same, path)
+        rows = _split_by_folders(rows, same, laid.tree.path)
     marked = dict(Counter(split for row in rows if (split := _split(row)) is not None))
     found = replace(_found(laid, rows, quarantine), splits=marked)
     return Told(laid.layout, rows, {plain(name): plain(why) for name, why in quarantine.items()}, found)
@@ -203,9 +181,8 @@ def _found(laid: Laid, rows: list[CaptionRow], quarantine: Collection[str]) -> F
     captioned = {name for row in rows for name in (row.file, row.picture)}
     bare = [file for file in tree.pictures if file.as_posix() not in captioned]
     unnamed = sum(any(parent.as_posix() in quarantine for parent in file.parents) for file in bare)
-    told: dict[Layout, set[str]] = {"captions": {CAPTIONS_FILE}, "metadata": {*METADATA_FILES}}
-    read = {PurePosixPath(part.folder, name) for part in laid.parts for name in told.get(laid.layout, ())}
-    tables = {file for file in tree.others if file.name in TABLES}
+    read = {PurePosixPath(part.folder, name) for part in laid.parts if (name := laid.table_of(part))}
+    tables = read | {file for file in tree.others if file.name in TABLES}
     paired = {PurePosixPath(part.folder, text) for part in laid.parts for text in part.tree.pairs.values()}
     is_pairs = laid.layout == "pairs"
     texts = sum(text not in paired for text in tree.texts) if is_pairs else len(tree.texts)
@@ -213,12 +190,13 @@ def _found(laid: Laid, rows: list[CaptionRow], quarantine: Collection[str]) -> F
         "picture in no class folder" if laid.layout == "classes" else "picture without a caption": len(bare) - unnamed,
         "picture of a class whose folder's name is no caption": unnamed,
         "text without a picture" if is_pairs else "text beside the pictures": texts,
-        "caption that cannot be read": len(quarantine) if is_pairs else 0,
+        "caption that cannot be read": 0 if laid.layout == "classes" else len(quarantine),
         "table of captions": len(tables - read),
+        "folder without files": len(tree.empty) if laid.layout == "classes" else 0,
         **tree.passed_over,
     }
     return Found(
-        str(tree.path),
+        str(tree.path / laid.table),
         laid.layout,
         pictures=len(tree.pictures),
         captions=len(rows),
@@ -235,82 +213,14 @@ def _classes(rows: list[CaptionRow]) -> str:
     return f"the names of folders are the captions ({listed([repr(name) for name in names])})"
 
 
-def _rows(layout: Layout, tree: Tree, quarantine: dict[str, str], prefix: str) -> Iterator[CaptionRow]:
-    """Yield the captions of files laid out in one way; what cannot be read goes into quarantine, its name prefixed."""
-    if layout == "captions":
-        yield from _told(tree.path / CAPTIONS_FILE, _json_rows(tree.path / CAPTIONS_FILE), "file")
-    elif layout == "metadata":
-        file = tree.path / next(name for name in METADATA_FILES if tree.has(name))
-        yield from _told(file, _csv_rows(file) if file.suffix == ".csv" else _json_rows(file), "file_name")
-    elif layout == "pairs":
-        yield from _pair_rows(tree, quarantine, prefix)
+def _rows(laid: Laid, part: Part, quarantine: dict[str, str]) -> Iterator[CaptionRow]:
+    """Yield the captions of a part; what cannot be read goes into quarantine, by its name in the whole."""
+    if table := laid.table_of(part):
+        yield from table_rows(part.tree.path / table, quarantine, part.prefix)
+    elif laid.layout == "pairs":
+        yield from _pair_rows(part.tree, quarantine, part.prefix)
     else:
-        yield from _class_rows(tree, quarantine, prefix)
-
-
-class _Row(NamedTuple):
-    """A row of a table: the number of its line, what it holds, and how it is written."""
-
-    number: int
-    value: Any
-    line: str
-
-
-def _json_rows(file: Path) -> Iterator[_Row]:
-    """Yield the rows of a file of JSON."""
-    for number, line in enumerate(utf8(file).split("\n"), start=1):  # other breaks may stand in a caption
-        if line.strip():
-            try:
-                yield _Row(number, json.loads(line), line)
-            except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
-                raise DataError(
-                    f"{file}, line {number}: not JSON ({error}); expected {{'file': ..., 'text': ...}}"
-                ) from error
-
-
-def _csv_rows(file: Path) -> Iterator[_Row]:
-    """Yield the rows of a table with a head line; their numbers are those of their last lines."""
-    table = csv.DictReader(StringIO(utf8(file), newline=""), restkey="", strict=True)
-    try:
-        for row in table:
-            if row.get(""):
-                raise DataError(
-                    f"{file}, line {table.line_num}: more fields than the head line names; quote a caption that has "
-                    'commas, as in 1.png,"a red, big dog"'
-                )
-            told = {name: value for name, value in row.items() if value}
-            yield _Row(table.line_num, told, ",".join(map(str, told.values())))
-    except csv.Error as error:
-        raise DataError(f"{file}, line {table.line_num}: not CSV ({error}); expected file_name,text") from error
-
-
-def _told(file: Path, found: Iterator[_Row], key: str) -> Iterator[CaptionRow]:
-    """Check rows that name pictures by ``key``.
-
-    Raises:
-        DataError: Names the line.
-    """
-    numbers: Counter[str] = Counter()
-    folders = (posixpath.abspath(file.parent), posixpath.realpath(file.parent))  # which a whole name may begin with
-    for number, row, line in found:
-        where, shown = f"{file}, line {number}", line[:80]
-        if not isinstance(row, dict) or not isinstance(row.get(key), str) or not isinstance(row.get("text"), str):
-            raise DataError(f"{where}: expected an object with strings '{key}' and 'text'; got {shown}")
-        name, text, split = row[key], row["text"], row.get("split")
-        if not text.strip():
-            raise DataError(f"{where}: the caption of {name!r} is empty; write one or delete the row")
-        if "\0" in name or has_lone_surrogates(name + text):
-            raise DataError(f"{where}: a null or half a surrogate pair in {shown!r}; write plain Unicode")
-        normal = _relative(name, folders)
-        if normal is None:
-            raise DataError(
-                f"{where}: {name!r} lies outside the folder of the table; expected a name relative to {file.parent}: "
-                "move the picture into it, or the table to a folder that holds both"
-            )
-        if split is not None and not isinstance(split, str):
-            raise DataError(f"{where}: expected a string as 'split', such as \"train\"; got {split!r:.80}")
-        yield CaptionRow(normal, text.strip(), numbers[normal], split or None)
-        numbers[normal] += 1
+        yield from _class_rows(part.tree, quarantine, part.prefix)
 
 
 def _pair_rows(tree: Tree, quarantine: dict[str, str], prefix: str) -> Iterator[CaptionRow]:
@@ -341,26 +251,3 @@ def _class_rows(tree: Tree, quarantine: dict[str, str], prefix: str) -> Iterator
                 f"{tree.path / file.parts[0]}: a folder's name is the caption of its class, and this one is {why}; "
                 "rename the folder"
             )
-
-
-def _relative(name: str, folders: Collection[str]) -> str | None:
-    """Return the one name of a picture relative to a folder, "./a.png" is a.png; None where it leads out of it."""
-    normal = posixpath.normpath(name)
-    for folder in folders if posixpath.isabs(normal) else ():
-        if normal.startswith(f"{folder}/"):
-            return normal.removeprefix(f"{folder}/")
-    return None if posixpath.isabs(normal) or normal.split("/")[0] == ".." else normal
-
-
-def utf8(file: Path) -> str:
-    """Read a text.
-
-    Raises:
-        DataError: It is not UTF-8; names the line and the byte.
-    """
-    data = file.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{file}, line {line}: byte {error.start} is not UTF-8; save the file as UTF-8") from error

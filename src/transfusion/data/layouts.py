@@ -13,25 +13,25 @@ pictures and no table: it is a class, or they are pairs. Folders named as splits
 dev, eval and so on), and no data beside them, are looked into each and laid out alike; so are folders of which each
 holds a table. Texts beside pictures do not count in this. What the names leave open is refused, and data.layout settles
 it: it takes what is asked for as it lies. One file or folder in training and in another split is refused whatever is
-asked for. It must not read what files hold.
+asked for. Of a folder it must not read what files hold; a file is a table of captions by its name or its first row.
+
+A ``captions.json``, which may be anything, is the table where nothing else says what the pictures show.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from transfusion.data.caption_rows import CAPTIONS_ARRAY, CAPTIONS_FILE, METADATA_FILES, TABLES, table_layout
 from transfusion.data.errors import DataError
 from transfusion.data.found import counted, listed
 from transfusion.data.settings import Layout
 from transfusion.data.splits import NAMES, TRAIN, alike, split_around, split_named
-from transfusion.data.tree import TEXT_SUFFIX, Tree, folders, scan, top
+from transfusion.data.tree import TEXT_SUFFIX, Tree, check_one_split, folders, scan, top
 
-CAPTIONS_FILE = "captions.jsonl"
 LATENTS_FILE = "latents.json"  # of pictures that were encoded once: see ``latents``
 UNFINISHED_FILE = "preparing.jsonl"  # in its place while they are
-METADATA_FILES = ("metadata.jsonl", "metadata.csv")
-TABLES = (CAPTIONS_FILE, *METADATA_FILES)
 NOTES = (  # what texts are called that are about the data, and not data
     *("about", "annotations", "attribution", "authors", "categories", "changelog", "changes", "citation", "classes"),
     *("copying", "copyright", "credits", "dataset", "description", "disclaimer", "index", "info", "label", "labels"),
@@ -69,11 +69,17 @@ class Part(NamedTuple):
 
 
 class Laid(NamedTuple):
-    """A folder's files, how they are laid out, and in which parts."""
+    """A folder's files, how they are laid out, and in which parts; and the table that was named instead, if one was."""
 
     layout: Layout
     parts: tuple[Part, ...]
     tree: Tree
+    table: str = ""
+
+    def table_of(self, part: Part) -> str:
+        """Return the name of the table that says what a part's pictures show; empty in other layouts."""
+        names = {"captions": (CAPTIONS_FILE, CAPTIONS_ARRAY), "metadata": METADATA_FILES}.get(self.layout, ())
+        return self.table or next((name for name in names if part.tree.has(name)), "")
 
     @property
     def told(self) -> str:
@@ -83,12 +89,16 @@ class Laid(NamedTuple):
 
 
 def lay_out(path: Path, layout: Layout = "auto") -> Laid:
-    """Find the layout of a folder, or the parts of it that have the one that is asked for.
+    """Find the layout of a folder, or the parts of it that have the one that is asked for; of a table of captions, its
+    folder's by that table.
 
     Raises:
         DataError: It is no folder, holds latents, has none of the layouts, not the one that is asked for, or two at
             once.
     """
+    if path.is_file() and (named := table_layout(path, layout)):
+        tree = scan(path.parent)
+        return Laid(named, (Part(tree),), tree, path.name)
     if not path.is_dir():
         hint = "; data.layout=text reads any one file as text" if path.is_file() else ""
         raise DataError(f"{path} is not a folder; {EXPECTED}{hint}; data.path names it")
@@ -136,33 +146,6 @@ def _check_apart(laid: Laid) -> None:
     check_one_split(
         laid.tree.path, ((name, other) for name, other, _ in (*laid.tree.repeated, *laid.tree.shared)), splits
     )
-
-
-def check_one_split(
-    path: Path, twice: Iterable[tuple[PurePosixPath, PurePosixPath]], splits: Mapping[PurePosixPath, str]
-) -> None:
-    """Refuse what is in training and in another split by two of its names.
-
-    Args:
-        path: The data.
-        twice: Two names of a file or a folder, relative to them; the second is the same for all names of one.
-        splits: The splits of names.
-
-    Raises:
-        DataError: One is; says which.
-    """
-    ones: dict[PurePosixPath, dict[str, PurePosixPath]] = {}  # the names of each file and folder, by their splits
-    for name, other in twice:
-        for each in (name, other):
-            if each in splits:
-                ones.setdefault(other, {})[splits[each]] = each
-    for named in ones.values():
-        if TRAIN in named and len(named) > 1:
-            names = " and ".join(str(path / name) for name in named.values())
-            raise DataError(
-                f"{names} are one by links, and of two splits ({', '.join(named)}): what is held out would be trained "
-                "on; take one away"
-            )
 
 
 def holds_latents(path: Path) -> bool:
@@ -283,8 +266,8 @@ def _is_beside(text: PurePosixPath, tree: Tree) -> bool:
 def _evidence(tree: Tree) -> dict[Layout, str]:
     """Say what speaks for each layout."""
     found: dict[Layout, str] = {}
-    if tree.has(CAPTIONS_FILE):
-        found["captions"] = CAPTIONS_FILE
+    if name := next((name for name in (CAPTIONS_FILE, CAPTIONS_ARRAY) if tree.has(name)), ""):
+        found["captions"] = name
     if tables := [name for name in METADATA_FILES if tree.has(name)]:
         found["metadata"] = " and ".join(tables)
     if tree.pairs:
@@ -331,7 +314,7 @@ def _likely(tree: Tree, evidence: dict[Layout, str]) -> list[Layout]:
     """Return the layouts that the files speak for. A table says what its pictures show, wherever they lie; notes beside
     pictures are no text.
     """
-    likely = {layout for layout in evidence if layout in ("captions", "metadata")}
+    likely = {name for name in evidence if name == "metadata" or (name == "captions" and tree.has(CAPTIONS_FILE))}
     if tree.pairs:
         likely.add("pairs")
         if likely == {"pairs"} and _has_folder_without_pairs(tree):
@@ -339,7 +322,14 @@ def _likely(tree: Tree, evidence: dict[Layout, str]) -> list[Layout]:
     if not likely:
         own = [text for text in top(tree.texts) if not (tree.pictures and _is_beside(text, tree))]
         likely = {layout for layout in evidence if layout == "classes" or (layout == "text" and own)}
+        if "captions" in evidence and tree.pictures and (not likely or _is_one_class(tree)):
+            likely.add("captions")
     return [layout for layout in evidence if layout in likely]
+
+
+def _is_one_class(tree: Tree) -> bool:
+    """Return whether all pictures lie in one sub-folder, as those of a table beside it do."""
+    return len(folders(tree.pictures)) == 1 and not top(tree.pictures)
 
 
 def _has_folder_without_pairs(tree: Tree) -> bool:

@@ -31,7 +31,7 @@ from torch import Tensor
 from transfusion.autoencoder.reconstruction import Reconstruction, reconstruct
 from transfusion.autoencoder.space import CARRIED_FILES, LatentSpace, Moments, SpaceError
 from transfusion.data.augment import WHOLE, View, seen
-from transfusion.data.captions import Told, all_captions
+from transfusion.data.captions import Told, all_captions, folder_of
 from transfusion.data.decode import open_picture
 from transfusion.data.errors import BrokenPicture, DataError, plain
 from transfusion.data.latents import (
@@ -121,7 +121,7 @@ def make_plan(source: Path, to: Path, settings: LatentsSettings, *, layout: Layo
         DataError: There are no captioned pictures, or ``to`` holds something else, or latents of other settings.
     """
     check_in_files(source, layout)
-    found = Plan(source, all_captions(source, layout), settings, to)
+    found = Plan(folder_of(source), all_captions(source, layout), settings, to)
     if (held := held_settings(to)) is not None:
         _check_same(found, held)
     elif to.is_dir() and any(not file.name.startswith(".") for file in to.iterdir()):

@@ -112,9 +112,10 @@ class ImageFolder:
             DataError: The folder or its captions are unusable, or no picture is whole.
             UnreadableFile: The file system fails; no picture is called broken for that.
         """
-        self.path, self._crop = path, crop
+        self._crop = crop
         self._size = (resolution, resolution) if isinstance(resolution, int) else resolution
         read = captions or folder_captions(path, split, hold_out, layout)
+        self.path = path = read.path
         self.left_for_others = read.left_for_others
         if at_most is None and not _is_kept(len(read.rows), self._size, crop):
             at_most = 0
@@ -126,13 +127,19 @@ class ImageFolder:
             )
         broken, self.captions = decoded.broken, decoded.rows
         self.quarantine = {**read.quarantine, **{plain(file): why for file, why in broken.items()}}
-        left_out = {**read.found.left_out, **({"picture that cannot be read": len(broken)} if broken else {})}
+        num_missing = sum(_size(path / file) is None for file in broken)
+        missed = {
+            "picture whose file is not there": num_missing,
+            "picture that cannot be read": len(broken) - num_missing,
+        }
+        left_out = {**read.found.left_out, **{why: count for why, count in missed.items() if count}}
         self.found = replace(read.found, records=len(self.captions), left_out=left_out)
         pictures = [decoded.pictures[row] for row in decoded.wanted]
         self._pictures = np.stack(pictures) if crop == 1 and pictures else pictures
         self._places = None if at_most is None else {row: place for place, row in enumerate(decoded.wanted)}
         if broken:
-            _log.warning("%d of %d pictures of %s are broken and left out", len(broken), len(read.rows), path)
+            told = "%d of %d pictures of %s cannot be read and are left out; the first: %s"
+            _log.warning(told, len(broken), len(read.rows), path, next(iter(broken.values())))
 
     def __len__(self) -> int:
         """Count the pictures that are not known to be broken."""
@@ -182,7 +189,7 @@ def _size(file: Path) -> int | None:
     """Return the bytes of a file, None where there is none."""
     try:
         return file.stat().st_size
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no name of a file
         return None
 
 

@@ -131,6 +131,15 @@ class FolderConfig(BaseModel):
         "most 500 of 50 or more, where the data mark no split but 'train'",
     )
 
+    @field_validator("path", "images", mode="before")
+    @classmethod
+    def _placed(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse a path that is empty, which would be the working folder; a leading ~ is the home folder."""
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"data.{info.field_name} is empty; name a folder or a file (. is the working folder)")
+        is_home = isinstance(value, str | Path) and str(value).partition("/")[0] == "~"
+        return Path(value).expanduser() if is_home and isinstance(value, str | Path) else value
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width to which pictures are brought, in pixels."""

@@ -120,7 +120,7 @@ class PictureReader:
 
     @cached_property
     def _pictures(self) -> ImageFolder:
-        return ImageFolder(self.config.path, self.config.size, captions=self._captions, crop=self.config.crop)
+        return ImageFolder(self._captions.path, self.config.size, captions=self._captions, crop=self.config.crop)
 
     def texts(self) -> Iterator[str]:
         """Yield all captions."""
@@ -128,7 +128,7 @@ class PictureReader:
 
     def sample_pictures(self) -> Pictures:
         """Decode pictures spread over the folder."""
-        return sample_folder(self._captions.rows, self.config.path, self.config.size, NUM_MEASURED)
+        return sample_folder(self._captions.rows, self._captions.path, self.config.size, NUM_MEASURED)
 
     def digest(self) -> str:
         """Name files, captions and pixels."""
@@ -146,7 +146,7 @@ class PictureReader:
     def _few(self, count: int) -> ImageFolder:
         """Decode so many pictures."""
         if self._fewer is None or self._fewer[0] != count:
-            few = ImageFolder(self.config.path, self.config.size, captions=self._captions, at_most=count)
+            few = ImageFolder(self._captions.path, self.config.size, captions=self._captions, at_most=count)
             self._fewer = count, few
         return self._fewer[1]
 

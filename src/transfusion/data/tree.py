@@ -14,14 +14,15 @@ so that splits that are made by links are these. Which names are one folder, or 
 
 import os
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from transfusion.data.errors import DataError
 from transfusion.data.formats import SUFFIXES
-from transfusion.data.splits import split_named
+from transfusion.data.splits import TRAIN, split_named
 
 TEXT_SUFFIX = ".txt"
 RUN_FILES = ("metrics.jsonl", ".training.lock")
@@ -50,6 +51,7 @@ class Tree:
         runs: Folders of runs that were passed over.
         repeated: Folders that are read by another name.
         shared: Files that are read by another name, too.
+        empty: Folders that hold nothing.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class Tree:
     runs: tuple[str, ...] = ()
     repeated: tuple[Twice, ...] = ()
     shared: tuple[Twice, ...] = ()
+    empty: tuple[str, ...] = ()
 
     @cached_property
     def pairs(self) -> dict[PurePosixPath, PurePosixPath]:
@@ -76,8 +79,8 @@ class Tree:
     def passed_over(self) -> dict[str, int]:
         """What was not looked into, counted by why."""
         return {
-            "name that is hidden": self.num_hidden,
-            "folder that holds a run": len(self.runs),
+            "name beginning with a dot": self.num_hidden,
+            "folder of a run": len(self.runs),
             "link to a folder that is read already": sum(twice.is_link for twice in self.repeated),
             "folder read by a link of a split": sum(not twice.is_link for twice in self.repeated),
         }
@@ -120,6 +123,33 @@ def folders(files: Iterable[PurePosixPath]) -> set[str]:
     return {file.parts[0] for file in files if len(file.parts) > 1}
 
 
+def check_one_split(
+    path: Path, twice: Iterable[tuple[PurePosixPath, PurePosixPath]], splits: Mapping[PurePosixPath, str]
+) -> None:
+    """Refuse what is in training and in another split by two of its names.
+
+    Args:
+        path: The data.
+        twice: Two names of a file or a folder, relative to them; the second is the same for all names of one.
+        splits: The splits of names.
+
+    Raises:
+        DataError: One is; says which.
+    """
+    ones: dict[PurePosixPath, dict[str, PurePosixPath]] = {}  # the names of each file and folder, by their splits
+    for name, other in twice:
+        for each in (name, other):
+            if each in splits:
+                ones.setdefault(other, {})[splits[each]] = each
+    for named in ones.values():
+        if TRAIN in named and len(named) > 1:
+            names = " and ".join(str(path / name) for name in named.values())
+            raise DataError(
+                f"{names} are one by links, and of two splits ({', '.join(named)}): what is held out would be trained "
+                "on; take one away"
+            )
+
+
 def scan(path: Path) -> Tree:
     """Sort the files of a folder by kind; links to folders are followed, each folder is read once."""
     walk = _Walk(path)
@@ -136,7 +166,15 @@ def scan(path: Path) -> Tree:
     )
     shared = tuple(_shared(path, files, walk.files))
     return Tree(
-        path, pictures, texts, others, walk.num_hidden, tuple(sorted(walk.runs)), tuple(walk.repeated.values()), shared
+        path,
+        pictures,
+        texts,
+        others,
+        walk.num_hidden,
+        tuple(sorted(walk.runs)),
+        tuple(walk.repeated.values()),
+        shared,
+        tuple(sorted(walk.empty)),
     )
 
 
@@ -179,6 +217,7 @@ class _Walk:
         done: Folders that were read.
         repeated: Folders that were met by another name.
         num_hidden: Names that are hidden.
+        empty: Folders that hold nothing, relative to it.
         listings: What was read, by folder.
     """
 
@@ -190,6 +229,7 @@ class _Walk:
     done: set[_Key] = field(default_factory=set[_Key])
     repeated: dict[PurePosixPath, Twice] = field(default_factory=dict[PurePosixPath, Twice])
     num_hidden: int = 0
+    empty: list[str] = field(default_factory=list[str])
     listings: dict[_Key, _Listing] = field(default_factory=dict[_Key, _Listing])
 
     def splits(self, folder: Path) -> list[Path]:
@@ -224,6 +264,8 @@ class _Walk:
         self.files |= {name / file: number for file, number in listing.files.items()}
         self.runs += [(name / run).as_posix() for run in listing.runs]
         self.links.extend(folder / link for link in listing.links)
+        if not (listing.files or listing.folders or listing.links or listing.runs):
+            self.empty.append(name.as_posix())
         for inner in listing.folders:
             self.through(folder / inner)
 

@@ -4,10 +4,10 @@ A folder of captioned pictures or of texts has none: see ``layouts``.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from transfusion.data.caption_rows import speaks_of_captions
 from transfusion.data.errors import DataError
 from transfusion.data.layouts import CAPTIONS_FILE, TABLES
 from transfusion.data.records.conversations import CONVERSATIONS_FILES, conversations
@@ -18,7 +18,7 @@ from transfusion.data.records.own import own
 from transfusion.data.records.places import Wanted, find_files
 from transfusion.data.records.record import Records
 from transfusion.data.records.rows import SUFFIXES as ROW_SUFFIXES
-from transfusion.data.records.rows import Row, Rows
+from transfusion.data.records.rows import Row, first_row
 from transfusion.data.records.shards import Shards, is_tar
 from transfusion.data.records.table import SAVED_FILES, Table, has_picture_column, is_parquet
 from transfusion.data.settings import FolderConfig, Layout
@@ -51,17 +51,9 @@ def _first(told: Callable[[Row], str]) -> Callable[[Path], str]:
     def evidence(path: Path) -> str:
         if path.suffix.lower() not in ROW_SUFFIXES or not path.is_file() or path.name in TABLES:
             return ""
-        status = path.stat()
-        return told(_first_row(path, status.st_size, status.st_mtime_ns))
+        return told(first_row(path))
 
     return evidence
-
-
-@lru_cache(maxsize=1)
-def _first_row(path: Path, size: int, written_ns: int) -> Row:
-    """Return the first row of a file, which is looked for once by all formats: one array is read whole for it."""
-    del size, written_ns
-    return Rows(path)[0]
 
 
 def _either(*each: Callable[[Path], str]) -> Callable[[Path], str]:
@@ -117,7 +109,7 @@ FORMATS: dict[Layout, Format] = {
         lambda config: Documents(_file(config, DOCUMENTS_FILE), _images(config)),
     ),
     "lines": Format(
-        _keyed("text"),
+        _first(lambda row: "rows with 'text'" if "text" in row and not speaks_of_captions(row) else ""),
         lambda config: Documents(config.path, _images(config), has_pictures=False),
     ),
     "conversations": Format(
@@ -161,7 +153,9 @@ def format_of(path: Path, layout: Layout = "auto") -> Layout | None:
     tables = [name for name in TABLES if (path / name).is_file()] if evidence else []
     kinds = ["captions" if name == CAPTIONS_FILE else "metadata" for name in tables]
     beside = (f"{kind} ({name})" for kind, name in zip(kinds, tables, strict=True))
+    named = _first(speaks_of_captions)(path) if evidence else ""
     told = [*(f"{name} ({found})" for name, found in evidence.items()), *beside]
+    told += [f"captions ({named})"] if named else []
     if len(told) > 1:
         choice = " or ".join(f"data.layout={name.split()[0]}" for name in told)
         raise DataError(f"{path} looks like two layouts at once, of {' and of '.join(told)}; say which one: {choice}")

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
+from transfusion.data.caption_rows import names_picture
 from transfusion.data.errors import DataError
-from transfusion.data.found import Found
+from transfusion.data.found import Found, counted
 from transfusion.data.records.mapped import own_hash
 from transfusion.data.records.record import Interleaved, Part
 from transfusion.data.records.rows import Row, Rows
@@ -43,7 +44,7 @@ class Documents:
         self._rows, self._images, self._has_pictures = Rows(file), images, has_pictures
         self.quarantine: Mapping[str, str] = {}
         sides = Sides(images)
-        num_pictures = num_letters = num_silent = 0
+        num_pictures = num_letters = num_silent = num_naming = 0
         for index, row in enumerate(self._rows):
             where = self._rows.where(index)
             parts = self._parts(row, where)
@@ -53,6 +54,7 @@ class Documents:
             num_pictures += sum(not isinstance(part, str) for part in parts)
             num_letters += sum(len(part) for part in parts if isinstance(part, str))
             num_silent += not parts
+            num_naming += not has_pictures and bool(names_picture(row))
         self.splits: Sequence[str | None] = sides.splits
         self.groups: Sequence[str] = sides.groups  # of what the rows say, whatever else stands in them
         self.own = self.groups
@@ -62,7 +64,7 @@ class Documents:
             pictures=num_pictures,
             letters=num_letters,
             texts=len(self._rows),
-            noted=sides.noted,
+            noted="; ".join(note for note in (sides.noted, _naming(num_naming)) if note),
             left_out={"row that holds nothing": num_silent} if num_silent else {},
         )
 
@@ -86,6 +88,11 @@ class Documents:
             return (text,) if text.strip() else ()
         found = _segments(row, where) if row.get("segments") is not None else _aligned(row, where)
         return tuple(part if kind == "text" else picture_at(self._images, part, where) for kind, part in found if part)
+
+
+def _naming(count: int) -> str:
+    """Say how many rows of text alone name pictures; nothing where none does."""
+    return f"{counted(count, 'row')} name{'s' if count == 1 else ''} pictures that are not taken" if count else ""
 
 
 def _segments(row: Row, where: str) -> Iterator[tuple[str, str]]:

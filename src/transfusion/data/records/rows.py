@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -74,13 +75,32 @@ class Rows:
 
     def where(self, index: int) -> str:
         """Say where a row stands."""
-        what = f"element {index + 1}" if self.is_array else f"line {self._places[index, 2]}"
-        return f"{self.file}, {what}"
+        return f"{self.file}, {self.place(index)}"
+
+    def place(self, index: int) -> str:
+        """Say which row of the file it is."""
+        return f"element {index + 1}" if self.is_array else f"line {self._places[index, 2]}"
 
     def digest(self) -> str:
         """Name what the file holds."""
         with self.file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def first_row(file: Path) -> Row:
+    """Return the first row of a file, which is read once for all who ask: one array is read whole for it.
+
+    Raises:
+        DataError: There is none.
+    """
+    status = file.stat()
+    return _first_row(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _first_row(file: Path, size: int, written_ns: int) -> Row:
+    del size, written_ns
+    return Rows(file)[0]
 
 
 def _first(file: Path) -> bytes:
