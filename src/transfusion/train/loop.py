@@ -39,7 +39,7 @@ class StepReport:
         gradient_norm: Norm of the gradient before clipping.
         lr_factor: Learning rates over their peaks.
         num_slots: Slots that the step trained on, without padding.
-        num_dropped: Documents of the step that were too long for a row and left out.
+        num_dropped: Documents of the step that were left out: too long for a row, or nothing to learn.
         fill: Share of the slots of the step's rows that documents take; the rest is padding.
         latents_per_row: Pictures and the like in a row, on average.
         seconds: Time of the step, waiting for its data included; what is saved, drawn or evaluated between two steps
