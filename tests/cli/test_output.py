@@ -31,7 +31,7 @@ def test_links_and_pipes_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for bad in (tmp_path, tmp_path / "file" / "x.png", Path("/proc/nothing/x.png")):
+    for bad in (tmp_path, tmp_path / "file" / "x.png", Path("/proc/nothing/x.png"), Path("/proc/x.png")):
         with pytest.raises(ConfigError, match="cannot write to .* name another file"):
             check_file(bad)
     if os.geteuid():  # root may write anywhere

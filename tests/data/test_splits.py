@@ -209,7 +209,7 @@ def test_one_picture_has_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"file": "a", "text": ' + "1" * 5000 + "}"], ids=["deep", "long"])
 def test_lines_that_json_chokes_on_are_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "captions.jsonl").write_text(line)
-    with pytest.raises(DataError, match="line 1: not JSON"):
+    with pytest.raises(DataError, match="(line|element) 1: not JSON"):
         read_captions(tmp_path)
 
 

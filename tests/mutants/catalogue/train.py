@@ -179,7 +179,6 @@ MUTANTS = [
            "train/test_autoencoder.py -k begun_anew"),
     Mutant("anew: a user's scores go where nothing was trained", "written.py", "    if tells_of_a_training(run):\n        has_numbers", "    if True:\n        has_numbers",
            "test_written.py -k never_trained"),
-    Mutant("anew: a kill leaves what nobody deletes", "written.py", "(*SHOWN, METRICS_FILE) if", "(METRICS_FILE, *SHOWN) if", "test_written.py -k kill"),
     Mutant("anew: each training forgets what it wrote itself", "train/folder.py", " and state.taken != run.resolve()", "", "test_written.py -k its_own"),
     Mutant("anew: a kill leaves an older checkpoint to go on from", "train/checkpoint.py",
            "(_STEP.fullmatch(path.name) is not None, path.name)):", "path.name, reverse=True):", "cli/test_anew.py -k kill"),
