@@ -52,6 +52,14 @@ def test_pictures_and_texts_come_back(model: Transfusion) -> None:
     assert model.ask(PICTURE, "how many?") == model.ask(PICTURE, " how many ")
 
 
+def test_edits_are_sampled_as_asked(model: Transfusion) -> None:
+    random = small()
+    one, two, default = (random.edit(PICTURE, "make it blue", steps=steps) for steps in (1, 2, None))
+    assert not np.array_equal(one, two) and np.array_equal(default, random.edit(PICTURE, "make it blue", steps=3))
+    with pytest.raises(ConfigError, match="bad sampling options"):
+        model.edit(PICTURE, "make it blue", sampler="fast")
+
+
 def test_a_checkpoint_is_the_same_model(model: Transfusion, tmp_path: Path) -> None:
     again = Transfusion.from_pretrained(model.save_pretrained(tmp_path / "saved"))
     assert again.config == model.config

@@ -144,22 +144,58 @@ def generate_images(  # noqa: D417
 
 @overload  # a string is a sequence of strings to the checker, and never to us
 def edit(  # pyright: ignore[reportOverlappingOverload]
-    self: Asked, image: PictureLike, instruction: str, *, seed: int = 0
+    self: Asked,
+    image: PictureLike,
+    instruction: str,
+    *,
+    guidance: float | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
 ) -> Image.Image: ...
 @overload
-def edit(self: Asked, image: Pictures, instruction: Texts, *, seed: int = 0) -> list[Image.Image]: ...
-def edit(self: Asked, image: Pictures, instruction: Texts, *, seed: int = 0) -> Image.Image | list[Image.Image]:
+def edit(
+    self: Asked,
+    image: Pictures,
+    instruction: Texts,
+    *,
+    guidance: float | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+) -> list[Image.Image]: ...
+def edit(
+    self: Asked,
+    image: Pictures,
+    instruction: Texts,
+    *,
+    guidance: float | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+) -> Image.Image | list[Image.Image]:
     """Change a picture as an instruction says; or each as its own says, one in several ways, or several in one way.
 
-    Picture i is drawn by seed + i.
+    Args:
+        self: The model.
+        image: One, or several.
+        instruction: One, or several.
+        guidance: Scale of guidance; None, as for the next two: as the model's settings say.
+        steps: Steps of the sampler.
+        sampler: Its name.
+        seed: Picture i is drawn by seed + i.
+
+    Raises:
+        ConfigError: The sampler is unknown or a number is out of range.
     """
     pictures, instructions, is_many = paired(image, instruction, "an instruction")
     check_said(instructions, "an instruction")
     self.warn_untold("edit")
     asking, first = self.asking, _whole(seed)
+    denoising = asking.denoising(guidance=guidance, steps=steps, sampler=sampler)
     encoder, found = asking.prompts.encoder, asking.prompts.pictures(pictures)
     requests = [
-        (encoder.edit_prompt(picture, told), asking.drawing(seed=first + i, denoising=asking.prompts.config.denoising))
+        (encoder.edit_prompt(picture, told), asking.drawing(seed=first + i, denoising=denoising))
         for i, (picture, told) in enumerate(zip(found, instructions, strict=True))
     ]
     edited = asking.pictures(requests)

@@ -126,8 +126,8 @@ def test_the_chunks_of_a_png(run: Path, tmp_path: Path) -> None:
 
 def test_an_edit_names_its_picture(run: Path, picture: Path, tmp_path: Path) -> None:
     file = tmp_path / "e.png"
-    call("edit", run, picture, "remove it", "-o", file, "--seed", "4")
-    assert equal(drawn_again(file), file)
+    call("edit", run, picture, "remove it", "-o", file, "--seed", "4", "--steps", "3", "--guidance", "2")
+    assert equal(drawn_again(file), file) and "--steps 3 --sampler euler --guidance 2.0" in call("show", file).stdout
     told = json.loads(call("show", file, "--json").stdout)
     assert told["prompts"] == ["remove it"] and told["picture"]["path"] == str(picture)
     Image.new("RGB", (8, 8), "red").save(picture)

@@ -51,6 +51,9 @@ Model = Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a ru
 Seed = Annotated[int, typer.Option(help="Key of all draws")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Picture to write")]
 Anew = Annotated[bool, typer.Option("--anew", help="Begin anew, deleting what a run before wrote into the folder")]
+Steps = Annotated[int | None, typer.Option(min=1, max=MAX_STEPS, help="Steps of the sampler")]
+Sampler = Annotated[str | None, typer.Option(help="ddpm, ddim, euler, heun or dpm_solver_2m")]
+Scale = Annotated[float | None, typer.Option(help="Scale of guidance; 1 is none")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is bf16 where the device is faster by it")]
 
 
@@ -177,9 +180,9 @@ def generate(
     output: Annotated[str, typer.Option("--output", "-o", help=TARGET_HELP)] = "generated.png",
     num: Annotated[int, typer.Option("--num", "--images-per-prompt", min=1, help="Pictures of each prompt")] = 1,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(min=1, max=MAX_STEPS, help="Steps of the sampler")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, euler, heun or dpm_solver_2m")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Scale of guidance; 1 is none")] = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    guidance: Scale = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from")] = None,
     apart: Annotated[
         bool, typer.Option("--apart", help="Draw each by itself: slower; in bf16, too, no bit depends on the others")
@@ -239,14 +242,18 @@ def edit(
     instruction: str,
     output: Output = Path("edited.png"),
     seed: Seed = 0,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    guidance: Scale = None,
     device: Device = "auto",
     precision: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Change a picture as an instruction says."""
-    from transfusion.cli.verbs import Use, change
+    from transfusion.cli.verbs import Sampling, Use, change
 
-    file = change(Use(model, device, precision), image, instruction, output, seed=seed)
+    sampling = Sampling(steps, sampler, guidance)
+    file = change(Use(model, device, precision), image, instruction, output, seed=seed, sampling=sampling)
     say({"file": str(file), "instruction": instruction}, as_json=as_json, text=f"wrote {file}")
 
 

@@ -82,6 +82,9 @@ class Sampling(NamedTuple):
     is_apart: bool = False
 
 
+PLAIN = Sampling()
+
+
 def load(use: Use) -> Transfusion:
     """Load a checkpoint or a run, and say where it computes, and how precisely.
 
@@ -111,14 +114,16 @@ def load_for_pictures(use: Use) -> Transfusion:
     return model
 
 
-def change(use: Use, image: Path, instruction: str, file: Path, *, seed: int) -> Path:
+def change(use: Use, image: Path, instruction: str, file: Path, *, seed: int, sampling: Sampling = PLAIN) -> Path:
     """Edit a picture into a file."""
     told = plain(instruction, "the instruction")
     check_picture(file)
     model = load_for_pictures(use)
-    note = signer_of(model).note("edit", [told], seed=seed, picture=image)
+    guidance, steps, sampler = sampling.guidance, sampling.steps, sampling.sampler
+    denoising = model.denoising(guidance=guidance, steps=steps, sampler=sampler)
+    note = signer_of(model).note("edit", [told], seed=seed, picture=image, denoising=denoising)
     with working("editing"):
-        edited = model.edit(image, told, seed=seed)
+        edited = model.edit(image, told, guidance=guidance, steps=steps, sampler=sampler, seed=seed)
     return save([edited], file, note)
 
 

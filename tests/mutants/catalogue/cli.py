@@ -9,6 +9,8 @@ MUTANTS = [
            "report/test_preview.py -k settings"),
     Mutant("evaluate: what was trained on is called held out", "cli/verbs.py", "is not None and split in (None, TRAIN):", "is not None and not split:",
            "cli/test_verbs.py -k called_so"),
+    Mutant("edit: steps reach nothing", "drawing.py", "asking.drawing(seed=first + i, denoising=denoising))",
+           "asking.drawing(seed=first + i, denoising=asking.prompts.config.denoising))", "test_pretrained.py -k sampled_as_asked"),
     Mutant("verify: what is broken is changed", "cli/verify.py", "if digest is not None and before.get(name, digest) != digest]",
            "if before.get(name, digest) != digest]", "cli/test_verify.py -k met"),
     Mutant("verify: it begins anew", "cli/verify.py", "return _digests(rows[1:])\n\n\ndef _digests", "return {}\n\n\ndef _digests",
