@@ -23,7 +23,8 @@ from transfusion.data.limit import Limit
 from transfusion.data.loader import LoaderConfig, Steps, load_steps
 from transfusion.data.mixture import MixtureSource
 from transfusion.data.order import Place, Shuffled
-from transfusion.data.plan import RowPlan, best_fit
+from transfusion.data.pack import best_fit
+from transfusion.data.plan import RowPlan
 from transfusion.data.settings import MixtureConfig, SourceConfig
 from transfusion.objective import KeyedDraw
 from transfusion.recipes import RECIPES

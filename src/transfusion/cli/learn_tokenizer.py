@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypedDict
 
+from transfusion.cli.output import check_folder
 from transfusion.cli.training import find_config
 from transfusion.config import ConfigError
 from transfusion.data.sources import open_reader
@@ -57,8 +58,7 @@ def learn_tokenizer(name: str, overrides: Sequence[str], file: Path, size: int) 
     """
     if file.exists():
         raise ConfigError(f"--to {file} is there; name another file, as models that know it may need it")
-    if not file.parent.is_dir():
-        raise ConfigError(f"--to {file}: there is no folder {file.parent}; make it, or name another file")
+    check_folder(file)
     config = find_config(name, overrides)
     texts = _Counted(open_reader(config.data, config.train.seed).texts())
     tokenizer = train_tokenizer(texts, size)

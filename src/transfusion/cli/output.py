@@ -40,3 +40,13 @@ def check_file(file: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"cannot write to {str(file)!r}: {error.strerror}; name another file") from error
+
+
+def check_folder(file: Path) -> None:
+    """Refuse a file that is to be written into a folder that is not there.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not file.parent.is_dir():
+        raise ConfigError(f"--to {file}: there is no folder {file.parent}; make it, or name another file")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from transfusion.cli.output import check_folder
 from transfusion.cli.training import INIT_SETTINGS, find_config
 from transfusion.config import ConfigError, RunConfig
 from transfusion.data.loader import Source, Steps
@@ -39,8 +40,7 @@ def write_preview(name: str, overrides: Sequence[str], file: Path, *, num_rows: 
     """
     if file.is_dir() or (file.exists() and TITLE not in file.read_text(errors="replace")[:HEAD]):
         raise ConfigError(f"--to {file} is there and no preview; name another file")
-    if not file.parent.is_dir():
-        raise ConfigError(f"--to {file}: there is no folder {file.parent}; make it, or name another file")
+    check_folder(file)
     config = _to_look_at(name, find_config(name, overrides), overrides)
     with TemporaryDirectory() as folder:
         state, source = open_run(config, Path(folder) / "run", is_resumed=False, device="cpu")

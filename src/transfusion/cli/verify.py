@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from transfusion.autoencoder.pixels import PixelConfig
+from transfusion.cli.output import check_folder
 from transfusion.cli.progress import counting
 from transfusion.cli.training import find_config
 from transfusion.config import ConfigError
@@ -75,8 +76,7 @@ def verify(name: str, overrides: Sequence[str], file: Path) -> Verified:
     config = find_config(name, overrides)
     data = unaugmented(config.data)
     settings = data.model_dump_json()
-    if not file.parent.is_dir():
-        raise ConfigError(f"--to {file}: there is no folder {file.parent}; make it, or name another file")
+    check_folder(file)
     old = _read(file, settings) if file.exists() else None
     source = _opened(data, config.train.seed)
     part = file.with_name(f"{file.name}.part")

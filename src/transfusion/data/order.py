@@ -67,8 +67,7 @@ class Shuffled:
 
     def places(self, first: int, last: int) -> NDArray[np.int64]:
         """Return the records and visits of places."""
-        if self.size is None:
-            return np.stack([np.arange(first, last), np.zeros(last - first, np.int64)], axis=1)
+        assert self.size is not None, "what has no end is asked for place by place"
         parts: list[NDArray[np.int64]] = []
         while first < last:
             visit, place = divmod(first, self.size)

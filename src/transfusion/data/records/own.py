@@ -24,6 +24,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +119,7 @@ class Own:
 
     def _at(self, index: int) -> tuple[int, int]:
         """Return which file a row stands in, and its place there."""
-        number = next(number for number, start in enumerate(self._starts[1:]) if index < start)
+        number = bisect_right(self._starts, index) - 1
         return number, index - self._starts[number]
 
     def _sequence(self, path: Path) -> Sequence[object]:
