@@ -1,8 +1,11 @@
 """A tiny model and toy documents that the gates share."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from transfusion.config import RunConfig, TrainConfig, override
@@ -154,6 +157,15 @@ def small(*settings: str) -> Transfusion:
     model.initialise_weights(0)
     randomise(model)
     return Transfusion(model.eval(), ByteTokenizer(), config)
+
+
+def write_pairs(folder: Path, texts: Sequence[str]) -> Path:
+    """Make a folder of pictures of 32 pixels, each in another red, with their captions; return it."""
+    folder.mkdir()
+    for number, told in enumerate(texts):
+        Image.new("RGB", (32, 32), (256 * number // len(texts), 0, 0)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(told)
+    return folder
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

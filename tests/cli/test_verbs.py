@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from test_cli import call
-from tiny import small
+from tiny import small, write_pairs
 
 from transfusion.cli.verbs import Use, save, score
 
@@ -27,11 +27,7 @@ def test_what_is_misspelt_is_told_where_it_belongs(tmp_path: Path) -> None:
 
 
 def test_losses_on_what_a_model_was_trained_on_are_called_so(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    for number in range(60):
-        Image.new("RGB", (32, 32), (4 * number, 0, 0)).save(data / f"{number}.png")
-        (data / f"{number}.txt").write_text(f"red {number}")
+    data = write_pairs(tmp_path / "data", [f"red {number}" for number in range(60)])
     model = small("data.kind=folder", f"data.path={data}", "data.hold_out=0.2", "train.row_length=128")
     model.save_pretrained(tmp_path / "model")
     seen, held_out = (

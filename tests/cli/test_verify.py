@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tiny import write_pairs
 from typer.testing import CliRunner
 
 from transfusion.cli.app import app
@@ -17,12 +18,7 @@ SMALL = ("model.trunk.dim=32", "model.trunk.depth=1")
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Make captioned pictures."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for number in range(6):
-        Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text(f"red {number}")
-    return folder
+    return write_pairs(tmp_path / "data", [f"red {number}" for number in range(6)])
 
 
 def arguments(data: Path) -> list[str]:

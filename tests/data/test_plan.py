@@ -11,8 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from tiny import FLOW, SMALL, ToySource, make_model, text
+from tiny import FLOW, SMALL, ToySource, make_model, text, write_pairs
 
 from transfusion.batch import Batch
 from transfusion.config import override
@@ -201,11 +200,7 @@ def test_a_source_without_end_fills_its_rows_as_it_is_told() -> None:
 
 def test_a_run_of_rows_goes_on_to_the_bit(tmp_path: Path) -> None:
     """It trains, its metrics say how full rows are, and stopped and begun again it ends with the same weights."""
-    data = tmp_path / "data"
-    data.mkdir()
-    for number in range(30):
-        Image.new("RGB", (32, 32), (8 * number, 0, 0)).save(data / f"{number}.png")
-        (data / f"{number}.txt").write_text("red " * (1 + number % 5))
+    data = write_pairs(tmp_path / "data", ["red " * (1 + number % 5) for number in range(30)])
     told = ("data.kind=folder", f"data.path={data}", "data.hold_out=0", "train.row_length=100", "train.log_every=1")
     rows = ("train.batch_unit=rows", "train.batch_size=2", "train.steps=6", "train.checkpoint_every=100")
     config = override(RECIPES["tiny"](), [*SMALL, *told, *rows, "train.precision=fp32"])

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from tiny import FLOW
+from tiny import FLOW, write_pairs
 from typer.testing import CliRunner
 
 from transfusion.autoencoder.pixels import PixelConfig, PixelSpace
@@ -78,11 +77,7 @@ def test_no_more_rows_are_shown_than_are_asked_for() -> None:
 
 
 def test_the_page_is_written_from_the_settings_of_a_training(tmp_path: Path) -> None:
-    data, file = tmp_path / "data", tmp_path / "page.html"
-    data.mkdir()
-    for number in range(4):
-        Image.new("RGB", (32, 32), (60 * number, 0, 0)).save(data / f"{number}.png")
-        (data / f"{number}.txt").write_text("red")
+    data, file = write_pairs(tmp_path / "data", ["red"] * 4), tmp_path / "page.html"
     result = CliRunner().invoke(
         app, ["prepare", "preview", "folder", f"data.path={data}", *SMALL, "--to", str(file), "--rows", "1"]
     )
